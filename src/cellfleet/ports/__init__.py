@@ -1,0 +1,14 @@
+"""The outside world as small interfaces: disk and clock. Tests and simulators bring their own.
+
+>>> from pathlib import Path
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as d:
+...     write_atomic(Path(d) / "a.txt", b"all or nothing")
+...     (Path(d) / "a.txt").read_bytes()
+b'all or nothing'
+"""
+
+from cellfleet.ports.clock import Clock, FixedClock, SystemClock
+from cellfleet.ports.disk import atomic_path, make_dir, write_atomic
+
+__all__ = ["Clock", "FixedClock", "SystemClock", "atomic_path", "make_dir", "write_atomic"]

@@ -1,0 +1,96 @@
+"""Atomic, durable writes: a reader sees the old file or the whole new one, also after a power cut.
+
+The order is the usual one: write a temporary file beside the target, fsync it, rename it over the target, fsync the
+folder. Errors of the operating system become StorageError with a sentence on what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from cellfleet.errors import StorageError
+
+PART_SUFFIX = ".part"
+
+_HINTS = {
+    errno.ENOSPC: "free some space on that disk, or name another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space, or name another folder",
+    errno.EROFS: "the disk is read-only; name a folder that can be written",
+    errno.EACCES: "you may not write there; change the permissions, or name another folder",
+    errno.EPERM: "you may not write there; change the permissions, or name another folder",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; name another folder",
+    errno.EEXIST: "something of that name is in the way; remove it, or name another folder",
+    errno.ENAMETOOLONG: "choose a shorter name or folder",
+    errno.ENOENT: "check the spelling of the path",
+}
+
+
+def storage_error(action: str, path: Path, cause: OSError) -> StorageError:
+    """Translate an OSError into a StorageError that names the path and what to do next."""
+    reason = os.strerror(cause.errno) if cause.errno is not None else str(cause)
+    hint = _HINTS.get(cause.errno or 0, "check the disk and the path")
+    return StorageError(f"cannot {action} {path}: {reason}", hint=hint)
+
+
+def make_dir(path: Path) -> Path:
+    """Create a folder and its parents; an existing folder is fine.
+
+    Raises:
+        StorageError: when it cannot be made or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise storage_error("make the folder", path, e) from e
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; when the block ends well, it becomes ``target`` durably.
+
+    The temporary name keeps the target's suffix at its end, so that libraries that choose a format by suffix can write
+    to it. When the block raises (also on Ctrl-C), the temporary file is removed and ``target`` stays as it was.
+
+    Raises:
+        StorageError: when the disk refuses.
+    """
+    make_dir(target.parent)
+    part = target.with_name(f".{target.stem[:80]}-{secrets.token_hex(4)}{PART_SUFFIX}{target.suffix}")
+    try:
+        yield part
+        with part.open("rb+") as f:
+            os.fsync(f.fileno())
+        part.replace(target)
+        sync_dir(target.parent)
+    except OSError as e:
+        raise storage_error("write", target, e) from e
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_atomic(target: Path, data: bytes | memoryview) -> None:
+    """Write ``data`` to ``target``: all of it or nothing, durable when the call returns.
+
+    Raises:
+        StorageError: when the disk refuses; ``target`` is then as it was before.
+    """
+    with atomic_path(target) as part:
+        part.write_bytes(data)
+
+
+def sync_dir(path: Path) -> None:
+    """Make renames within a folder durable (a no-op where the system has no such thing)."""
+    if os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
