@@ -10,5 +10,6 @@ b'all or nothing'
 
 from cellfleet.ports.clock import Clock, FixedClock, SystemClock
 from cellfleet.ports.disk import atomic_path, make_dir, write_atomic
+from cellfleet.ports.progress import ProgressFn, silent
 
-__all__ = ["Clock", "FixedClock", "SystemClock", "atomic_path", "make_dir", "write_atomic"]
+__all__ = ["Clock", "FixedClock", "ProgressFn", "SystemClock", "atomic_path", "make_dir", "silent", "write_atomic"]

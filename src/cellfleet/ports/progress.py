@@ -1,0 +1,13 @@
+"""Progress of long work as a function argument; the CLI draws it, a library call is silent by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+ProgressFn = Callable[[int, int, str], None]
+"""Called with (done, total, note): steps done, steps in all, a short note such as a loss or a file name."""
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """Draw nothing."""
+    del done, total, note

@@ -1,0 +1,20 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real microscopy; a test that needs it is skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("CELLFLEET_SHARED_DATA", str(default)))
+    if not (folder / "usiigaci_phase" / "index.csv").is_file():
+        pytest.skip("no real data beside this checkout (set CELLFLEET_SHARED_DATA)")
+    return folder
