@@ -68,9 +68,12 @@ class TrainingSection(Section):
     features: tuple[int, ...] = Field((16, 32, 64, 128), description="channels of the U-Net, level by level")
     residual_units: int = Field(2, ge=0, description="residual units per level of the MONAI UNet")
     target_pixel_size_um: float | Literal["auto", "native"] = Field(
-        "auto", description="pixel size of the model's grid in um; auto: from the cells' size; native: as the images are"
+        "auto",
+        description="pixel size of the model's grid in um; auto: from the cells' size; native: as the images are",
     )
-    cell_diameter_px: float = Field(28.0, gt=4, description="median cell diameter on the model's grid that auto aims at")
+    cell_diameter_px: float = Field(
+        28.0, gt=4, description="median cell diameter on the model's grid that auto aims at"
+    )
     demands_pixel_size: bool = Field(False, description="refuse frames of unknown pixel size")
     augmentation: float = Field(1.0, ge=0, le=2, description="strength of augmentation; 0 is none")
     threads: int = Field(0, ge=0, description="CPU threads (0: all cores)")
@@ -133,7 +136,9 @@ class LineageSection(Section):
     """[lineage]: records and keys."""
 
     records: str = Field("records", description="folder of signed and digested records")
-    key: str = Field("keys/decision.pem", description="Ed25519 private key that signs decision records (made if absent)")
+    key: str = Field(
+        "keys/decision.pem", description="Ed25519 private key that signs decision records (made if absent)"
+    )
 
 
 class Settings(Section):
@@ -168,9 +173,7 @@ class Project(Section):
         return (self.root / Path(relative).expanduser()).absolute()
 
 
-def load_project(
-    start: Path, *, environ: Mapping[str, str] = os.environ, overrides: Iterable[str] = ()
-) -> Project:
+def load_project(start: Path, *, environ: Mapping[str, str] = os.environ, overrides: Iterable[str] = ()) -> Project:
     """Find cellfleet.toml in ``start`` or a folder above it and merge file, environment and overrides.
 
     Args:
