@@ -104,8 +104,14 @@ class ModelSpec(Record):
             raise ValueError("head names must differ")
         if self.halo_px % self.stride:
             raise ValueError("halo_px must be a multiple of stride")
-        if self.target_pixel_size_um is not None and not self.demands_pixel_size and self.training_pixel_size_um is None:
-            raise ValueError("a model with target_pixel_size_um must demand the pixel size or name training_pixel_size_um")
+        if (
+            self.target_pixel_size_um is not None
+            and not self.demands_pixel_size
+            and self.training_pixel_size_um is None
+        ):
+            raise ValueError(
+                "a model with target_pixel_size_um must demand the pixel size or name training_pixel_size_um"
+            )
         return self
 
     def head(self, kind: str) -> Head | None:

@@ -1,0 +1,88 @@
+"""The pixel-size rule: on which grid the network sees a frame, and what is known about a pixel's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellfleet.bundle.spec import ModelSpec
+from cellfleet.errors import SegmentError
+
+TOLERANCE = 0.02
+"""A frame is resampled when its pixel size is off by more than this part of the model's."""
+
+MAX_GRID_PX = 1_500_000_000
+"""Greatest number of pixels on the model's grid; more is a wrong pixel size rather than a frame."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something about a frame that a reader of its numbers should know.
+
+    Attributes:
+        name: short and stable, such as ``pixel-size-assumed``.
+        reason: one sentence with the facts.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The model's grid for one frame.
+
+    Attributes:
+        height, width: of the frame on the model's grid, in pixels.
+        resampled: the frame's own grid is another one.
+        scale: pixels of the frame per pixel of the model's grid, along one side (1.0 unless resampled).
+        pixel_size_um: of the frame: its own, else the assumed one, else None.
+        flags: what was assumed.
+    """
+
+    height: int
+    width: int
+    resampled: bool
+    scale: float
+    pixel_size_um: float | None
+    flags: tuple[Flag, ...]
+
+
+def model_grid(spec: ModelSpec, height: int, width: int, pixel_size_um: float | None, source: str) -> Grid:
+    """Apply the model's pixel-size rule to a frame.
+
+    Args:
+        spec: the model.
+        height, width: of the frame, in pixels.
+        pixel_size_um: of the frame, or None when unknown.
+        source: how to name the frame in an error.
+
+    Raises:
+        SegmentError: the pixel size is unknown and the model demands it, or it makes no sense.
+    """
+    flags: tuple[Flag, ...] = ()
+    if pixel_size_um is None:
+        if spec.demands_pixel_size:
+            raise SegmentError(
+                f"{source}: its pixel size is unknown and the model {spec.name} demands it",
+                hint="give the pixel size in um, for example --pixel-size-um 0.65",
+            )
+        pixel_size_um = spec.training_pixel_size_um
+        flags = (_unknown(pixel_size_um),)
+    target = spec.target_pixel_size_um
+    if target is None or pixel_size_um is None or abs(pixel_size_um / target - 1.0) <= TOLERANCE:
+        return Grid(height, width, False, 1.0, pixel_size_um, flags)
+    ratio = pixel_size_um / target
+    rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+    if rows * columns > MAX_GRID_PX:
+        raise SegmentError(
+            f"{source}: with {pixel_size_um:g} um pixels, {height} x {width} pixels would be {rows} x {columns} on the "
+            f"model's grid of {target:g} um",
+            hint="check the pixel size; give the right one with --pixel-size-um",
+        )
+    return Grid(rows, columns, (rows, columns) != (height, width), 1.0 / ratio, pixel_size_um, flags)
+
+
+def _unknown(assumed: float | None) -> Flag:
+    if assumed is None:
+        return Flag("pixel-size-unknown", "pixel size unknown: areas are in pixels only")
+    return Flag("pixel-size-assumed", f"pixel size unknown: assumed {assumed:g} um")
