@@ -31,113 +31,131 @@ class Section(BaseModel):
 class ModelSection(Section):
     """[model]: what the model is called."""
 
-    name: str = Field("cells", description="name of the model (lower case, digits, - . _)")
-    version: str = Field("0.1.0", description="SemVer version of the model")
-    description: str = Field("", description="one sentence for the model card")
-    license: str = Field("CC-BY-4.0", description="SPDX identifier of the model's licence")
-    authors: tuple[str, ...] = Field(("unnamed",), description="names for the model card")
+    name: str = Field(default="cells", description="name of the model (lower case, digits, - . _)")
+    version: str = Field(default="0.1.0", description="SemVer version of the model")
+    description: str = Field(default="", description="one sentence for the model card")
+    license: str = Field(default="CC-BY-4.0", description="SPDX identifier of the model's licence")
+    authors: tuple[str, ...] = Field(default=("unnamed",), description="names for the model card")
 
 
 class DataSection(Section):
     """[data]: where the images are and how they are split."""
 
-    source: str = Field("data", description="folder with images/ and masks/, or a COCO JSON file")
-    images: str = Field("", description="COCO only: folder of the image files (default: beside the JSON)")
-    channels: tuple[str, ...] = Field(("phase",), description="names of the channels, in the order of the files")
-    pixel_size_um: float | None = Field(None, gt=0, description="pixel size where neither file nor index.csv tells it")
-    manifest: str = Field("dataset.json", description="where `data freeze` writes the data set version")
-    validation_fraction: float = Field(0.15, gt=0, lt=1, description="part of the images for validation")
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="part of the images held out for evaluation")
-    min_object_area_px: int = Field(10, ge=0, description="smaller objects are reported as fragments")
+    source: str = Field(default="data", description="folder with images/ and masks/, or a COCO JSON file")
+    images: str = Field(default="", description="COCO only: folder of the image files (default: beside the JSON)")
+    channels: tuple[str, ...] = Field(
+        default=("phase",), description="names of the channels, in the order of the files"
+    )
+    pixel_size_um: float | None = Field(
+        default=None, gt=0, description="pixel size where neither file nor index.csv tells it"
+    )
+    manifest: str = Field(default="dataset.json", description="where `data freeze` writes the data set version")
+    validation_fraction: float = Field(default=0.15, gt=0, lt=1, description="part of the images for validation")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="part of the images held out for evaluation")
+    min_object_area_px: int = Field(default=10, ge=0, description="smaller objects are reported as fragments")
 
 
 class TrainingSection(Section):
     """[training]: network, budget and augmentation."""
 
-    runs: str = Field("runs", description="folder of training runs")
-    seed: int = Field(0, ge=0, description="seed of everything random in training")
-    epochs: int = Field(60, ge=1, description="budget in epochs")
-    minutes: float | None = Field(None, gt=0, description="budget in minutes; ends training early (not reproducible)")
-    patience: int = Field(0, ge=0, description="stop after so many validations without improvement (0: never)")
-    validate_every: int = Field(5, ge=1, description="epochs between validations")
-    batch_size: int = Field(8, ge=1, description="crops in a batch")
-    crop_px: int = Field(192, ge=32, description="side of a training crop, in pixels of the model's grid")
-    crops_per_image: int = Field(2, ge=1, description="crops taken from each image in an epoch")
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate (AdamW, one cycle)")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
-    features: tuple[int, ...] = Field((16, 32, 64, 128), description="channels of the U-Net, level by level")
-    residual_units: int = Field(2, ge=0, description="residual units per level of the MONAI UNet")
+    runs: str = Field(default="runs", description="folder of training runs")
+    seed: int = Field(default=0, ge=0, description="seed of everything random in training")
+    epochs: int = Field(default=60, ge=1, description="budget in epochs")
+    minutes: float | None = Field(
+        default=None, gt=0, description="budget in minutes; ends training early (not reproducible)"
+    )
+    patience: int = Field(default=0, ge=0, description="stop after so many validations without improvement (0: never)")
+    validate_every: int = Field(default=5, ge=1, description="epochs between validations")
+    batch_size: int = Field(default=8, ge=1, description="crops in a batch")
+    crop_px: int = Field(default=192, ge=32, description="side of a training crop, in pixels of the model's grid")
+    crops_per_image: int = Field(default=2, ge=1, description="crops taken from each image in an epoch")
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate (AdamW, one cycle)")
+    weight_decay: float = Field(default=1e-4, ge=0, description="weight decay of AdamW")
+    features: tuple[int, ...] = Field(default=(16, 32, 64, 128), description="channels of the U-Net, level by level")
+    residual_units: int = Field(default=2, ge=0, description="residual units per level of the MONAI UNet")
     target_pixel_size_um: float | Literal["auto", "native"] = Field(
-        "auto",
+        default="auto",
         description="pixel size of the model's grid in um; auto: from the cells' size; native: as the images are",
     )
     cell_diameter_px: float = Field(
-        28.0, gt=4, description="median cell diameter on the model's grid that auto aims at"
+        default=28.0, gt=4, description="median cell diameter on the model's grid that auto aims at"
     )
-    demands_pixel_size: bool = Field(False, description="refuse frames of unknown pixel size")
-    augmentation: float = Field(1.0, ge=0, le=2, description="strength of augmentation; 0 is none")
-    threads: int = Field(0, ge=0, description="CPU threads (0: all cores)")
-    workers: int = Field(0, ge=0, description="processes that load and augment data")
-    tracking_uri: str = Field("", description="MLflow tracking URI (default: a SQLite file in the runs folder)")
-    experiment: str = Field("cellfleet", description="MLflow experiment")
+    demands_pixel_size: bool = Field(default=False, description="refuse frames of unknown pixel size")
+    augmentation: float = Field(default=1.0, ge=0, le=2, description="strength of augmentation; 0 is none")
+    threads: int = Field(default=0, ge=0, description="CPU threads (0: all cores)")
+    workers: int = Field(default=0, ge=0, description="processes that load and augment data")
+    tracking_uri: str = Field(default="", description="MLflow tracking URI (default: a SQLite file in the runs folder)")
+    experiment: str = Field(default="cellfleet", description="MLflow experiment")
 
 
 class GateSection(Section):
     """[gate]: what a model must reach to be released; every threshold that is absent is not asked for."""
 
-    min_ap50: float | None = Field(0.5, ge=0, le=1, description="least AP@0.5 on the held-out split")
-    min_map: float | None = Field(None, ge=0, le=1, description="least mean AP over IoU 0.5-0.95")
-    min_dice: float | None = Field(0.7, ge=0, le=1, description="least Dice of the foreground")
-    max_count_error: float | None = Field(None, ge=0, description="greatest relative count error")
-    max_confluence_error: float | None = Field(None, ge=0, description="greatest confluence error, percentage points")
-    min_stratum_ap50: float | None = Field(0.3, ge=0, le=1, description="least AP@0.5 in every stratum")
+    min_ap50: float | None = Field(default=0.5, ge=0, le=1, description="least AP@0.5 on the held-out split")
+    min_map: float | None = Field(default=None, ge=0, le=1, description="least mean AP over IoU 0.5-0.95")
+    min_dice: float | None = Field(default=0.7, ge=0, le=1, description="least Dice of the foreground")
+    max_count_error: float | None = Field(default=None, ge=0, description="greatest relative count error")
+    max_confluence_error: float | None = Field(
+        default=None, ge=0, description="greatest confluence error, percentage points"
+    )
+    min_stratum_ap50: float | None = Field(default=0.3, ge=0, le=1, description="least AP@0.5 in every stratum")
     max_champion_loss_ap50: float | None = Field(
-        0.01, ge=0, le=1, description="greatest loss of AP@0.5 against the champion"
+        default=0.01, ge=0, le=1, description="greatest loss of AP@0.5 against the champion"
     )
 
 
 class OptimizeSection(Section):
     """[optimize]: the INT8 variant and its gate."""
 
-    int8: bool = Field(True, description="try an INT8 variant")
-    calibration_frames: int = Field(16, ge=1, description="training frames for calibration")
-    calibration: Literal["minmax", "entropy", "percentile"] = Field("minmax", description="how ranges are chosen")
-    max_ap50_loss: float = Field(0.01, ge=0, le=1, description="greatest loss of AP@0.5 that keeps a variant")
-    keep_fp32: tuple[str, ...] = Field((), description="parts of node names that stay fp32 (the heads always do)")
-    openvino: bool = Field(True, description="offer the fp32 network to OpenVINO as well, where it is installed")
+    int8: bool = Field(default=True, description="try an INT8 variant")
+    calibration_frames: int = Field(default=16, ge=1, description="training frames for calibration")
+    calibration: Literal["minmax", "entropy", "percentile"] = Field(
+        default="minmax", description="how ranges are chosen"
+    )
+    max_ap50_loss: float = Field(default=0.01, ge=0, le=1, description="greatest loss of AP@0.5 that keeps a variant")
+    keep_fp32: tuple[str, ...] = Field(
+        default=(), description="parts of node names that stay fp32 (the heads always do)"
+    )
+    openvino: bool = Field(
+        default=True, description="offer the fp32 network to OpenVINO as well, where it is installed"
+    )
 
 
 class BundleSection(Section):
     """[bundle]: what goes into the bundle."""
 
-    out: str = Field("bundles", description="folder of bundles")
-    golden_frames: int = Field(3, ge=1, le=16, description="frames for the self-test")
-    golden_px: int = Field(384, ge=64, description="greatest side of a golden frame")
-    golden_margin_ap50: float = Field(0.02, ge=0, le=1, description="AP@0.5 that a device may lose on golden frames")
+    out: str = Field(default="bundles", description="folder of bundles")
+    golden_frames: int = Field(default=3, ge=1, le=16, description="frames for the self-test")
+    golden_px: int = Field(default=384, ge=64, description="greatest side of a golden frame")
+    golden_margin_ap50: float = Field(
+        default=0.02, ge=0, le=1, description="AP@0.5 that a device may lose on golden frames"
+    )
 
 
 class EvaluationSection(Section):
     """[evaluation]: the report."""
 
-    out: str = Field("evaluations", description="folder of evaluations")
-    worst_frames: int = Field(12, ge=1, description="frames shown in the report, worst first")
-    approver: str = Field("", description="who approves; recorded in the decision record")
+    out: str = Field(default="evaluations", description="folder of evaluations")
+    worst_frames: int = Field(default=12, ge=1, description="frames shown in the report, worst first")
+    approver: str = Field(default="", description="who approves; recorded in the decision record")
 
 
 class SegmentSection(Section):
     """[segment]: how frames are segmented."""
 
-    variant: str = Field("", description="engine/precision to use (default: the fastest on this machine that passed)")
-    tile_px: int = Field(2048, ge=64, description="frames with a longer side (on the model's grid) are tiled")
-    threads: int = Field(0, ge=0, description="CPU threads (0: all cores)")
+    variant: str = Field(
+        default="", description="engine/precision to use (default: the fastest on this machine that passed)"
+    )
+    tile_px: int = Field(default=2048, ge=64, description="frames with a longer side (on the model's grid) are tiled")
+    threads: int = Field(default=0, ge=0, description="CPU threads (0: all cores)")
 
 
 class LineageSection(Section):
     """[lineage]: records and keys."""
 
-    records: str = Field("records", description="folder of signed and digested records")
+    records: str = Field(default="records", description="folder of signed and digested records")
     key: str = Field(
-        "keys/decision.pem", description="Ed25519 private key that signs decision records (made if absent)"
+        default="keys/decision.pem", description="Ed25519 private key that signs decision records (made if absent)"
     )
 
 
@@ -258,7 +276,8 @@ def _merge(into: dict[str, dict[str, Any]], origin: dict[str, str], new: Mapping
 
 def _section_type(section: str) -> type[Section]:
     kind = Settings.model_fields[section].annotation
-    assert isinstance(kind, type) and issubclass(kind, Section)
+    assert isinstance(kind, type)
+    assert issubclass(kind, Section)
     return kind
 
 

@@ -58,11 +58,11 @@ class ObjectParams(Record):
         min_area_px: smaller objects are dropped.
     """
 
-    foreground_threshold: float = Field(0.5, gt=0, lt=1)
-    seed_threshold: float = Field(0.5, gt=0, lt=1)
-    smooth_passes: int = Field(2, ge=0, le=64)
-    min_seed_area_px: int = Field(3, ge=0)
-    min_area_px: int = Field(30, ge=0)
+    foreground_threshold: float = Field(default=0.5, gt=0, lt=1)
+    seed_threshold: float = Field(default=0.5, gt=0, lt=1)
+    smooth_passes: int = Field(default=2, ge=0, le=64)
+    min_seed_area_px: int = Field(default=3, ge=0)
+    min_area_px: int = Field(default=30, ge=0)
 
 
 class ModelSpec(Record):
@@ -89,8 +89,8 @@ class ModelSpec(Record):
     heads: tuple[Head, ...] = Field(min_length=1)
     stride: int = Field(ge=1, le=256)
     halo_px: int = Field(ge=0, le=2048)
-    target_pixel_size_um: float | None = Field(None, gt=0)
-    training_pixel_size_um: float | None = Field(None, gt=0)
+    target_pixel_size_um: float | None = Field(default=None, gt=0)
+    training_pixel_size_um: float | None = Field(default=None, gt=0)
     demands_pixel_size: bool = False
     objects: ObjectParams = ObjectParams(
         foreground_threshold=0.5, seed_threshold=0.5, smooth_passes=2, min_seed_area_px=3, min_area_px=30

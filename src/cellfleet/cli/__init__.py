@@ -1,1 +1,6 @@
-"""cli."""
+"""The command line: parse, call one function, print.
+
+>>> from cellfleet.cli.exit_codes import ExitCode
+>>> int(ExitCode.REFUSED)
+3
+"""

@@ -65,7 +65,7 @@ def trace(
     """Put the chain together.
 
     Args:
-        mask: metadata of a mask or row (``frame``, ``run_digest``, ``variant`` ...), or None when a bundle was asked about.
+        mask: metadata of a mask or row (``frame``, ``run_digest``, ``variant`` ...); None for a bundle.
         bundle: facts of the opened bundle (``name``, ``version``, ``lineage``), or None when it is not at hand.
         bundle_sha256: digest of the bundle.
         variant: ``engine/precision`` that drew the mask, empty for a bundle.

@@ -1,0 +1,57 @@
+# `make help` lists what there is. Everything happens in .venv of this checkout.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+JOBS   ?= 2
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit cpp format lock wheel bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements.lock $(shell find cpp -type f \( -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' \))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cellfleet needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## the whole story on synthetic cells (ARGS="--data DIR --workdir DIR --seed N --json FILE")
+	$(BIN)/cellfleet demo $(ARGS)
+
+test: lint types cpp unit  ## lint, types, C++ tests, Python tests
+
+lint: $(STAMP)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	$(BIN)/mypy
+
+cpp: $(STAMP)  ## the C++ library's own tests, with the address and undefined-behaviour sanitizers
+	$(BIN)/cmake -S cpp -B build/cpp-asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCELLFLEET_TESTS=ON -DCELLFLEET_PYTHON=OFF -DCELLFLEET_SANITIZE=ON >/dev/null
+	$(BIN)/cmake --build build/cpp-asan
+	$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
+
+unit: $(STAMP)  ## pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+format: $(STAMP)  ## let ruff format and mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP)  ## write requirements.lock from this environment
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ' | LC_ALL=C sort > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+wheel: $(STAMP)  ## a wheel in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+
+bench: $(STAMP)  ## all benchmarks
+	for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

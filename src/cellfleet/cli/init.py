@@ -1,0 +1,81 @@
+"""``cellfleet init``: a project folder with a commented project file."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cellfleet.cli.common import JsonOption, print_json, say
+from cellfleet.config import PROJECT_FILE, Section, Settings
+from cellfleet.errors import ConfigError
+from cellfleet.ports import make_dir, write_atomic
+
+_GITIGNORE = "/keys/*.pem\n/runs/\n/bundles/\n/evaluations/\n"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project folder; made when absent.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented cellfleet.toml and a .gitignore into DIR; an existing project file is never overwritten."""
+    file = folder / PROJECT_FILE
+    if file.exists():
+        raise ConfigError(f"{file} exists already", hint="edit it, or name another folder")
+    make_dir(folder)
+    write_atomic(file, project_text(model_name(folder)).encode())
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        write_atomic(ignore, _GITIGNORE.encode())
+    if as_json:
+        print_json({"project": str(file)})
+        return
+    say(f"made {file}")
+    say(f"next: put images/ and masks/ into {folder / 'data'}, then `cellfleet data validate -p {folder}`")
+
+
+def model_name(folder: Path) -> str:
+    """A model name out of a folder's name."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("-._")[:64]
+    return name or "cells"
+
+
+def project_text(name: str) -> str:
+    """The project file: every setting with its default, commented out, and what it means."""
+    parts = [
+        "# The project file of cellfleet. Every line that is commented out shows a default.\n"
+        "# Environment variables (CELLFLEET_TRAINING__EPOCHS=20) and flags (--set training.epochs=20) override it.\n"
+    ]
+    for section, info in Settings.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            parts.append(_section_text(section, kind, {"model.name": name}))
+    return "\n".join(parts)
+
+
+def _section_text(section: str, kind: type[Section], values: dict[str, str]) -> str:
+    doc = (kind.__doc__ or "").partition(": ")[2]
+    lines = [f"[{section}]  # {doc}"]
+    for key, info in kind.model_fields.items():
+        lines += [f"# {x}" for x in textwrap.wrap(info.description or "", 110)]
+        own = values.get(f"{section}.{key}")
+        if own is not None:
+            lines.append(f"{key} = {_toml(own)}")
+        elif info.default is None:
+            lines.append(f"# {key} =")
+        else:
+            lines.append(f"# {key} = {_toml(info.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return repr(value)

@@ -1,0 +1,103 @@
+"""The program ``cellfleet``: registers the commands and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from cellfleet import __version__
+from cellfleet.cli.common import err_console
+from cellfleet.cli.exit_codes import ExitCode, code_for
+from cellfleet.errors import CellfleetError
+
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+# command -> (module, attribute, help); a Typer object is a group of commands. Modules are imported when they are used,
+# so that a device without the training extras has a quick command line.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("cellfleet.cli.init", "init", "Make a project: a folder with a commented cellfleet.toml."),
+    "data": ("cellfleet.cli.data", "app", "Validate, freeze, show, compare and synthesise data sets."),
+    "train": ("cellfleet.cli.train", "train", "Train a network on a data set version."),
+    "export": ("cellfleet.cli.export", "export", "Export a trained network to ONNX and prove it equal."),
+    "optimize": ("cellfleet.cli.optimize", "optimize", "Make smaller and faster variants; keep those that pass."),
+    "bundle": ("cellfleet.cli.bundle", "app", "Build, show and verify bundles."),
+    "evaluate": ("cellfleet.cli.evaluate", "evaluate", "Measure a model on held-out data; report and decision record."),
+    "segment": ("cellfleet.cli.segment", "segment", "Segment images and videos with a bundle."),
+    "lineage": ("cellfleet.cli.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
+    "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to a bundle that segments."),
+}
+
+
+def build_app(wanted: str) -> typer.Typer:
+    """The program with the command ``wanted`` in full and of all the others only the names and help texts."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, **_PLAIN)
+    app.callback(invoke_without_command=True)(_root)
+    for name, (module, attribute, text) in COMMANDS.items():
+        target = getattr(importlib.import_module(module), attribute) if name == wanted else _not_asked_for
+        if isinstance(target, typer.Typer):
+            for info in target.registered_commands:
+                assert info.callback is not None
+                info.callback = _guarded(info.callback)
+            app.add_typer(target, name=name, help=text, no_args_is_help=True)
+        else:
+            app.command(name=name, help=text)(_guarded(target))
+    return app
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """From annotated images to a bundle that segments live cells on a fleet of instruments, and back."""
+    if version:
+        sys.stdout.write(f"cellfleet {__version__}\n")
+        raise typer.Exit
+
+
+def _not_asked_for() -> None:
+    """Stands for a command whose module is not needed now."""
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors into a message on standard error and an exit code."""
+
+    @functools.wraps(command)
+    def guard(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except CellfleetError as e:
+            _print_error(e.message, e.hint)
+            raise typer.Exit(int(code_for(e))) from None
+        except KeyboardInterrupt:
+            _print_error("interrupted", "nothing half-written was left; run the same command again")
+            raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+    return guard
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line and return its exit code; errors become messages on standard error."""
+    try:
+        build_app(argv[0] if argv else "")(args=argv, prog_name="cellfleet")
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else int(ExitCode.OK if e.code is None else ExitCode.INTERNAL)
+    except KeyboardInterrupt:  # before or after the command itself
+        return int(ExitCode.INTERRUPTED)
+    return int(ExitCode.OK)
+
+
+def _print_error(message: str, hint: str) -> None:
+    console = err_console()
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(message, markup=False)
+    if hint:
+        console.print(f"  hint: {hint}", markup=False)
+
+
+def main() -> None:
+    """Entry point of the program."""
+    sys.exit(run(sys.argv[1:]))
