@@ -47,7 +47,7 @@ class SigningKey:
     @property
     def key_id(self) -> str:
         """Digest that names the key (as TUF and DSSE do)."""
-        return _ssl_key(self._private.public_key()).keyid
+        return str(_ssl_key(self._private.public_key()).keyid)
 
     def signer(self) -> CryptoSigner:
         """The key as securesystemslib uses it."""

@@ -1,0 +1,84 @@
+"""Signed envelopes: any change, anywhere, is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellfleet.errors import LineageError
+from cellfleet.lineage import SigningKey, sign, verify
+from cellfleet.lineage.signing import load_public_key, public_path
+
+PAYLOAD = {"bundle": "a" * 64, "verdict": "passed", "numbers": {"ap50": 0.71}}
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return SigningKey.load_or_create(tmp_path_factory.mktemp("keys") / "decision.pem")
+
+
+def test_what_was_signed_is_read_back(key: SigningKey) -> None:
+    envelope = json.loads(json.dumps(sign(PAYLOAD, key)))
+    assert verify(envelope, [key.public_pem]) == PAYLOAD
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_flipped_byte_is_refused(key: SigningKey, at: int, flip: int) -> None:
+    envelope = sign(PAYLOAD, key)
+    payload = bytearray(base64.b64decode(envelope["payload"]))
+    payload[at % len(payload)] ^= flip
+    with pytest.raises(LineageError):
+        verify({**envelope, "payload": base64.b64encode(payload).decode()}, [key.public_pem])
+
+
+def test_a_stranger_s_signature_does_not_count(key: SigningKey, tmp_path: Path) -> None:
+    stranger = SigningKey.load_or_create(tmp_path / "other.pem")
+    with pytest.raises(LineageError, match="signature is not good"):
+        verify(sign(PAYLOAD, stranger), [key.public_pem])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"signatures": []}, {"payloadType": "text/plain"}, {"payload": "!"}, {"signatures": "x"}, {"signatures": [{}]}],
+)
+def test_a_damaged_envelope_is_refused(key: SigningKey, change: dict[str, Any]) -> None:
+    with pytest.raises(LineageError):
+        verify({**sign(PAYLOAD, key), **change}, [key.public_pem])
+
+
+@given(
+    st.dictionaries(st.sampled_from(["payload", "payloadType", "signatures"]), st.text() | st.integers() | st.none())
+)
+def test_nonsense_is_a_lineage_error(key: SigningKey, envelope: dict[str, Any]) -> None:
+    with pytest.raises(LineageError):
+        verify(envelope, [key.public_pem])
+
+
+def test_the_key_is_private_and_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "decision.pem"
+    made = SigningKey.load_or_create(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert SigningKey.load_or_create(path).key_id == made.key_id
+    assert load_public_key(public_path(path)) == made.public_pem
+
+
+def test_files_that_are_no_ed25519_key_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "k.pem"
+    path.write_bytes(b"not a key")
+    with pytest.raises(LineageError, match="no private key"):
+        SigningKey.load(path)
+    other = generate_private_key(SECP256R1())
+    path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(LineageError, match="no Ed25519 key"):
+        SigningKey.load(path)
+    with pytest.raises(LineageError, match="cannot read"):
+        SigningKey.load(tmp_path / "absent.pem")

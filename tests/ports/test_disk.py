@@ -1,0 +1,76 @@
+"""All or nothing on the disk."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cellfleet.errors import StorageError
+from cellfleet.ports import atomic_path, make_dir, write_atomic
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "größe 細胞.txt"
+    write_atomic(target, b"one")
+    write_atomic(target, b"two")
+    assert target.read_bytes() == b"two"
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    write_atomic(target, b"old")
+
+    def write_and_fail() -> None:
+        with atomic_path(target) as part:
+            part.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(failure):
+        write_and_fail()
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "x.png") as part:
+        assert part.suffix == ".png"
+        assert part.parent == tmp_path
+        part.write_bytes(b"")
+
+
+def test_a_folder_in_the_way_of_a_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"")
+    with pytest.raises(StorageError) as caught:
+        make_dir(tmp_path / "f" / "below")
+    assert str(tmp_path / "f" / "below") in str(caught.value)
+    assert caught.value.hint
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from cellfleet.ports import write_atomic
+from cellfleet.errors import StorageError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_atomic(Path(sys.argv[1]), b"x" * 5000)
+except StorageError as e:
+    sys.stdout.write(str(e))
+"""
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_file(tmp_path: Path) -> None:
+    assert resource.RLIMIT_FSIZE  # the limit stands in for a full disk: a write fails half-way
+    target = tmp_path / "a.bin"
+    write_atomic(target, b"old")
+    done = subprocess.run([sys.executable, "-c", FULL, str(target)], capture_output=True, text=True, check=True)
+    assert f"cannot write {target}: File too large" in done.stdout
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
