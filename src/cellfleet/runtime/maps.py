@@ -13,7 +13,7 @@ from cellfleet.errors import EngineError, SegmentError
 from cellfleet.ports import Clock
 from cellfleet.runtime.engines import Engine
 from cellfleet.runtime.grid import Flag, Grid, model_grid
-from cellfleet.runtime.objects import moments, quantise, resample_pixels
+from cellfleet.runtime.objects import STD_FLOOR, frame_moments, quantise, resample_pixels
 from cellfleet.runtime.tiles import Tile, cut
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def make_maps(spec: ModelSpec, engine: Engine, frame: Frame, *, tile_px: int, cl
     own = select_channels(spec, frame)
     grid = model_grid(spec, own.shape[1], own.shape[2], frame.pixel_size_um, str(frame.source))
     pixels = _on_grid(own, grid)
-    mean, std = _moments(pixels)
+    mean, std = (m[None] for m in frame_moments(pixels))
     flags = grid.flags + _quality(own, std)
     t1 = clock.monotonic_s()
     maps = _run_tiles(spec, engine, pixels, mean, std, tile_px)
@@ -100,22 +100,12 @@ def select_channels(spec: ModelSpec, frame: Frame) -> Pixels:
 def _on_grid(pixels: Pixels, grid: Grid) -> Pixels:
     if not grid.resampled:
         return pixels
-    out: Any = np.empty((pixels.shape[0], grid.height, grid.width), pixels.dtype)
-    for c in range(pixels.shape[0]):
-        out[c] = resample_pixels(pixels[c], grid.height, grid.width)
-    return out  # type: ignore[no-any-return]
-
-
-def _moments(pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    pairs = [moments(np.ascontiguousarray(channel)) for channel in pixels]
-    mean = np.array([[m for m, _ in pairs]], np.float32)
-    std = np.array([[s for _, s in pairs]], np.float32)
-    return mean, np.maximum(std, np.float32(1e-6))
+    return resample_pixels(pixels, grid.height, grid.width)
 
 
 def _quality(pixels: Pixels, std: NDArray[np.float32]) -> tuple[Flag, ...]:
     flags = []
-    if bool((std <= 1e-6).all()):
+    if bool((std <= STD_FLOOR).all()):
         flags.append(Flag("blank", "all pixels have the same value"))
     top = np.iinfo(pixels.dtype).max
     count = sum(

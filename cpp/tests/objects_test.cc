@@ -1,0 +1,71 @@
+#include "cellfleet/objects.h"
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "check.h"
+
+using cellfleet::ObjectSettings;
+using cellfleet::View;
+
+namespace {
+
+using Labels = std::vector<std::uint32_t>;
+
+// '.' background, '#' foreground, 'S' foreground that is a seed; no smoothing, nothing too small.
+Labels cut(const std::vector<std::string>& picture, std::uint64_t min_seed = 1, std::uint64_t min_area = 1) {
+  const std::size_t h = picture.size();
+  const std::size_t w = picture[0].size();
+  std::vector<std::uint16_t> f;
+  std::vector<std::uint16_t> d;
+  for (const std::string& row : picture) {
+    for (const char c : row) {
+      f.push_back(c == '.' ? 0 : 1000);
+      d.push_back(c == 'S' ? 1000 : 0);
+    }
+  }
+  Labels labels(h * w, 77);
+  const ObjectSettings settings{500, 500, 0, min_seed, min_area};
+  cellfleet::cut_objects(View<const std::uint16_t>{f.data(), h, w}, View<std::uint16_t>{d.data(), h, w}, settings,
+                         View<std::uint32_t>{labels.data(), h, w});
+  return labels;
+}
+
+}  // namespace
+
+int main() {
+  // The middle pixel is equally far from both seeds: the lower number takes it.
+  CHECK((cut({"S###S"}) == Labels{1, 1, 1, 2, 2}));
+  // Paths stay inside the foreground: the right end is nearer to seed 2 in the air, but only seed 1 reaches it.
+  CHECK((cut({"S####", "....#", "S..##"}) == Labels{1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 2, 0, 0, 1, 1}));
+  // Foreground without a seed is background; seeds and objects that are too small go.
+  CHECK((cut({"##.S."}) == Labels{0, 0, 0, 1, 0}));
+  CHECK((cut({"S..SS"}, 2) == Labels{0, 0, 0, 1, 1}));
+  CHECK((cut({"S#.S."}, 1, 2) == Labels{1, 1, 0, 0, 0}));
+  // Seeds join over corners.
+  CHECK((cut({"S.S", ".S."}) == Labels{1, 0, 1, 0, 1, 0}));
+  // A hole is filled, a bay and a hole between two objects are not.
+  CHECK((cut({"S##", "#.#", "###"}) == Labels(9, 1)));
+  CHECK((cut({"S##", "#..", "###"}) == Labels{1, 1, 1, 1, 0, 0, 1, 1, 1}));
+  CHECK((cut({"S#S", "#.#", "S#S"})[4] == 0));
+  CHECK((cut({"."}) == Labels{0}));
+  CHECK((cut({"S"}) == Labels{1}));
+
+  std::vector<std::uint16_t> map = {0, 0, 0, 0, 16, 0, 0, 0, 0};
+  cellfleet::steps::smooth(View<std::uint16_t>{map.data(), 3, 3});
+  CHECK((map == std::vector<std::uint16_t>{1, 2, 1, 2, 4, 2, 1, 2, 1}));
+  std::vector<std::uint16_t> most(6, 65'535);
+  cellfleet::steps::smooth(View<std::uint16_t>{most.data(), 6, 1});
+  CHECK((most == std::vector<std::uint16_t>(6, 65'535)));
+
+  Labels labels(4);
+  const ObjectSettings settings{1, 1, 0, 0, 0};
+  CHECK_THROWS(cellfleet::cut_objects(View<const std::uint16_t>{map.data(), 2, 2}, View<std::uint16_t>{most.data(), 1, 4},
+                                      settings, View<std::uint32_t>{labels.data(), 2, 2}),
+               std::invalid_argument);
+  CHECK_THROWS(cellfleet::cut_objects(View<const std::uint16_t>{map.data(), 0, 2}, View<std::uint16_t>{most.data(), 0, 2},
+                                      settings, View<std::uint32_t>{labels.data(), 0, 2}),
+               std::invalid_argument);
+  return 0;
+}
