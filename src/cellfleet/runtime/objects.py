@@ -101,7 +101,7 @@ def objects_from_maps(
 
     Args:
         foreground: uint16 [H,W], quantised foreground probability.
-        distance: uint16 [H,W], quantised normalised distance; it is used as scratch and holds nothing of use afterwards.
+        distance: uint16 [H,W], quantised normalised distance; it is scratch and holds nothing of use afterwards.
         params: thresholds, and lengths and areas in pixels of the model's grid.
         scale: pixels of the maps per pixel of the model's grid along one side; areas and the number of smoothing passes
             (whose variance is an area) are multiplied by its square and rounded half up.
@@ -138,8 +138,8 @@ def measure_objects(
         foreground: uint16 [H,W], quantised foreground probability.
 
     Returns:
-        Columns of n values, object 1 first: ``area_px`` (uint64), ``centroid_y``, ``centroid_x`` (pixels from the centre
-        of the first pixel), ``bbox_y0`` ``bbox_x0`` ``bbox_y1`` ``bbox_x1`` (int64, half-open), ``eccentricity``,
+        Columns of n values, object 1 first: ``area_px`` (uint64), ``centroid_y``, ``centroid_x`` (pixels from the
+        centre of the first pixel), ``bbox_y0`` ``bbox_x0`` ``bbox_y1`` ``bbox_x1`` (int64, half-open), ``eccentricity``,
         ``mean_intensity`` (grey values), ``mean_probability`` (0..1).
 
     Raises:
