@@ -29,8 +29,8 @@ EIGHT = [*FOUR, (-1, -1), (-1, 1), (1, -1), (1, 1)]
 def components(mask: NDArray[np.bool_], steps: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     """Connected components in the raster order of their first pixels."""
     seen, out = np.zeros_like(mask), []
-    for y0, x0 in np.argwhere(mask):
-        start = (int(y0), int(x0))
+    for y0, x0 in np.argwhere(mask).tolist():
+        start: tuple[int, int] = (y0, x0)
         if seen[start]:
             continue
         seen[start] = True

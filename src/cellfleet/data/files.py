@@ -17,7 +17,22 @@ MAX_VALUES = 2**30
 SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".ome.zarr", ".zarr")
 """Suffixes of the images that cellfleet reads, longest first."""
 
-FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".czi", ".nd2", ".lif", ".lsm", ".oib", ".oir", ".vsi", ".npy", ".ims")
+FOREIGN = (
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".czi",
+    ".nd2",
+    ".lif",
+    ".lsm",
+    ".oib",
+    ".oir",
+    ".vsi",
+    ".npy",
+    ".ims",
+)
 """Suffixes of images that cellfleet refuses, by name rather than in silence."""
 
 _messages: ContextVar[list[logging.LogRecord] | None] = ContextVar("_messages", default=None)

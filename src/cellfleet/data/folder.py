@@ -86,7 +86,9 @@ def _compare(
             found.append(error("missing-mask", name, "has no mask", f"add masks/{i}.tif, or remove the image"))
         if index.rows and i not in index.rows:
             found.append(
-                warning("index", name, f"has no row in {INDEX}", "add a row, or it is a group of its own in stratum all")
+                warning(
+                    "index", name, f"has no row in {INDEX}", "add a row, or it is a group of its own in stratum all"
+                )
             )
     for i in masks:
         if i not in images:

@@ -40,7 +40,9 @@ def check_objects(labels: NDArray[np.uint32], min_area_px: int) -> ObjectCheck:
     try:
         from scipy import ndimage
     except ImportError as e:
-        raise DataError("checking masks needs scipy, which is not installed", hint="pip install 'cellfleet[data]'") from e
+        raise DataError(
+            "checking masks needs scipy, which is not installed", hint="pip install 'cellfleet[data]'"
+        ) from e
     compact, names = _compact(labels)
     areas = np.bincount(compact.ravel(), minlength=len(names))
     pieces: list[int] = []

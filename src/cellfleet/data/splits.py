@@ -206,9 +206,7 @@ class _Draw:
         return False
 
     @staticmethod
-    def _swap(
-        places: dict[SplitName, list[Unit]], a: SplitName, b: SplitName, u: Unit, v: Unit | None
-    ) -> None:
+    def _swap(places: dict[SplitName, list[Unit]], a: SplitName, b: SplitName, u: Unit, v: Unit | None) -> None:
         places[a].remove(u)
         places[b].append(u)
         if v is not None:

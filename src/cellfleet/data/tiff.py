@@ -118,9 +118,7 @@ def _pick_planes(
     return pixels, axes
 
 
-def _channels_first(
-    pixels: NDArray[Any], axes: str, rgb: bool, source: str
-) -> tuple[NDArray[Any], bool, bool]:
+def _channels_first(pixels: NDArray[Any], axes: str, rgb: bool, source: str) -> tuple[NDArray[Any], bool, bool]:
     """[C, H, W] from Y, X and at most one of C, S and an unnamed axis; (pixels, colour, pages)."""
     keep = [i for i, (a, n) in enumerate(zip(axes, pixels.shape, strict=True)) if n > 1 or a in "YX"]
     found = ", ".join(f"{a}={n}" for a, n in zip(axes, pixels.shape, strict=True))

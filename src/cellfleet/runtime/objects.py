@@ -139,7 +139,8 @@ def measure_objects(
 
     Returns:
         Columns of n values, object 1 first: ``area_px`` (uint64), ``centroid_y``, ``centroid_x`` (pixels from the
-        centre of the first pixel), ``bbox_y0`` ``bbox_x0`` ``bbox_y1`` ``bbox_x1`` (int64, half-open), ``eccentricity``,
+        centre of the first pixel), ``bbox_y0`` ``bbox_x0`` ``bbox_y1`` ``bbox_x1`` (int64, half-open),
+        ``eccentricity``,
         ``mean_intensity`` (grey values), ``mean_probability`` (0..1).
 
     Raises:

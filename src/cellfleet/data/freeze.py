@@ -1,0 +1,98 @@
+"""Validate and freeze a source; compare two versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellfleet.config import DataSection
+from cellfleet.data.findings import Finding, errors
+from cellfleet.data.inspection import Inspection, inspect
+from cellfleet.data.records import Entry, Manifest
+from cellfleet.data.sources import open_source
+from cellfleet.data.version import DataSetVersion
+from cellfleet.errors import DataError
+from cellfleet.ports import ProgressFn, silent
+
+
+def validate(section: DataSection, root: Path, progress: ProgressFn = silent) -> list[Finding]:
+    """Everything that is wrong with a data set, errors first.
+
+    Args:
+        section: settings; its paths are relative to ``root``.
+        root: the project's folder.
+        progress: called after every image.
+
+    Raises:
+        DataError, ReadError: there is no such source, or its table cannot be read at all.
+    """
+    return list(inspect(open_source(section, root), section, progress).findings)
+
+
+def freeze(
+    section: DataSection, root: Path, progress: ProgressFn = silent
+) -> tuple[DataSetVersion, tuple[Finding, ...]]:
+    """Make a data set version; nothing is copied.
+
+    Returns:
+        The version, and the warnings.
+
+    Raises:
+        DataError: the data set has errors (``cellfleet data validate`` lists them).
+    """
+    source = open_source(section, root)
+    seen: Inspection = inspect(source, section, progress)
+    wrong = errors(seen.findings)
+    if wrong:
+        lines = "".join(f"\n  {f}" for f in wrong[:20])
+        more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        raise DataError(
+            f"the data set has {len(wrong)} error(s):{lines}{more}",
+            hint="mend them and run `cellfleet data validate` again",
+        )
+    return DataSetVersion.make(seen.entries, source.root), seen.findings
+
+
+def manifest_record(version: DataSetVersion) -> dict[str, Any]:
+    """The manifest as plain JSON data; its digest is the version."""
+    return Manifest(entries=version.entries).model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from one version to another; ids of entries.
+
+    Attributes:
+        moved: id -> (old split, new split).
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed_image: tuple[str, ...]
+    changed_mask: tuple[str, ...]
+    moved: dict[str, tuple[str, str]]
+    changed_metadata: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Nothing differs."""
+        return not any(vars(self).values())
+
+
+def diff(old: DataSetVersion, new: DataSetVersion) -> Difference:
+    """Compare two versions by the ids of their entries; pixels count, not files or folders."""
+    a, b = {e.id: e for e in old.entries}, {e.id: e for e in new.entries}
+    both = sorted(a.keys() & b.keys())
+    return Difference(
+        added=tuple(sorted(b.keys() - a.keys())),
+        removed=tuple(sorted(a.keys() - b.keys())),
+        changed_image=tuple(i for i in both if a[i].image.pixels_sha256 != b[i].image.pixels_sha256),
+        changed_mask=tuple(i for i in both if a[i].mask.pixels_sha256 != b[i].mask.pixels_sha256),
+        moved={i: (a[i].split, b[i].split) for i in both if a[i].split != b[i].split},
+        changed_metadata=tuple(i for i in both if _facts(a[i]) != _facts(b[i])),
+    )
+
+
+def _facts(e: Entry) -> dict[str, Any]:
+    return e.model_dump(exclude={"image", "mask", "split", "objects", "height", "width", "dtype"})

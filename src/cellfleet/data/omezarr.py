@@ -1,0 +1,153 @@
+"""OME-Zarr images (0.4 and 0.5): the folder's bytes first, so that the digest and the pixels belong together.
+
+Level 0, the full resolution, is read. An image of several times or z planes is refused unless one is named. The folder of
+a plate is refused with the names of its images. Metadata is checked by yaozarrs; pixels are read by zarr from memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellfleet.data.files import check_size, damaged
+from cellfleet.data.frame import Decoded
+from cellfleet.data.units import in_um
+from cellfleet.errors import ReadError
+
+_MISSING = "OME-Zarr needs libraries that are not installed"
+_EXTRA = "pip install 'cellfleet[formats]'"
+
+
+def load_tree(folder: Path) -> dict[str, bytes]:
+    """All files of an OME-Zarr image by their ``/``-separated relative names; labels and lower resolutions are left out.
+
+    Raises:
+        ReadError: not an OME-Zarr image, or unreadable.
+    """
+    if not any((folder / name).is_file() for name in (".zattrs", "zarr.json")):
+        raise ReadError(f"{folder}: not an OME-Zarr image", hint="name the folder that holds zarr.json or .zattrs")
+    level = str(_multiscale(_attributes(folder), str(folder))["datasets"][0]["path"])
+    out: dict[str, bytes] = {}
+    for name in (".zattrs", ".zgroup", "zarr.json"):
+        if (folder / name).is_file():
+            out[name] = (folder / name).read_bytes()
+    base = folder / level
+    if not base.resolve().is_relative_to(folder.resolve()) or not base.is_dir():
+        raise damaged(str(folder), f"level {level!r} is not there")
+    for here, _, files in os.walk(base):
+        for name in files:
+            path = Path(here) / name
+            try:
+                out[path.relative_to(folder).as_posix()] = path.read_bytes()
+            except OSError as e:
+                raise ReadError(f"{path}: {e.strerror}", hint="check the permissions and the disk") from e
+    return out
+
+
+def decode_zarr(files: Mapping[str, bytes], source: str, *, time: int | None, z: int | None) -> Decoded:
+    """Decode what ``load_tree`` read: [C, H, W], channel names from omero, pixel size from the scale in um.
+
+    Raises:
+        ReadError: damaged, several times or z planes of which none is named, or a library is missing.
+    """
+    image = _multiscale(_parse(files, source), source)
+    axes = [str(a.get("name")) for a in image.get("axes", [])]
+    array = _open(files, str(image["datasets"][0]["path"]), source)
+    if len(axes) != array.ndim or axes[-2:] != ["y", "x"] or set(axes) - set("tczyx"):
+        raise ReadError(
+            f"{source}: axes {axes} of an array of shape {list(array.shape)}", hint="save it with axes t c z y x"
+        )
+    check_size(int(np.prod(array.shape, dtype=np.int64)), source)
+    try:
+        pixels: NDArray[Any] = array[...]
+    except Exception as e:  # zarr's codecs raise errors of their own
+        raise damaged(source, str(e)) from e
+    for name, wanted in (("z", z), ("t", time)):
+        pixels = _pick(pixels, axes, name, wanted, source)
+    pixels = pixels if "c" in axes else pixels[None]
+    names = tuple(str(c.get("label", "")) for c in _omero(_parse(files, source)))
+    return Decoded(pixels, names if len(names) == pixels.shape[0] else (), pixel_size_um=_pixel_size(image, source))
+
+
+def _pick(pixels: NDArray[Any], axes: list[str], name: str, wanted: int | None, source: str) -> NDArray[Any]:
+    if name not in axes:
+        return pixels
+    axis = axes.index(name)
+    count = pixels.shape[axis]
+    if wanted is None and count > 1:
+        raise ReadError(
+            f"{source}: {count} planes along {name}, one is needed", hint="save one time and one z plane per image"
+        )
+    if wanted is not None and not 0 <= wanted < count:
+        raise ReadError(f"{source}: no plane {wanted} along {name}, there are {count}", hint="count from 0")
+    axes.remove(name)
+    return pixels.take(wanted or 0, axis=axis)
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    files = {n: (folder / n).read_bytes() for n in (".zattrs", "zarr.json") if (folder / n).is_file()}
+    return _parse(files, str(folder))
+
+
+def _parse(files: Mapping[str, bytes], source: str) -> dict[str, Any]:
+    try:
+        if "zarr.json" in files:
+            value = json.loads(files["zarr.json"]).get("attributes", {}).get("ome", {})
+        else:
+            value = json.loads(files[".zattrs"])
+    except (ValueError, KeyError, AttributeError) as e:
+        raise damaged(source, f"its metadata: {e}") from e
+    return value if isinstance(value, dict) else {}
+
+
+def _multiscale(attributes: dict[str, Any], source: str) -> dict[str, Any]:
+    if "plate" in attributes or "well" in attributes:
+        raise ReadError(f"{source}: a plate or a well, not an image", hint="name one field, such as plate.zarr/A/1/0")
+    found = attributes.get("multiscales")
+    if isinstance(found, list) and found and isinstance(found[0], dict) and found[0].get("datasets"):
+        image: dict[str, Any] = found[0]
+        return image
+    raise ReadError(f"{source}: no OME-Zarr image (no multiscales)", hint="name the folder of one image")
+
+
+def _omero(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    channels = attributes.get("omero", {}).get("channels", [])
+    return [c for c in channels if isinstance(c, dict)] if isinstance(channels, list) else []
+
+
+def _pixel_size(image: dict[str, Any], source: str) -> float | None:
+    axes = image["axes"]
+    scale = next(
+        (t.get("scale") for t in image["datasets"][0].get("coordinateTransformations", []) if t.get("type") == "scale"),
+        None,
+    )
+    if scale is None or len(scale) != len(axes):
+        return None
+    y, x = (in_um(float(scale[i]), axes[i].get("unit")) for i in (-2, -1))
+    if y is None or x is None or abs(y - x) > 1e-3 * x:
+        if y is not None and x is not None:
+            raise ReadError(f"{source}: pixels of {y:g} x {x:g} um are not square", hint="resample the image first")
+        return None
+    return x
+
+
+def _open(files: Mapping[str, bytes], level: str, source: str) -> Any:
+    try:
+        import zarr
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.storage import MemoryStore
+    except ImportError as e:
+        raise ReadError(f"{source}: {_MISSING}", hint=_EXTRA) from e
+    make = default_buffer_prototype().buffer.from_bytes
+    try:
+        return zarr.open_array(
+            MemoryStore({k: make(v) for k, v in files.items()}, read_only=True), path=level, mode="r"
+        )
+    except Exception as e:  # zarr's errors share no base
+        raise damaged(source, str(e).splitlines()[0] if str(e) else type(e).__name__) from e
