@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cellfleet.data.files import check_size, damaged
 from cellfleet.data.frame import Decoded
-from cellfleet.data.units import in_um
+from cellfleet.data.units import agreed_pixel_size, to_um
 from cellfleet.errors import ReadError
 
 _MISSING = "OME-Zarr needs libraries that are not installed"
@@ -87,7 +87,8 @@ def _pick(pixels: NDArray[Any], axes: list[str], name: str, wanted: int | None, 
     if wanted is not None and not 0 <= wanted < count:
         raise ReadError(f"{source}: no plane {wanted} along {name}, there are {count}", hint="count from 0")
     axes.remove(name)
-    return pixels.take(wanted or 0, axis=axis)
+    picked: NDArray[Any] = np.take(pixels, wanted or 0, axis=axis)
+    return picked
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
@@ -129,12 +130,11 @@ def _pixel_size(image: dict[str, Any], source: str) -> float | None:
     )
     if scale is None or len(scale) != len(axes):
         return None
-    y, x = (in_um(float(scale[i]), axes[i].get("unit")) for i in (-2, -1))
-    if y is None or x is None or abs(y - x) > 1e-3 * x:
-        if y is not None and x is not None:
-            raise ReadError(f"{source}: pixels of {y:g} x {x:g} um are not square", hint="resample the image first")
-        return None
-    return x
+    sides = []
+    for i in (-2, -1):
+        unit = to_um(str(axes[i].get("unit") or ""))
+        sides.append(None if unit is None else float(scale[i]) * unit)
+    return agreed_pixel_size(sides[1], sides[0], source)
 
 
 def _open(files: Mapping[str, bytes], level: str, source: str) -> Any:
