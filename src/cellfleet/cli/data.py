@@ -72,15 +72,16 @@ def freeze(
 ) -> None:
     """Write the manifest of a data set version and print its digest; nothing is copied."""
     from cellfleet.data import freeze as run_freeze
-    from cellfleet.data.freeze import manifest_record
+    from cellfleet.data.findings import Finding
     from cellfleet.lineage import RecordStore
 
     p = _project(project, source, settings)
+    warnings: list[Finding] = []
     with progress_bar("freezing", quiet=as_json) as progress:
-        version, warnings = run_freeze(p.settings.data, p.root, progress)
+        version = run_freeze(p.settings.data, p.root, progress, on_warning=warnings.append)
     file = (out or p.path(p.settings.data.manifest)).absolute()
     version.save(file)
-    RecordStore(p.path(p.settings.lineage.records)).put("data-set", manifest_record(version))
+    RecordStore(p.path(p.settings.lineage.records)).put("data-set", version.manifest_dict())
     if as_json:
         print_json({"digest": version.digest, "file": str(file), **_facts(version)})
         return
@@ -125,7 +126,7 @@ def diff(
     if as_json:
         print_json({"old": a.digest, "new": b.digest, "same": found.same, **vars(found)})
     else:
-        for what in ("added", "removed", "changed_image", "changed_mask", "changed_metadata"):
+        for what in ("added", "removed", "changed_image", "changed_mask", "changed_files", "changed_metadata"):
             for i in getattr(found, what):
                 say(f"{what.replace('_', ' ')}: {i}")
         for i, (was, now) in found.moved.items():
@@ -160,7 +161,5 @@ def _print_facts(version: Any) -> None:
     print_table("images by split and stratum", ["split", *strata, "all"], rows)
     sizes = ", ".join(f"{size} ({n})" for size, n in facts["sizes_px"].items())
     um = ", ".join(f"{x:g}" for x in facts["pixel_sizes_um"]) or "unknown"
-    say(
-        f"{facts['images']} images, {facts['objects']} objects, {facts['groups']} groups; {', '.join(facts['dtypes'])}; "
-    )
+    say(f"{facts['images']} images, {facts['objects']} objects, {facts['groups']} groups; {', '.join(facts['dtypes'])}")
     say(f"sizes {sizes}; pixel size {um} um; channels {', '.join(facts['channels'])}")

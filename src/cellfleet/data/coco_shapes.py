@@ -50,7 +50,7 @@ def patch_of(annotation: dict[str, Any], shape: tuple[int, int], where: str) -> 
         )
     counts = segmentation.get("counts")
     runs = decode_counts(counts, where) if isinstance(counts, str) else _plain_counts(counts, where)
-    return Patch(0, 0, from_runs(runs, shape, where))
+    return from_runs(runs, shape, where)
 
 
 def decode_counts(text: str, where: str) -> list[int]:
@@ -73,12 +73,26 @@ def decode_counts(text: str, where: str) -> list[int]:
     return runs
 
 
-def from_runs(runs: list[int], shape: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    """A mask [H, W] from runs of background and object in turn."""
-    if any(r < 0 for r in runs) or sum(runs) != shape[0] * shape[1]:
+def from_runs(runs: list[int], shape: tuple[int, int], where: str) -> Patch:
+    """An object from runs of background and object in turn; only the columns that it touches are unfolded."""
+    height, width = shape
+    if any(r < 0 for r in runs) or sum(runs) != height * width:
         raise ReadError(f"{where}: the RLE does not fill the image", hint="export it again")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(shape[1], shape[0]).T)
+    ends = np.cumsum(np.asarray(runs, np.int64))
+    starts = ends - np.asarray(runs, np.int64)
+    starts, ends = starts[1::2], ends[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    if not starts.size:
+        return Patch(0, 0, np.zeros((1, 1), np.bool_))
+    x0, x1 = int(starts[0]) // height, (int(ends[-1]) - 1) // height + 1
+    steps = np.zeros((x1 - x0) * height + 1, np.int8)
+    # Two runs may touch (an empty run between them): then +1 and -1 meet at one place, so add instead of set.
+    np.add.at(steps, starts - x0 * height, 1)
+    np.add.at(steps, ends - x0 * height, -1)
+    columns = np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_).reshape(x1 - x0, height)
+    rows = np.flatnonzero(columns.any(axis=0))
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    return Patch(y0, x0, np.ascontiguousarray(columns[:, y0:y1].T))
 
 
 def _plain_counts(counts: Any, where: str) -> list[int]:

@@ -10,7 +10,7 @@ from cellfleet.data.files import image_suffix, natural_key, stem_of
 from cellfleet.data.folder import INDEX, walk
 from cellfleet.data.frame import Frame
 from cellfleet.data.images import read_image
-from cellfleet.data.index_csv import read_index
+from cellfleet.data.index_csv import Index, read_index
 from cellfleet.errors import ReadError
 
 
@@ -51,27 +51,30 @@ def iter_frames(paths: Iterable[Path], *, suffixes: Sequence[str] = ()) -> Itera
     Raises:
         ReadError: a path that does not exist, or a faulty index.csv.
     """
+    indexes: dict[Path, Index] = {}
     for path in paths:
         if not path.exists():
             raise ReadError(f"{path}: no such file or folder", hint="check the path")
         if path.is_dir() and not image_suffix(path.name):
-            yield from _in_folder(path, tuple(suffixes))
+            yield from _in_folder(path, tuple(suffixes), indexes)
         else:
-            yield _described(path, stem_of(path.name), path.parent)
+            yield _described(path, stem_of(path.name), path.parent, indexes)
 
 
-def _in_folder(folder: Path, suffixes: tuple[str, ...]) -> Iterator[FrameFile]:
+def _in_folder(folder: Path, suffixes: tuple[str, ...], indexes: dict[Path, Index]) -> Iterator[FrameFile]:
     images = folder / "images"
     base = images if images.is_dir() and (folder / "masks").is_dir() else folder
     wanted = [p for p in walk(base) if image_suffix(p.name) or p.name.lower().endswith(suffixes or ("\0",))]
     for path in sorted(wanted, key=lambda p: natural_key(p.relative_to(base).as_posix())):
-        yield _described(path, stem_of(path.relative_to(base).as_posix()), base)
+        yield _described(path, stem_of(path.relative_to(base).as_posix()), base, indexes)
 
 
-def _described(path: Path, frame_id: str, base: Path) -> FrameFile:
+def _described(path: Path, frame_id: str, base: Path, indexes: dict[Path, Index]) -> FrameFile:
     for folder in (base, base.parent):
         if (folder / INDEX).is_file():
-            row = read_index(folder / INDEX).rows.get(frame_id)
+            if folder not in indexes:
+                indexes[folder] = read_index(folder / INDEX)
+            row = indexes[folder].rows.get(frame_id)
             if row is not None:
                 return FrameFile(frame_id, path, row.pixel_size_um, row.channels)
     return FrameFile(frame_id, path)

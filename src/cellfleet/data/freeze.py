@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from cellfleet.config import DataSection
 from cellfleet.data.findings import Finding, errors
 from cellfleet.data.inspection import Inspection, inspect
-from cellfleet.data.records import Entry, Manifest
+from cellfleet.data.records import Entry, ImageRef, MaskRef
 from cellfleet.data.sources import open_source
 from cellfleet.data.version import DataSetVersion
 from cellfleet.errors import DataError
@@ -31,12 +32,17 @@ def validate(section: DataSection, root: Path, progress: ProgressFn = silent) ->
 
 
 def freeze(
-    section: DataSection, root: Path, progress: ProgressFn = silent
-) -> tuple[DataSetVersion, tuple[Finding, ...]]:
+    section: DataSection,
+    root: Path,
+    progress: ProgressFn = silent,
+    *,
+    on_warning: Callable[[Finding], None] | None = None,
+) -> DataSetVersion:
     """Make a data set version; nothing is copied.
 
-    Returns:
-        The version, and the warnings.
+    Args:
+        section, root, progress: as in :func:`validate`.
+        on_warning: called with every warning.
 
     Raises:
         DataError: the data set has errors (``cellfleet data validate`` lists them).
@@ -51,12 +57,10 @@ def freeze(
             f"the data set has {len(wrong)} error(s):{lines}{more}",
             hint="mend them and run `cellfleet data validate` again",
         )
-    return DataSetVersion.make(seen.entries, source.root), seen.findings
-
-
-def manifest_record(version: DataSetVersion) -> dict[str, Any]:
-    """The manifest as plain JSON data; its digest is the version."""
-    return Manifest(entries=version.entries).model_dump(mode="json")
+    if on_warning is not None:
+        for finding in seen.findings:
+            on_warning(finding)
+    return DataSetVersion.make(seen.entries, source.root)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Difference:
     """What changed from one version to another; ids of entries.
 
     Attributes:
+        changed_files: the pixels are the same, the file is another one (format, place, bytes).
         moved: id -> (old split, new split).
     """
 
@@ -71,17 +76,18 @@ class Difference:
     removed: tuple[str, ...]
     changed_image: tuple[str, ...]
     changed_mask: tuple[str, ...]
+    changed_files: tuple[str, ...]
     moved: dict[str, tuple[str, str]]
     changed_metadata: tuple[str, ...]
 
     @property
     def same(self) -> bool:
-        """Nothing differs."""
+        """Nothing differs; the digests are then equal."""
         return not any(vars(self).values())
 
 
 def diff(old: DataSetVersion, new: DataSetVersion) -> Difference:
-    """Compare two versions by the ids of their entries; pixels count, not files or folders."""
+    """Compare two versions by the ids of their entries; files whose pixels are the same are told apart."""
     a, b = {e.id: e for e in old.entries}, {e.id: e for e in new.entries}
     both = sorted(a.keys() & b.keys())
     return Difference(
@@ -89,9 +95,18 @@ def diff(old: DataSetVersion, new: DataSetVersion) -> Difference:
         removed=tuple(sorted(a.keys() - b.keys())),
         changed_image=tuple(i for i in both if a[i].image.pixels_sha256 != b[i].image.pixels_sha256),
         changed_mask=tuple(i for i in both if a[i].mask.pixels_sha256 != b[i].mask.pixels_sha256),
+        changed_files=tuple(i for i in both if _same_pixels(a[i], b[i]) and _refs(a[i]) != _refs(b[i])),
         moved={i: (a[i].split, b[i].split) for i in both if a[i].split != b[i].split},
         changed_metadata=tuple(i for i in both if _facts(a[i]) != _facts(b[i])),
     )
+
+
+def _same_pixels(a: Entry, b: Entry) -> bool:
+    return (a.image.pixels_sha256, a.mask.pixels_sha256) == (b.image.pixels_sha256, b.mask.pixels_sha256)
+
+
+def _refs(e: Entry) -> tuple[ImageRef, MaskRef]:
+    return e.image, e.mask
 
 
 def _facts(e: Entry) -> dict[str, Any]:

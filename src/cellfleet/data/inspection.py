@@ -64,6 +64,8 @@ def _read(item: Item, source: Source, section: DataSection, findings: list[Findi
     except ReadError as e:
         findings.append(error("unreadable", name, e.message.removeprefix(f"{item.image}: "), e.hint))
         return None
+    if item.frozen is not None and raw.sha256 != item.frozen.image.sha256:
+        findings.append(_changed(name))
     if item.mask is None:
         return None
     mask_name = source.name(item.mask.path) if item.mask.kind == "labels" else f"{item.mask.path.name}:{item.id}"
@@ -76,8 +78,14 @@ def _read(item: Item, source: Source, section: DataSection, findings: list[Findi
         message = f"is {list(mask.labels.shape)}, its image {[frame.height, frame.width]}"
         findings.append(error("shape", mask_name, message, "export image and mask at the same size"))
         return None
+    if item.frozen is not None and mask.sha256 != item.frozen.mask.sha256:
+        findings.append(_changed(source.name(item.mask.path)))
     findings += [*mask.findings, *_objects(mask, mask_name, section.min_object_area_px)]
     return _entry(item, source, section, frame, raw.sha256, mask)
+
+
+def _changed(name: str) -> Finding:
+    return error("changed", name, "changed since it was frozen", "put the old file back, or freeze the source again")
 
 
 def _entry(item: Item, source: Source, section: DataSection, frame: Frame, sha256: str, mask: MaskData) -> Entry:

@@ -7,15 +7,18 @@ a plate is refused with the names of its images. Metadata is checked by yaozarrs
 from __future__ import annotations
 
 import json
+import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from cellfleet.data.files import check_size, damaged
+from cellfleet.data.files import check_size, damaged, read_bytes
 from cellfleet.data.frame import Decoded
 from cellfleet.data.units import agreed_pixel_size, to_um
 from cellfleet.errors import ReadError
@@ -32,11 +35,11 @@ def load_tree(folder: Path) -> dict[str, bytes]:
     """
     if not any((folder / name).is_file() for name in (".zattrs", "zarr.json")):
         raise ReadError(f"{folder}: not an OME-Zarr image", hint="name the folder that holds zarr.json or .zattrs")
-    level = str(_multiscale(_attributes(folder), str(folder))["datasets"][0]["path"])
+    level = str(_multiscale(_attributes(folder), str(folder)).datasets[0].path)
     out: dict[str, bytes] = {}
     for name in (".zattrs", ".zgroup", "zarr.json"):
         if (folder / name).is_file():
-            out[name] = (folder / name).read_bytes()
+            out[name] = read_bytes(folder / name)
     base = folder / level
     if not base.resolve().is_relative_to(folder.resolve()) or not base.is_dir():
         raise damaged(str(folder), f"level {level!r} is not there")
@@ -56,43 +59,40 @@ def decode_zarr(files: Mapping[str, bytes], source: str, *, time: int | None, z:
     Raises:
         ReadError: damaged, several times or z planes of which none is named, or a library is missing.
     """
-    image = _multiscale(_parse(files, source), source)
-    axes = [str(a.get("name")) for a in image.get("axes", [])]
-    array = _open(files, str(image["datasets"][0]["path"]), source)
+    attributes = _parse(files, source)
+    image = _multiscale(attributes, source)
+    axes = [str(a.name) for a in image.axes]
+    array = _open(files, str(image.datasets[0].path), source)
     if len(axes) != array.ndim or axes[-2:] != ["y", "x"] or set(axes) - set("tczyx"):
         raise ReadError(
             f"{source}: axes {axes} of an array of shape {list(array.shape)}", hint="save it with axes t c z y x"
         )
-    check_size(int(np.prod(array.shape, dtype=np.int64)), source)
+    chosen = tuple(
+        _plane(n, int(array.shape[i]), {"z": z, "t": time}[n], source) if n in "zt" else slice(None)
+        for i, n in enumerate(axes)
+    )
+    check_size(math.prod(n for n, c in zip(array.shape, chosen, strict=True) if isinstance(c, slice)), source)
     try:
-        pixels: NDArray[Any] = array[...]
+        pixels: NDArray[Any] = np.asarray(array[chosen])
     except Exception as e:  # zarr's codecs raise errors of their own
         raise damaged(source, str(e)) from e
-    for name, wanted in (("z", z), ("t", time)):
-        pixels = _pick(pixels, axes, name, wanted, source)
     pixels = pixels if "c" in axes else pixels[None]
-    names = tuple(str(c.get("label", "")) for c in _omero(_parse(files, source)))
+    names = tuple(str(c.get("label", "")) for c in _omero(attributes))
     return Decoded(pixels, names if len(names) == pixels.shape[0] else (), pixel_size_um=_pixel_size(image, source))
 
 
-def _pick(pixels: NDArray[Any], axes: list[str], name: str, wanted: int | None, source: str) -> NDArray[Any]:
-    if name not in axes:
-        return pixels
-    axis = axes.index(name)
-    count = pixels.shape[axis]
+def _plane(name: str, count: int, wanted: int | None, source: str) -> int:
     if wanted is None and count > 1:
         raise ReadError(
             f"{source}: {count} planes along {name}, one is needed", hint="save one time and one z plane per image"
         )
     if wanted is not None and not 0 <= wanted < count:
         raise ReadError(f"{source}: no plane {wanted} along {name}, there are {count}", hint="count from 0")
-    axes.remove(name)
-    picked: NDArray[Any] = np.take(pixels, wanted or 0, axis=axis)
-    return picked
+    return wanted or 0
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
-    files = {n: (folder / n).read_bytes() for n in (".zattrs", "zarr.json") if (folder / n).is_file()}
+    files = {n: read_bytes(folder / n) for n in (".zattrs", "zarr.json") if (folder / n).is_file()}
     return _parse(files, str(folder))
 
 
@@ -107,14 +107,29 @@ def _parse(files: Mapping[str, bytes], source: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _multiscale(attributes: dict[str, Any], source: str) -> dict[str, Any]:
+def _multiscale(attributes: dict[str, Any], source: str) -> Any:
+    """The image's pyramid, checked against the schema of its version; omero is left out, writers differ too much."""
     if "plate" in attributes or "well" in attributes:
         raise ReadError(f"{source}: a plate or a well, not an image", hint="name one field, such as plate.zarr/A/1/0")
     found = attributes.get("multiscales")
-    if isinstance(found, list) and found and isinstance(found[0], dict) and found[0].get("datasets"):
-        image: dict[str, Any] = found[0]
-        return image
-    raise ReadError(f"{source}: no OME-Zarr image (no multiscales)", hint="name the folder of one image")
+    if not isinstance(found, list) or not found:
+        raise ReadError(f"{source}: no OME-Zarr image (no multiscales)", hint="name the folder of one image")
+    try:
+        from yaozarrs import v04, v05
+    except ImportError as e:
+        raise ReadError(f"{source}: {_MISSING}", hint=_EXTRA) from e
+    kind = v05.Image if "version" in attributes else v04.Image
+    document = {k: attributes[k] for k in ("version", "multiscales") if k in attributes}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to writers of files, such as the preferred names of units
+            return kind.model_validate(document).multiscales[0]
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ReadError(
+            f"{source}: not valid OME-Zarr 0.4 or 0.5: {where}: {first['msg']}", hint="write it again as 0.4 or 0.5"
+        ) from e
 
 
 def _omero(attributes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -122,19 +137,17 @@ def _omero(attributes: dict[str, Any]) -> list[dict[str, Any]]:
     return [c for c in channels if isinstance(c, dict)] if isinstance(channels, list) else []
 
 
-def _pixel_size(image: dict[str, Any], source: str) -> float | None:
-    axes = image["axes"]
-    scale = next(
-        (t.get("scale") for t in image["datasets"][0].get("coordinateTransformations", []) if t.get("type") == "scale"),
-        None,
-    )
-    if scale is None or len(scale) != len(axes):
-        return None
-    sides = []
-    for i in (-2, -1):
-        unit = to_um(str(axes[i].get("unit") or ""))
-        sides.append(None if unit is None else float(scale[i]) * unit)
-    return agreed_pixel_size(sides[1], sides[0], source)
+def _pixel_size(image: Any, source: str) -> float | None:
+    sides: list[float | None] = []
+    for i in (-1, -2):
+        unit = to_um(str(getattr(image.axes[i], "unit", None) or ""))
+        scale = _scale(image.datasets[0].coordinateTransformations, i) * _scale(image.coordinateTransformations, i)
+        sides.append(None if unit is None else scale * unit)
+    return agreed_pixel_size(sides[0], sides[1], source)
+
+
+def _scale(transformations: Any, axis: int) -> float:
+    return math.prod(float(t.scale[axis]) for t in transformations or [] if t.type == "scale")
 
 
 def _open(files: Mapping[str, bytes], level: str, source: str) -> Any:

@@ -19,6 +19,9 @@ from cellfleet.errors import ReadError
 
 MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _MAX_TAG_PIXEL_UM = 50.0
+_LOSSY = (6, 7, 34892)
+"""TIFF compression tags of JPEG (old and new) and lossy DNG."""
+
 _CODECS_HINT = "install the decoders: pip install 'cellfleet[formats]'"
 
 
@@ -81,6 +84,11 @@ def _only_series(tif: Any, source: str) -> Any:
 
 
 def _check_page(page: Any, source: str) -> None:
+    if int(page.compression) in _LOSSY:
+        raise ReadError(
+            f"{source}: a TIFF with JPEG compression, which changes outlines and intensities",
+            hint="save it without compression, or with LZW or deflate",
+        )
     if int(page.photometric) == 3:
         raise ReadError(f"{source}: a TIFF with a colour palette", hint="save it as grey values, 8 or 16 bit")
     if int(page.photometric) in (5, 6, 8):
@@ -114,7 +122,8 @@ def _pick_planes(
                 hint=f"save one file per {'time' if axis == 'T' else 'z plane'}, or project them",
             )
         if at >= 0:
-            pixels, axes = pixels.take(wanted or 0, axis=at), axes.replace(axis, "")
+            # An index, not take(): that would copy, and a frame may be most of the memory there is.
+            pixels, axes = pixels[(slice(None),) * at + (wanted or 0,)], axes.replace(axis, "")
     return pixels, axes
 
 

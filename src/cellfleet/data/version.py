@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cellfleet.canonical import digest_of, sha256_hex
+from cellfleet.canonical import digest_of
 from cellfleet.data.coco import CocoFile
 from cellfleet.data.frame import Frame
 from cellfleet.data.images import Raw, decode_image, decode_mask, load_raw
@@ -23,6 +24,7 @@ from cellfleet.errors import DataError, ReadError
 from cellfleet.ports import write_atomic
 
 _AGAIN = "put the old file back, or run `cellfleet data freeze` again for a new version"
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,10 @@ class DataSetVersion:
         text = json.dumps(stored.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         write_atomic(file, (text + "\n").encode())
 
+    def manifest_dict(self) -> dict[str, Any]:
+        """The manifest as plain JSON data: its canonical digest is :attr:`digest`."""
+        return Manifest(entries=self.entries).model_dump(mode="json")
+
     def split(self, name: SplitName) -> list[Entry]:
         """The entries of a split, sorted by id; empty when it has none.
 
@@ -134,8 +140,11 @@ class DataSetVersion:
 def pixels_digest(pixels: NDArray[Any]) -> str:
     """SHA-256 of shape and values, the same for every dtype and file format that hold the same numbers."""
     width = "<u2" if pixels.size and int(pixels.max()) <= 0xFFFF else "<u4"
-    head = f"{width}{list(pixels.shape)}".encode()
-    return sha256_hex(head + np.ascontiguousarray(pixels, dtype=width).tobytes())
+    digest = hashlib.sha256(f"{width}{list(pixels.shape)}".encode())
+    flat = pixels.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):  # in parts, so that a huge image is not there twice
+        digest.update(np.ascontiguousarray(flat[start : start + _CHUNK], dtype=width).data)
+    return digest.hexdigest()
 
 
 def _digest(manifest: Manifest) -> str:
