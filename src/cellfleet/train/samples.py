@@ -29,10 +29,12 @@ class Sample:
     Attributes:
         image: float32 [C,H,W], normalised by the moments of the whole frame, as the exported graph does it.
         targets: float32 [T,H,W].
+        labels: uint32 [H,W], the true objects.
     """
 
     image: Floats
     targets: Floats
+    labels: NDArray[np.uint32]
 
 
 def prepare(
@@ -50,7 +52,7 @@ def prepare(
     mean, std = frame_moments(pixels)
     image = (pixels.astype(np.float32) - mean[:, None, None]) / std[:, None, None]
     labels = resample_labels(data.load_mask(entry), *size)
-    return Sample(image, targets_of(labels, heads))
+    return Sample(image, targets_of(labels, heads), labels)
 
 
 class Crops:
@@ -107,4 +109,4 @@ def _padded(sample: Sample, crop_px: int) -> Sample:
     by = ((0, 0), (0, max(0, crop_px - height)), (0, max(0, crop_px - width)))
     if by[1][1] == by[2][1] == 0:
         return sample
-    return Sample(np.pad(sample.image, by, mode="edge"), np.pad(sample.targets, by))
+    return Sample(np.pad(sample.image, by, mode="edge"), np.pad(sample.targets, by), np.pad(sample.labels, by[1:]))
