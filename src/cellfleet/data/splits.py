@@ -7,7 +7,7 @@ The rule: a *unit* is a group (with groups that share pixels joined). First the 
 takes units until it holds its share of the images, rounded up, and of every stratum that it must show. Each next
 unit comes from the stratum that is furthest below its share. A unit is left alone when a split that comes later, or
 training, would then lack one of its strata. A stratum of three or more units is so in every split, one of two is in
-train and test, one of a single unit in train alone.
+train and test, one of a single unit in train alone. A split that would be empty so gets the unit that costs training least.
 """
 
 from __future__ import annotations
@@ -140,6 +140,9 @@ class _Draw:
         for _ in self.units:
             if not self._repair():
                 break
+        for split in _DRAWN:
+            if not self.taken[split]:
+                self._give_one(split)
         placed: dict[str, SplitName] = {u.key: "train" for u in self.free}
         placed.update({u.key: split for split, us in self.taken.items() for u in us})
         return placed
@@ -168,6 +171,14 @@ class _Draw:
                 order = {u.key: i for i, u in enumerate(self.units)}
                 return min(mine, key=lambda u: (max(u.size - room, 0), order[u.key]))
         return None
+
+    def _give_one(self, split: SplitName) -> None:
+        """A split that no stratum can spare a unit for still gets one: the unit that costs training least."""
+        left = self._have("train")
+        order = {u.key: i for i, u in enumerate(self.units)}
+        unit = min(self.free, key=lambda u: (sum(left[s] == n for s, n in u.strata.items()), u.size, order[u.key]))
+        self.free.remove(unit)
+        self.taken[split].append(unit)
 
     def _may_take(self, unit: Unit, split: SplitName) -> bool:
         """Whether the splits that come after still find a unit of each of this one's strata."""
