@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +33,7 @@ SourceArgument = Annotated[
 
 
 def _project(project: Path, source: Path | None, settings: list[str] | None) -> Project:
-    extra = [] if source is None else [f"data.source='''{source.absolute()}'''"]
+    extra = [] if source is None else [f"data.source={json.dumps(str(source.absolute()), ensure_ascii=False)}"]
     return project_of(project, [*(settings or []), *extra])
 
 
