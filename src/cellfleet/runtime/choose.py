@@ -116,7 +116,9 @@ def cpu_model() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-def probe_times(engine: Engine, channels: int, clock: Clock, *, side_px: int = _PROBE_PX, repeats: int = 1) -> list[float]:
+def probe_times(
+    engine: Engine, channels: int, clock: Clock, *, side_px: int = _PROBE_PX, repeats: int = 1
+) -> list[float]:
     """Milliseconds of ``repeats`` runs of the network on a synthetic ``side_px`` square frame."""
     rows, columns = np.mgrid[0:side_px, 0:side_px].astype(np.float32)
     plane = 128 + 60 * np.sin(rows / 7) * np.cos(columns / 11) + 10 * np.sin(rows * columns)

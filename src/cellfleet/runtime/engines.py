@@ -123,7 +123,8 @@ class OpenVinoEngine:
             import openvino as ov
         except ImportError as e:
             raise EngineError(
-                "the engine openvino is not installed", hint="pip install 'cellfleet[openvino]', or choose another variant"
+                "the engine openvino is not installed",
+                hint="pip install 'cellfleet[openvino]', or choose another variant",
             ) from e
         self.version: str = ov.__version__.partition("-")[0]
         settings: dict[str, Any] = {

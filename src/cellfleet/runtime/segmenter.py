@@ -130,7 +130,8 @@ class Segmenter:
         maps = self.maps(frame)
         foreground, distance = maps.foreground, maps.distance
         maps.distance = None
-        assert foreground is not None and distance is not None
+        assert foreground is not None
+        assert distance is not None
         t0 = self._clock.monotonic_s()
         labels = objects_from_maps(foreground, distance, self.spec.objects, maps.scale)
         del distance
@@ -138,7 +139,11 @@ class Segmenter:
         table = self._measure(labels, foreground, maps, frame)
         confluence = _confluence_percent(foreground, self.spec.objects.foreground_threshold)
         t2 = self._clock.monotonic_s()
-        timings = maps.timings_ms | {"objects": 1e3 * (t1 - t0), "measure": 1e3 * (t2 - t1), "total": 1e3 * (t2 - start)}
+        timings = maps.timings_ms | {
+            "objects": 1e3 * (t1 - t0),
+            "measure": 1e3 * (t2 - t1),
+            "total": 1e3 * (t2 - start),
+        }
         count = len(table["id"])
         return Segmentation(
             labels=labels,
@@ -171,7 +176,10 @@ class Segmenter:
             "area_um2": raw["area_px"] * float(side) ** 2,
             "centroid_y_px": raw["centroid_y"],
             "centroid_x_px": raw["centroid_x"],
-            **{name: raw[name] for name in ("bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1", "eccentricity", "mean_intensity")},
+            **{
+                name: raw[name]
+                for name in ("bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1", "eccentricity", "mean_intensity")
+            },
         }
         for name, channel in zip(self.spec.channels[1:], channels[1:], strict=True):
             table[f"mean_intensity_{name}"] = measure_objects(labels, channel, foreground)["mean_intensity"]

@@ -31,20 +31,23 @@ class HeadedUNet(nn.Module):
     def __init__(self, channels: int, features: Sequence[int], residual_units: int, heads: Sequence[Head]) -> None:
         super().__init__()
         self.heads = tuple(heads)
+        # The top level keeps its features and the heads are a 1 x 1 convolution on them: as MONAI's own outputs they would
+        # be squeezed through so few channels that two heads could not both be learnt.
         self.net = UNet(
             spatial_dims=2,
             in_channels=channels,
-            out_channels=sum(h.channels for h in heads),
+            out_channels=features[0],
             channels=tuple(features),
             strides=(2,) * (len(features) - 1),
             num_res_units=residual_units,
             act="RELU",
             norm=Norm.BATCH,
         )
+        self.top = nn.Conv2d(features[0], sum(h.channels for h in heads), 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Logits of every head, [N,c,H,W] each, of normalised pixels [N,C,H,W]; H and W multiples of the stride."""
-        return tuple(torch.split(self.net(x), [h.channels for h in self.heads], dim=1))
+        return tuple(torch.split(self.top(torch.relu(self.net(x))), [h.channels for h in self.heads], dim=1))
 
 
 def stride_of(features: Sequence[int]) -> int:
@@ -70,7 +73,7 @@ def receptive_radius(network: HeadedUNet, channels: int) -> int:
     # The reach depends on where the pixel lies between the strides, so all phases along one axis are tried.
     for phase in range(stride):
         centre = side // 2 + phase
-        x = torch.zeros(1, channels, stride, side, dtype=torch.float64, requires_grad=True)
+        x = torch.ones(1, channels, stride, side, dtype=torch.float64, requires_grad=True)
         out = sum(y[0, :, 0, centre].sum() for y in probe(x))
         assert isinstance(out, Tensor)
         (gradient,) = torch.autograd.grad(out, x)
