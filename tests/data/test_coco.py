@@ -157,7 +157,8 @@ def _data_set(root: Path) -> Path:
         )
         annotations.append({"id": 10 * i, "image_id": i, "segmentation": square(5, 5, 20)})
         annotations.append({"id": 10 * i + 1, "image_id": i, "segmentation": square(20, 10, 10)})
-    return write_coco(root / "annotations.json", images, annotations)
+    path: Path = write_coco(root / "annotations.json", images, annotations)
+    return path
 
 
 def test_a_coco_data_set_is_validated_frozen_and_read(tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ def reference(foreground: U16, distance: U16, fg: int, seed: int, passes: int, m
             continue
         labels[y, x], best[y, x] = number, length
         for dy, dx in EIGHT:
-            p = (y + dy, x + dx)
-            if 0 <= p[0] < d.shape[0] and 0 <= p[1] < d.shape[1] and inside[p] and not labels[p]:
-                heapq.heappush(heap, (length + (7 if dy and dx else 5), number, *p))
+            q = (y + dy, x + dx)
+            if 0 <= q[0] < d.shape[0] and 0 <= q[1] < d.shape[1] and inside[q] and not labels[q]:
+                heapq.heappush(heap, (length + (7 if dy and dx else 5), number, *q))
     for number in range(1, len(seeds) + 1):
         if 0 < (labels == number).sum() < min_area:
             labels[labels == number] = 0

@@ -44,10 +44,11 @@ def outline(mask: NDArray[np.uint8], y0: int, x0: int) -> list[list[list[list[fl
         return []
     links = np.asarray(hierarchy).reshape(-1, 4)
     polygons = []
-    for i, (_, _, child, parent) in enumerate(links.tolist()):
+    for i, (_, _, first, parent) in enumerate(links.tolist()):
         if parent >= 0:
             continue
         parts = [_ring(rings[i], y0, x0)]
+        child = int(first)
         while child >= 0:
             parts.append(_ring(rings[child], y0, x0))
             child = int(links[child][0])

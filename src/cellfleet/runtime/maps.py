@@ -100,7 +100,9 @@ def select_channels(spec: ModelSpec, frame: Frame) -> Pixels:
 def _on_grid(pixels: Pixels, grid: Grid) -> Pixels:
     if not grid.resampled:
         return pixels
-    return resample_pixels(pixels, grid.height, grid.width)
+    if pixels.dtype == np.uint8:
+        return resample_pixels(pixels.astype(np.uint8, copy=False), grid.height, grid.width)
+    return resample_pixels(pixels.astype(np.uint16, copy=False), grid.height, grid.width)
 
 
 def _quality(pixels: Pixels, std: NDArray[np.float32]) -> tuple[Flag, ...]:

@@ -74,7 +74,8 @@ def _limits(plane: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[float, float
 def _stretch(grey: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
     if high <= low:
         return np.full(grey.shape, 110, np.uint8)
-    return np.clip((grey - low) * (235.0 / (high - low)) + 10.0, 0, 255).astype(np.uint8)
+    out: NDArray[np.uint8] = np.clip((grey - low) * (235.0 / (high - low)) + 10.0, 0, 255).astype(np.uint8)
+    return out
 
 
 def _nearest(labels: NDArray[np.uint32], shape: tuple[int, int]) -> NDArray[np.uint32]:
@@ -82,7 +83,8 @@ def _nearest(labels: NDArray[np.uint32], shape: tuple[int, int]) -> NDArray[np.u
         return labels
     rows = (2 * np.arange(shape[0]) + 1) * labels.shape[0] // (2 * shape[0])
     columns = (2 * np.arange(shape[1]) + 1) * labels.shape[1] // (2 * shape[1])
-    return labels[rows[:, None], columns]
+    out: NDArray[np.uint32] = labels[rows[:, None], columns]
+    return out
 
 
 def _edges(marks: NDArray[np.uint32]) -> NDArray[np.bool_]:

@@ -206,7 +206,8 @@ def majority_class(
     for y in range(0, labels.shape[0], _BAND_ROWS):  # in bands: the index needs 8 bytes per pixel
         index = labels[y : y + _BAND_ROWS].astype(np.int64) * class_count + classes[y : y + _BAND_ROWS]
         votes += np.bincount(index.ravel(), minlength=votes.size)
-    return votes.reshape(count + 1, class_count)[1:].argmax(axis=1)
+    winner: NDArray[np.intp] = votes.reshape(count + 1, class_count)[1:].argmax(axis=1)
+    return winner
 
 
 def _confluence_percent(foreground: NDArray[np.uint16], threshold: float) -> float:
