@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellfleet.data.files import image_suffix, natural_key, stem_of
@@ -23,12 +23,14 @@ class FrameFile:
         path: the file.
         pixel_size_um: what index.csv says of it; None otherwise.
         channels: likewise.
+        metadata: the row's group, stratum and further columns.
     """
 
     id: str
     path: Path
     pixel_size_um: float | None = None
     channels: tuple[str, ...] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, channels: Sequence[str] | None = None, pixel_size_um: float | None = None) -> Frame:
         """Read the frame; the arguments count before index.csv, and index.csv before the file.
@@ -76,5 +78,7 @@ def _described(path: Path, frame_id: str, base: Path, indexes: dict[Path, Index]
                 indexes[folder] = read_index(folder / INDEX)
             row = indexes[folder].rows.get(frame_id)
             if row is not None:
-                return FrameFile(frame_id, path, row.pixel_size_um, row.channels)
+                known = {"group": row.group, "stratum": row.stratum}
+                metadata = {k: v for k, v in known.items() if v} | dict(row.metadata)
+                return FrameFile(frame_id, path, row.pixel_size_um, row.channels, metadata)
     return FrameFile(frame_id, path)
