@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 
 from cellfleet._version import __version__
-from cellfleet.errors import OptimizeError
+from cellfleet.errors import ConfigError, OptimizeError
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _QUANTISED = frozenset({*_CONVOLUTIONS, "Add", "AveragePool", "Concat", "MaxPool", "Mul", "Relu", "Resize"})
@@ -33,10 +33,11 @@ def to_int8(fp32: bytes, reader: Any, *, method: str, keep_fp32: Sequence[str] =
         fp32: the network as ONNX bytes.
         reader: calibration data, see ``calibration.FrameReader``.
         method: how ranges are chosen: ``minmax``, ``entropy`` or ``percentile``.
-        keep_fp32: parts of names of nodes that stay fp32.
+        keep_fp32: nodes stay fp32 when one of these is a part of their name or of a name of their weights.
 
     Raises:
-        OptimizeError: nothing is left to quantise, or a part of a name occurs in no node's name.
+        ConfigError: a part in ``keep_fp32`` fits nothing.
+        OptimizeError: no convolution is left to quantise.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -76,27 +77,27 @@ def nodes_to_quantise(graph: onnx.GraphProto, keep_fp32: Sequence[str]) -> list[
     """Names of the nodes between normalisation and heads that are worth quantising.
 
     Raises:
-        OptimizeError: there is none, or a part in ``keep_fp32`` occurs in no node's name.
+        ConfigError: a part in ``keep_fp32`` fits nothing.
+        OptimizeError: no convolution is among them.
     """
+    weights = {t.name for t in graph.initializer}
+    names = [(node.name, *(x for x in node.input if x in weights)) for node in graph.node]
     for part in keep_fp32:
-        if not any(part in node.name for node in graph.node):
+        if not any(part in name for group in names for name in group):
             some = ", ".join(n.name for n in graph.node if n.op_type in _CONVOLUTIONS)
-            raise OptimizeError(
-                f"optimize.keep_fp32 names {part!r}, which is part of no node's name",
+            raise ConfigError(
+                f"optimize.keep_fp32 has {part!r}, which is part of no node's name and of no weight's",
                 hint=f"the convolutions are: {some or 'none'}",
             )
-    body = _after_first_convolutions(graph) - _heads(graph)
-    names = [
-        node.name
-        for i, node in enumerate(graph.node)
-        if i in body and node.op_type in _QUANTISED and not any(part in node.name for part in keep_fp32)
-    ]
-    if not names:
+    kept = {i for i, group in enumerate(names) if any(part in name for part in keep_fp32 for name in group)}
+    body = _after_first_convolutions(graph) - _heads(graph) - kept
+    chosen = [node.name for i, node in enumerate(graph.node) if i in body and node.op_type in _QUANTISED]
+    if not any(node.op_type in _CONVOLUTIONS for i, node in enumerate(graph.node) if i in body):
         raise OptimizeError(
-            "the network has nothing to quantise between normalisation and heads",
+            "the network has no convolution to quantise between normalisation and heads",
             hint="check optimize.keep_fp32, or set optimize.int8 = false",
         )
-    return names
+    return chosen
 
 
 def _after_first_convolutions(graph: onnx.GraphProto) -> set[int]:
