@@ -83,7 +83,7 @@ def test_no_flag_ends_in_anything_but_settings_or_a_config_error(flag: str) -> N
 
 
 def test_the_written_project_file_names_every_setting_and_loads_as_the_defaults(tmp_path: Path) -> None:
-    text = project_text("my-cells")
+    text = project_text({"model.name": "my-cells"})
     loaded = load_project(project(tmp_path, text), environ={}).settings
     assert loaded.model.name == "my-cells"
     assert loaded.model_copy(update={"model": Settings().model}) == Settings()
@@ -96,7 +96,7 @@ def test_the_written_project_file_names_every_setting_and_loads_as_the_defaults(
 
 
 def test_the_commented_defaults_are_valid_toml_and_the_defaults(tmp_path: Path) -> None:
-    lines = project_text("cells").splitlines()
+    lines = project_text({"model.name": "cells"}).splitlines()
     live = [x.removeprefix("# ") for x in lines if (" = " in x and not x.endswith(" =")) or x.startswith("[")]
     tomllib.loads("\n".join(live))
     assert load_project(project(tmp_path, "\n".join(live)), environ={}).settings == Settings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ def init(
     if file.exists():
         raise ConfigError(f"{file} exists already", hint="edit it, or name another folder")
     make_dir(folder)
-    write_atomic(file, project_text(model_name(folder)).encode())
+    write_atomic(file, project_text({"model.name": model_name(folder)}).encode())
     ignore = folder / ".gitignore"
     if not ignore.exists():
         write_atomic(ignore, _GITIGNORE.encode())
@@ -43,8 +44,12 @@ def model_name(folder: Path) -> str:
     return name or "cells"
 
 
-def project_text(name: str) -> str:
-    """The project file: every setting with its default, commented out, and what it means."""
+def project_text(values: Mapping[str, Any]) -> str:
+    """The project file: every setting with its default, commented out, and what it means; some are set.
+
+    Args:
+        values: ``section.key`` -> the value that is set.
+    """
     parts = [
         "# The project file of cellfleet. Every line that is commented out shows a default.\n"
         "# Environment variables (CELLFLEET_TRAINING__EPOCHS=20) and flags (--set training.epochs=20) override it.\n"
@@ -52,11 +57,11 @@ def project_text(name: str) -> str:
     for section, info in Settings.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            parts.append(_section_text(section, kind, {"model.name": name}))
+            parts.append(_section_text(section, kind, values))
     return "\n".join(parts)
 
 
-def _section_text(section: str, kind: type[Section], values: dict[str, str]) -> str:
+def _section_text(section: str, kind: type[Section], values: Mapping[str, Any]) -> str:
     doc = (kind.__doc__ or "").partition(": ")[2]
     lines = [f"[{section}]  # {doc}"]
     for key, info in kind.model_fields.items():

@@ -1,0 +1,100 @@
+"""Running commands one after the other as a story: what each does, the command line, its output, how long it took."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cellfleet.cli.common import out_console
+from cellfleet.cli.exit_codes import ExitCode
+
+_WITHOUT_TORCH = """\
+import sys
+sys.modules["torch"] = None  # from now on `import torch` is an ImportError
+from cellfleet.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+class StoryEnds(Exception):
+    """A command failed, so the story cannot go on.
+
+    Attributes:
+        code: the command's exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass
+class Story:
+    """Tells numbered chapters and runs the commands of each.
+
+    Attributes:
+        chapters: how many there will be.
+        seconds: time of every chapter by its title.
+        findings: commands that ended with findings (a failed gate), as they were typed.
+    """
+
+    chapters: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    _begun: float = 0.0
+    _title: str = ""
+
+    def chapter(self, title: str, text: str) -> None:
+        """Begin a chapter."""
+        self.close()
+        self._title, self._begun = title, time.monotonic()
+        console = out_console()
+        console.print()
+        console.print(f"{len(self.seconds) + 1}/{self.chapters}  {title}", style="bold cyan", markup=False)
+        console.print(text, markup=False)
+
+    def close(self) -> None:
+        """End the chapter."""
+        if self._title:
+            self.seconds[self._title] = round(time.monotonic() - self._begun, 1)
+            self._title = ""
+
+    def run(self, *argv: str, may_find: bool = False) -> int:
+        """Run a command in this process.
+
+        Args:
+            argv: the command and its arguments.
+            may_find: exit code 1 is noted, and the story goes on.
+
+        Raises:
+            StoryEnds: it failed.
+        """
+        from cellfleet.cli.main import run
+
+        self._show(argv)
+        return self._judge(run(list(argv)), argv, may_find)
+
+    def run_without_torch(self, *argv: str) -> int:
+        """Run a command in a process of its own that cannot import torch.
+
+        Raises:
+            StoryEnds: it failed.
+        """
+        self._show(argv)
+        sys.stdout.flush()
+        done = subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, *argv], check=False)
+        return self._judge(done.returncode, argv, False)
+
+    def _show(self, argv: Sequence[str]) -> None:
+        out_console().print(f"$ cellfleet {shlex.join(argv)}", style="dim", markup=False)
+
+    def _judge(self, code: int, argv: Sequence[str], may_find: bool) -> int:
+        if code == ExitCode.FINDINGS and may_find:
+            self.findings.append(f"cellfleet {shlex.join(argv)}")
+        elif code != ExitCode.OK:
+            raise StoryEnds(code if code > 0 else int(ExitCode.INTERRUPTED))
+        return code
