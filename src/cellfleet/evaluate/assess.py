@@ -12,7 +12,7 @@ from cellfleet.bundle.spec import Variant
 from cellfleet.config import GateSection, SegmentSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.records import SplitName
-from cellfleet.errors import EngineError, EvaluateError, LineageError
+from cellfleet.errors import EngineError, EvaluateError
 from cellfleet.evaluate.evaluation import Evaluation, Scene, evaluate
 from cellfleet.evaluate.gate import Champion, Verdict, gate
 from cellfleet.evaluate.numbers import KEY_NUMBERS
@@ -158,19 +158,33 @@ def used_in_training(
 
     Returns:
         None when that version is not at hand.
+
+    Raises:
+        LineageError: a record was changed.
     """
     evaluated = {e.id: e.image.pixels_sha256 for e in data.split(_split(evaluation))}
     if model.lineage.data_set == data.digest:
-        entries = data.manifest_dict()["entries"]
+        manifest: dict[str, Any] | None = data.manifest_dict()
     else:
-        try:
-            entries = records.get("data-set", model.lineage.data_set)["entries"] if records is not None else None
-        except LineageError:
-            entries = None
-    if entries is None:
+        manifest = dict(records.all("data-set")).get(model.lineage.data_set) if records is not None else None
+    if manifest is None:
         return None
-    seen = {e["image"]["pixels_sha256"] for e in entries if e["split"] != "test"}
+    seen = {e["image"]["pixels_sha256"] for e in manifest["entries"] if e["split"] != "test"}
     return tuple(sorted(i for i, pixels in evaluated.items() if pixels in seen))
+
+
+def dropped_variants(model: ModelSource, records: RecordStore) -> dict[str, str]:
+    """Variants that ``optimize`` tried but did not keep -> reason, from its newest record about this very model.
+
+    Raises:
+        LineageError: a record was changed.
+    """
+    files = {v.name: v.sha256 for v in model.variants}
+    found = [r for _, r in records.find("optimization", training=model.lineage.training_run, files=files)]
+    if not found:
+        return {}
+    newest = max(found, key=lambda r: str(r.get("time", "")))
+    return {v["name"]: v["reason"] for v in newest["variants"] if not v["kept"]}
 
 
 class _Counter:

@@ -51,6 +51,7 @@ def decision_payload(assessment: Assessment, approver: str = "") -> dict[str, An
         "policy": policy_digest(a.policy),
         "thresholds": thresholds(a.policy),
         **summary_json(a.evaluation.summary),
+        "used_in_training": None if a.used_in_training is None else list(a.used_in_training),
         "champion": a.champion.as_json() if a.champion else None,
         "checks": [c.as_json() for c in a.verdict.checks],
         "verdict": a.verdict.word,

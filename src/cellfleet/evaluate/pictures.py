@@ -1,6 +1,6 @@
 """Overlays that show what was right and what was wrong; colour is never the only difference.
 
-Matched objects have a thin solid outline, false ones a thick one, missed ones a dashed one.
+Found objects have a thin solid outline, false ones a thick one, missed ones a dashed one on top of all.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from cellfleet.errors import EvaluateError
 from cellfleet.evaluate.evaluation import Scene
 
-FOUND = (86, 180, 233)
-FALSE = (255, 98, 41)
-MISSED = (255, 221, 51)
+FOUND = (61, 205, 255)
+FALSE = (255, 84, 33)
+MISSED = (255, 235, 59)
 """Colours (red, green, blue) that people with any kind of colour vision can tell apart (after Okabe and Ito)."""
 
-_DASH_PX = 5
+_DASH_PX = 4
 _LEAST_SIDE_PX = 480
 _SAMPLE_PX = 1 << 20
 
@@ -45,11 +45,9 @@ def draw(scene: Scene, channel: str, max_side_px: int) -> Rgb:
     score = scene.result.score
     false, missed = _members(labels, score.false), _members(truth, score.missed)
     edge = _outline(labels)
-    picture[edge & ~false] = FOUND
-    dashed = _outline(truth) & missed & _dashes(shape)
-    picture[dashed] = MISSED
-    thick = cv2.dilate((edge & false).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
-    picture[thick] = FALSE
+    picture[_thick(edge & ~false, 2)] = FOUND
+    picture[_thick(edge & false, 4)] = FALSE
+    picture[_thick(_outline(truth) & missed, 2) & _dashes(shape)] = MISSED
     return picture
 
 
@@ -107,6 +105,10 @@ def _outline(labels: NDArray[np.uint32]) -> NDArray[np.bool_]:
     edge[:, :-1] |= right
     edge &= labels > 0
     return edge
+
+
+def _thick(edge: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
+    return cv2.dilate(edge.astype(np.uint8), np.ones((px, px), np.uint8)).astype(np.bool_)
 
 
 def _dashes(shape: tuple[int, int]) -> NDArray[np.bool_]:

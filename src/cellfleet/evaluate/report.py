@@ -22,7 +22,7 @@ def report_html(
     pictures: Mapping[str, bytes],
     *,
     approver: str = "",
-    refused: Mapping[str, str] | None = None,
+    dropped: Mapping[str, str] | None = None,
 ) -> str:
     """The report.
 
@@ -30,7 +30,7 @@ def report_html(
         assessment: what was found.
         pictures: frame id -> JPEG; these frames are shown, the worst first.
         approver: named in the report when given.
-        refused: variants that were tried but are not in the model -> reason.
+        dropped: variants that were tried but are not in the model -> reason.
 
     Raises:
         EvaluateError: the library for pages is not installed.
@@ -64,7 +64,7 @@ def report_html(
         ap_chart=Markup(ap_chart(evaluation.summary)),
         count_chart=Markup(count_chart(evaluation.frames, styles if len(styles) > 1 else dict.fromkeys(styles, 1))),
         variants=[_variant(v, assessment) for v in assessment.variants],
-        refused=dict(refused or {}),
+        dropped=dict(dropped or {}),
         frames=[_frame(f, pictures[f.id]) for f in evaluation.worst_first if f.id in pictures],
         policy=policy_digest(assessment.policy),
         approver=approver,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from cellfleet.config import EvaluationSection, GateSection, SegmentSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.records import SplitName
-from cellfleet.evaluate.assess import Assessment, assess
+from cellfleet.evaluate.assess import Assessment, assess, dropped_variants
 from cellfleet.evaluate.decision import KIND, decision_payload
 from cellfleet.evaluate.gate import Champion
 from cellfleet.evaluate.metrics_file import metrics_json
@@ -57,7 +56,6 @@ def evaluate_model(
     variant: str | None = None,
     champion: Champion | ModelSource | None = None,
     approver: str = "",
-    refused: Mapping[str, str] | None = None,
     progress: ProgressFn = silent,
 ) -> Written:
     """Measure a model; write report.html, metrics.json, overlays/ and, for a bundle, decision.json, all or nothing.
@@ -67,13 +65,12 @@ def evaluate_model(
         data, split: what it is measured on.
         folder: what is written; an earlier evaluation there is replaced.
         policy: thresholds of the gate.
-        records: where the decision record is put as well.
+        records: where the decision record is put as well, and where the model's own data set version is looked for.
         key: Ed25519 private key that signs it; made when absent.
         section: how many frames the report shows.
         settings: tile size and threads.
         variant, champion: see ``assess``.
         approver: recorded in the decision.
-        refused: variants that were tried but are not in the model -> reason, for the report.
         progress: called once per frame and variant.
 
     Raises:
@@ -97,7 +94,8 @@ def evaluate_model(
             progress=progress,
             on_frame=gallery.add,
         )
-        report = report_html(found, gallery.worst(), approver=approver, refused=refused)
+        dropped = dropped_variants(model, records)
+        report = report_html(found, gallery.worst(), approver=approver, dropped=dropped)
         (part / REPORT).write_text(report, encoding="utf-8", newline="\n")
         (part / METRICS).write_text(_pretty(metrics_json(found)), encoding="utf-8", newline="\n")
         envelope = _signed(found, approver, key)
