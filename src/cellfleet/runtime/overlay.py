@@ -30,7 +30,7 @@ def overlay_png(plane: NDArray[np.uint8] | NDArray[np.uint16], labels: NDArray[n
     """
     ok, data = cv2.imencode(".png", draw_overlay(plane, labels)[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 4])
     if not ok:
-        raise SegmentError("the overlay cannot be encoded as PNG", hint="use --no-overlay")
+        raise SegmentError("the overlay cannot be encoded as PNG", hint="use --no-overlays")
     return data.tobytes()
 
 
