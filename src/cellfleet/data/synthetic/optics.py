@@ -93,17 +93,17 @@ class Camera:
         white = (1 << p.bit_depth) - 1
         grey = electrons * np.float32(p.gain * p.background_level * white / p.photons)
         whole = np.clip(np.rint(grey), 0, white)
-        return whole.astype(np.uint8) if p.bit_depth == 8 else whole.astype(np.uint16)
+        pixels: Pixels = whole.astype(np.uint8) if p.bit_depth == 8 else whole.astype(np.uint16)
+        return pixels
 
 
 def _lamp(params: SceneParams) -> Floats:
     """Light of the lamp over the field, mean about 1: a slope from side to side, and darker corners."""
-    y: Floats = np.linspace(-1, 1, params.height_px, dtype=np.float32)[:, None]
-    x: Floats = np.linspace(-1, 1, params.width_px, dtype=np.float32)[None]
+    y = np.linspace(-1, 1, params.height_px).astype(np.float32)[:, None]
+    x = np.linspace(-1, 1, params.width_px).astype(np.float32)[None]
     angle = math.radians(params.gradient_deg)
     slope = np.float32(params.gradient / 2) * (np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y)
-    lamp: Floats = (1 + slope) * (1 - np.float32(params.vignetting) * (y * y + x * x) / 2)
-    return lamp
+    return np.asarray((1 + slope) * (1 - np.float32(params.vignetting) * (y * y + x * x) / 2), np.float32)
 
 
 def _bubbles(params: SceneParams, seed: int) -> list[_Bubble]:

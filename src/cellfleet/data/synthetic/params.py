@@ -25,8 +25,8 @@ class CellKind(_Part):
     radius_um: float = Field(default=15, ge=2, le=100, description="radius of a disc of the mean area, um")
     size_spread: float = Field(default=0.18, ge=0, le=0.6, description="spread of sizes (standard deviation / mean)")
     elongation: float = Field(default=1.8, ge=1, le=6, description="length / width of the body without protrusions")
-    lobes: int = Field(default=3, ge=0, le=6, description="most protrusions of a cell")
-    lobe_reach: float = Field(default=0.9, ge=0, le=3, description="length of a protrusion / radius of the body")
+    lobes: int = Field(default=4, ge=0, le=6, description="most protrusions of a cell")
+    lobe_reach: float = Field(default=1.5, ge=0, le=3, description="length of a protrusion / radius of the body")
     roughness: float = Field(default=0.1, ge=0, le=0.4, description="waviness of the outline / radius")
     speed_um_h: float = Field(default=14, ge=0, le=200, description="speed, um per hour")
     persistence_h: float = Field(default=3, gt=0, le=100, description="time in which a cell forgets its heading, hours")
@@ -37,7 +37,10 @@ class CellKind(_Part):
     rounded_area: float = Field(default=0.36, gt=0.1, le=1, description="area of a rounded cell / area before")
     death_per_h: float = Field(default=0.008, ge=0, le=1, description="chance to begin to die, per hour")
     dying_h: float = Field(default=2.5, gt=0, le=50, description="time from the start of dying until it is gone, hours")
-    phase_rad: float = Field(default=0.16, ge=0, le=3, description="phase shift of light through the body, radians")
+    phase_rad: float = Field(default=0.26, ge=0, le=12, description="phase shift of light through the body, radians")
+    rounded_rad: float = Field(
+        default=5.5, gt=0, le=12, description="the same of a rounded cell, which is thick, radians"
+    )
     flatness: float = Field(default=0.75, ge=0, le=1, description="0: a dome, 1: a flat sheet with a steep edge")
     texture: float = Field(default=0.5, ge=0, le=2, description="granules and mottling / phase of the body")
     nucleus_rad: float = Field(default=0.07, ge=0, le=2, description="additional phase shift of the nucleus, radians")
@@ -53,7 +56,7 @@ SPREAD = CellKind(name="spread")
 ROUND = CellKind(
     name="round", density_per_mm2=420, clustering=0.6, radius_um=9.5, size_spread=0.14, elongation=1.25, lobes=1,
     lobe_reach=0.35, roughness=0.05, speed_um_h=7, persistence_h=1.5, division_h=24, rounded_area=0.62,
-    death_per_h=0.006, phase_rad=0.55, flatness=0.2, texture=0.3, nucleus_rad=0.05,
+    death_per_h=0.006, phase_rad=2.9, flatness=0.1, texture=0.09, nucleus_rad=0.15,
 )  # fmt: skip
 
 
@@ -69,21 +72,21 @@ class SceneParams(_Part):
     pixel_size_um: float = Field(default=0.8, ge=0.05, le=10, description="side of a pixel on the specimen, um")
     frame_interval_s: float = Field(default=600, ge=1, le=7200, description="time between two frames, seconds")
     kinds: tuple[CellKind, ...] = Field(default=(SPREAD, ROUND), min_length=1, max_length=8, description="kinds")
-    halo_strength: float = Field(default=0.7, ge=0, le=1, description="bright halo and shade-off; 0 is none")
-    halo_width_um: float = Field(default=4.5, gt=0, le=40, description="width of the halo (Gaussian sigma), um")
+    halo_strength: float = Field(default=0.9, ge=0, le=1, description="bright halo and shade-off; 0 is none")
+    halo_width_um: float = Field(default=2.6, gt=0, le=40, description="width of the halo (Gaussian sigma), um")
     plate_transmission: float = Field(default=0.6, ge=0.2, le=1, description="amplitude that the phase ring lets pass")
     vignetting: float = Field(default=0.08, ge=0, le=0.95, description="loss of light in the corners, fraction")
     gradient: float = Field(default=0.06, ge=0, le=0.95, description="difference of light from side to side, fraction")
     gradient_deg: float = Field(default=30, ge=-360, le=360, description="direction of that gradient, degrees")
     flicker: float = Field(default=0.01, ge=0, le=0.5, description="frame to frame change of the lamp, fraction")
-    background_rad: float = Field(default=0.006, ge=0, le=0.5, description="roughness of the dish, radians")
+    background_rad: float = Field(default=0.009, ge=0, le=0.5, description="roughness of the dish, radians")
     debris: int = Field(default=14, ge=0, le=5000, description="specks in view; never in the labels")
     debris_um: float = Field(default=1.6, ge=0.1, le=20, description="mean radius of a speck, um")
     bubbles: int = Field(default=0, ge=0, le=100, description="air bubbles in view; never in the labels")
     bubble_radius_um: float = Field(default=35, ge=2, le=1000, description="mean radius of a bubble, um")
     defocus_um: float = Field(default=0, ge=-200, le=200, description="distance from the focal plane, um")
     numerical_aperture: float = Field(default=0.3, ge=0.05, le=0.95, description="of the objective (blur of defocus)")
-    blur_um: float = Field(default=0.45, ge=0, le=10, description="blur in focus (Gaussian sigma), um")
+    blur_um: float = Field(default=0.6, ge=0, le=10, description="blur in focus (Gaussian sigma), um")
     exposure: float = Field(default=1, gt=0, le=50, description="light collected / usual light")
     gain: float = Field(default=1, gt=0, le=50, description="amplification after the sensor / usual")
     background_level: float = Field(default=0.49, gt=0, le=1, description="background at exposure and gain 1 / white")

@@ -131,8 +131,16 @@ class Population:
         free = 1 - cell.roundness
         cell.heading += turn * math.sqrt(2 * self._step_h / kind.persistence_h) * (0.2 + 0.8 * free)
         way = kind.speed_um_h * self._step_h * free * (1 + 0.3 * float(cell.modes[MODES - 1]))
-        cell.y += way * math.sin(cell.heading)
-        cell.x += way * math.cos(cell.heading)
+        dy, dx = way * math.sin(cell.heading), way * math.cos(cell.heading)
+        if self._outside(cell.y + dy, cell.x + dx):
+            cell.heading += math.pi
+            dy, dx = -dy, -dx
+        cell.y += dy
+        cell.x += dx
+
+    def _outside(self, y: float, x: float) -> bool:
+        """Whether a place lies beyond the margin, where cells turn back."""
+        return not all(-self.margin_um <= v <= s + self.margin_um for v, s in zip((y, x), self._size, strict=True))
 
     def _grow(self, cell: Cell, chance: float) -> None:
         if cell.dying_h is not None:

@@ -52,7 +52,7 @@ def outline(cell: Cell) -> NDArray[np.float64]:
     kind, free = cell.kind, 1 - cell.roundness
     radius = np.ones(_POINTS)
     blebs = 0.5 * kind.roughness * (1 - free) * (1 + 3 * cell.death)
-    waves = 0.6 * kind.roughness * free + min(blebs, 0.12)
+    waves = 0.6 * kind.roughness * free + min(blebs, 0.06)
     for n in range(_HARMONICS):
         a, b = cell.modes[2 * n], cell.modes[2 * n + 1]
         radius += waves / math.sqrt(n + 1) * (a * np.cos((n + 2) * _ANGLES) + b * np.sin((n + 2) * _ANGLES))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellfleet.data.synthetic.cells import Cell
+from cellfleet.data.synthetic.cells import Cell, smoothstep
 from cellfleet.data.synthetic.params import SceneParams
 from cellfleet.data.synthetic.population import stream
-from cellfleet.data.synthetic.shapes import Box, Drawn
+from cellfleet.data.synthetic.shapes import Box, Drawn, depth_px
 from cellfleet.data.synthetic.texture import TILE, sample, smooth_noise, tile
 
 Floats = NDArray[np.float32]
@@ -46,14 +45,14 @@ class Specimen:
     def _add(self, out: Floats, drawn: Drawn, cell: Cell, box: Box) -> None:
         mask = (drawn.labels[box] == cell.id).view(np.uint8)
         um = self._params.pixel_size_um
-        depth = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 5)
-        depth = np.asarray(depth)[1:-1, 1:-1] - np.float32(0.5)
+        depth = depth_px(mask) - np.float32(0.5)
         ys = np.arange(box[0].start, box[0].stop, dtype=np.float32) - np.float32(cell.y / um + drawn.pad - 0.5)
         xs = np.arange(box[1].start, box[1].stop, dtype=np.float32) - np.float32(cell.x / um + drawn.pad - 0.5)
         sin, cos = np.float32(math.sin(cell.heading)), np.float32(math.cos(cell.heading))
         u = (ys[:, None] * sin + xs[None] * cos) * np.float32(um)
         v = (ys[:, None] * cos - xs[None] * sin) * np.float32(um)
-        body = _body(cell, depth * np.float32(um)) * self._cytoplasm(cell, u, v)
+        deep = depth * np.float32(um)
+        body = _body(cell, deep) * (1 + self._cytoplasm(cell, u, v) * np.minimum(np.maximum(deep, 0) / 3, 1))
         phase = body + _nucleus(cell, u, v) * np.minimum(depth, 3) / 3
         np.add(out[box], phase, out=out[box], where=mask > 0)
 
@@ -64,24 +63,25 @@ class Specimen:
         )
         radius2 = np.float32(cell.full_area_um2 / math.pi * cell.elongation)
         near = np.exp(-(u * u + v * v * np.float32(cell.elongation)) / radius2)
-        calm = 1 - 0.6 * cell.roundness
-        return np.maximum(
-            1 + np.float32(cell.kind.texture * calm) * texture * (np.float32(0.3) + near), np.float32(0.1)
-        )
+        calm = 1 - 0.93 * cell.roundness
+        grain = np.float32(cell.kind.texture * calm) * texture * (np.float32(0.3) + near)
+        return np.maximum(grain, np.float32(-0.9))
 
 
 def _body(cell: Cell, depth_um: Floats) -> Floats:
-    """Phase of the body by depth below its outline: thicker when it rounds up, for its volume stays."""
+    """Phase of the body by depth below its outline; a dying cell grows faint at last."""
     kind, roundness = cell.kind, cell.roundness
     radius = math.sqrt(cell.area_um2 / math.pi)
     flat = kind.flatness * (1 - roundness)
     width = np.float32(max(radius * (1 - 0.8 * flat), 0.5))
     s = np.minimum(np.maximum(depth_um, 0) / width, 1)
-    thickness = (cell.full_area_um2 / cell.area_um2) ** (1.35 if roundness > 0 else 1.0)
-    own = 0.75 + 0.5 * float(cell.traits[22])
+    middle = np.minimum(np.maximum(depth_um, 0) / np.float32(radius), 1)
+    peak = kind.phase_rad ** (1 - roundness) * kind.rounded_rad**roundness if kind.phase_rad > 0 else 0.0
+    peak *= (0.85 + 0.3 * float(cell.traits[22])) * (1 - 0.75 * smoothstep(2 * cell.death - 1))
     dome = np.sqrt(s * (2 - s))
     ruffle = np.float32(0.35 * (1 - roundness)) * np.exp(-depth_um / np.float32(1.3)) * (depth_um > -1)
-    return np.float32(min(kind.phase_rad * thickness * own, 2.9)) * (dome + ruffle)
+    phase: Floats = np.float32(peak) * (np.float32(1 - 0.4 * flat) * dome + np.float32(0.7 * flat) * middle + ruffle)
+    return phase
 
 
 def _nucleus(cell: Cell, u: Floats, v: Floats) -> Floats:
@@ -101,7 +101,7 @@ def _nucleus(cell: Cell, u: Floats, v: Floats) -> Floats:
         dy = v - np.float32(far * wide * math.sin(angle))
         dx = du - np.float32(far * long * math.cos(angle))
         out += np.float32(1.3) * np.exp(-(dx * dx + dy * dy) / np.float32(2 * (0.13 * radius) ** 2))
-    return np.float32(cell.kind.nucleus_rad * free) * out
+    return np.asarray(np.float32(cell.kind.nucleus_rad * free) * out, np.float32)
 
 
 def _dish(params: SceneParams, seed: int, shape: tuple[int, int]) -> Floats:
@@ -112,7 +112,8 @@ def _dish(params: SceneParams, seed: int, shape: tuple[int, int]) -> Floats:
     side = max(shape)
     fine = smooth_noise(random, side, 1.2 / params.pixel_size_um)
     coarse = smooth_noise(random, side, 6 / params.pixel_size_um)
-    return np.ascontiguousarray((0.6 * fine + 0.8 * coarse)[: shape[0], : shape[1]]) * np.float32(params.background_rad)
+    rough = (np.float32(0.6) * fine + np.float32(0.8) * coarse)[: shape[0], : shape[1]]
+    return np.ascontiguousarray(rough) * np.float32(params.background_rad)
 
 
 class _Debris:
@@ -125,17 +126,19 @@ class _Debris:
         random = stream(seed, 4)
         self._place = random.random((count, 2)) * np.array(shape)
         self._radius = params.debris_um / self._um * np.exp(0.4 * random.standard_normal(count))
-        self._phase = random.choice([0.35, 0.9, 2.2], count, p=[0.6, 0.28, 0.12]) * (0.7 + 0.6 * random.random(count))
-        self._grains = random.standard_normal((count, 4, 2))
+        self._phase = random.choice([0.12, 0.35, 1.6], count, p=[0.6, 0.3, 0.1]) * (0.7 + 0.6 * random.random(count))
+        self._grains = 0.8 * random.standard_normal((count, 4, 2))
+        self._grain_size = 0.75 * random.random((count, 4)) ** 2
         self._loose = random.random(count) < 0.3
         self._way = random.standard_normal((count, 2)) * _DRIFT_UM / self._um
 
     def add(self, out: Floats, frame: int) -> None:
         """Add the specks of a frame to a phase map."""
         places = np.mod(self._place + frame * self._way * self._loose[:, None], out.shape)
-        for place, radius, phase, grains in zip(places, self._radius, self._phase, self._grains, strict=True):
-            for grain in grains:
-                _blob(out, place + grain * radius, 0.5 * radius, phase)
+        specks = zip(places, self._radius, self._phase, self._grains, self._grain_size, strict=True)
+        for place, radius, phase, grains, sizes in specks:
+            for grain, size in zip(grains, sizes, strict=True):
+                _blob(out, place + grain * radius, size * radius, phase)
 
 
 def _blob(out: Floats, place: NDArray[np.float64], sigma: float, phase: float) -> None:
