@@ -114,11 +114,9 @@ class OptimizeSection(Section):
     )
     max_ap50_loss: float = Field(default=0.01, ge=0, le=1, description="greatest loss of AP@0.5 that keeps a variant")
     keep_fp32: tuple[str, ...] = Field(
-        default=(), description="parts of node names that stay fp32 (the heads always do)"
+        default=(), description="parts of names of nodes or weights that stay fp32 (normalisation and heads always do)"
     )
-    openvino: bool = Field(
-        default=True, description="offer the fp32 network to OpenVINO as well, where it is installed"
-    )
+    openvino: bool = Field(default=True, description="offer both networks to OpenVINO as well, where it is installed")
 
 
 class BundleSection(Section):
