@@ -158,8 +158,8 @@ def _facts(report: Report, origin: Origin) -> dict[str, Any]:
 def _summary(report: Report) -> None:
     speed = f", {report.ms_per_frame:.0f} ms per frame" if report.ms_per_frame is not None else ""
     before = f"; {report.skipped} were done before" if report.skipped else ""
-    say(f"{report.segmented} frames segmented{speed}{before}")
-    say(f"{report.objects} objects in {report.frames} frames")
+    say(f"{_counted(report.segmented, 'frame')} segmented{speed}{before}")
+    say(f"{_counted(report.objects, 'object')} in {_counted(report.frames, 'frame')}")
     if report.failed:
         say(f"{len(report.failed)} could not be segmented; they are listed in run.json")
     if report.supersedes:
@@ -168,3 +168,7 @@ def _summary(report: Report) -> None:
         say("no Parquet tables: pyarrow is not installed (pip install 'cellfleet[tables]')")
     say(f"run {report.run_digest}")
     say(f"written to {report.folder}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

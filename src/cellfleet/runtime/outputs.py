@@ -125,7 +125,7 @@ def segment_files(
     total, done = sum(item.frames for item in inputs), 0
     for item in inputs:
         for step in work.segment(item):
-            progress(min(done + step, total), total, item.path.name)
+            progress(done + min(step, item.frames - 1), total, item.path.name)
         done += item.frames
         progress(done, total, item.path.name)
     frames, objects, parquet = write_run_tables(folder)
