@@ -23,7 +23,10 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _END = struct.Struct("<4sHHHHIIH")
 _UTF8 = 0x800
-_NAME = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
+_DIRECTORY_ENTRY = 46  # bytes of a directory entry before its name
+_ZIP64 = b"PK\x06\x07"
+_ZIP64_SIZE = 20
+_NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
 
 
@@ -110,14 +113,12 @@ def _index(f: BinaryIO, path: Path, size: int, limits: Limits) -> dict[str, Span
         raise NotABundle(f"{path}: the archive's directory does not fit the file")
     if total > limits.files:
         raise TooLarge(f"{path} holds {total} files, more than {limits.files}")
-    try:
-        with zipfile.ZipFile(f) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, ValueError) as e:
-        raise NotABundle(f"{path} is no readable zip archive: {e}") from e
+    infos = _infos(f, path, size)
     if len(infos) != total:
         raise NotABundle(f"{path}: the archive's directory lists {len(infos)} files, not {total}")
     _check_names([i.orig_filename for i in infos], limits)
+    if length != sum(_DIRECTORY_ENTRY + len(i.orig_filename) for i in infos):
+        raise UnsafeEntry(f"{path}: the archive's directory holds more than its files")
     spans: dict[str, Span] = {}
     position = 0
     for info in sorted(infos, key=lambda i: i.header_offset):
@@ -126,6 +127,17 @@ def _index(f: BinaryIO, path: Path, size: int, limits: Limits) -> dict[str, Span
     if position != offset:
         raise UnsafeEntry(f"{path}: there are bytes between the last file and the directory")
     return spans
+
+
+def _infos(f: BinaryIO, path: Path, size: int) -> list[zipfile.ZipInfo]:
+    f.seek(max(0, size - _END.size - _ZIP64_SIZE))
+    if f.read(len(_ZIP64)) == _ZIP64:
+        raise NotABundle(f"{path} uses the 64-bit form of zip, which bundles do not use")
+    try:
+        with zipfile.ZipFile(f) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as e:
+        raise NotABundle(f"{path} is no readable zip archive: {e}") from e
 
 
 def _entry(f: BinaryIO, info: zipfile.ZipInfo, position: int, path: Path, limits: Limits) -> Span:
@@ -160,7 +172,7 @@ def _check_names(names: list[str], limits: Limits) -> None:
         if len(name) > limits.name_chars:
             raise UnsafeName(f"a name of {len(name)} characters in the bundle")
         parts = name.split("/")
-        if not _NAME.match(name) or any(p.strip(".") == "" or p.endswith(".") for p in parts):
+        if not _NAME.fullmatch(name) or any(p.strip(".") == "" or p.endswith(".") for p in parts):
             raise UnsafeName(f"the bundle holds the unsafe name {name!r}")
         if any(p.split(".")[0].lower() in _RESERVED for p in parts):
             raise UnsafeName(f"the bundle holds the name {name!r}, which Windows reserves for a device")

@@ -7,6 +7,9 @@ Source: bioimage-io/spec-bioimage-io, model description 0.5.
 from __future__ import annotations
 
 import json
+import keyword
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +85,9 @@ def describe(spec: ModelSpec, card: ModelCard, portable: bytes, files: dict[str,
     return {
         "type": "model",
         "format_version": "0.5.4",
-        "name": f"{spec.name} {spec.version}",
+        "name": f"{spec.name.replace('.', '-')} (cellfleet)",
         "description": card.description or f"Instance segmentation of cells in {', '.join(spec.channels)} images",
-        "version": spec.version,
+        "version": _pep440(spec.version),
         "authors": [{"name": name} for name in card.authors],
         "cite": [
             {
@@ -96,21 +99,22 @@ def describe(spec: ModelSpec, card: ModelCard, portable: bytes, files: dict[str,
         "documentation": "README.md",
         "tags": ["cells", "instance-segmentation", "unet", "onnx", *spec.channels],
         "inputs": [_input(spec, files)],
-        "outputs": [_output(head, files) for head in spec.heads],
+        "outputs": [
+            _output(head, name, spec, files)
+            for head, name in zip(spec.heads, _identifiers(h.name for h in spec.heads), strict=True)
+        ],
         "weights": {"onnx": {"source": "portable.onnx", "sha256": sha256_hex(portable), "opset_version": 18}},
     }
 
 
 def _input(spec: ModelSpec, files: dict[str, bytes]) -> dict[str, Any]:
-    space: dict[str, Any] = {"type": "space", "size": {"min": spec.stride, "step": 1}}
-    if spec.target_pixel_size_um is not None:
-        space |= {"scale": spec.target_pixel_size_um, "unit": "micrometer"}
+    space: dict[str, Any] = {"type": "space", "size": {"min": 1, "step": 1}, **_scale(spec)}
     return {
         "id": "image",
         "description": "raw pixel values; moments, padding and cropping are inside the network",
         "axes": [
             {"type": "batch"},
-            {"type": "channel", "channel_names": [_channel(c) for c in spec.channels]},
+            {"type": "channel", "channel_names": _identifiers(spec.channels)},
             {**space, "id": "y"},
             {**space, "id": "x"},
         ],
@@ -119,10 +123,10 @@ def _input(spec: ModelSpec, files: dict[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _output(head: Head, files: dict[str, bytes]) -> dict[str, Any]:
-    names = [_channel(c) for c in head.classes] or ["probability" if head.kind == "foreground" else "distance"]
+def _output(head: Head, identifier: str, spec: ModelSpec, files: dict[str, bytes]) -> dict[str, Any]:
+    names = _identifiers(head.classes) or ["probability" if head.kind == "foreground" else "distance"]
     return {
-        "id": head.name,
+        "id": identifier,
         "description": {
             "foreground": "probability that a pixel belongs to a cell",
             "distance": "distance to the cell's edge divided by the greatest such distance in the cell",
@@ -131,17 +135,38 @@ def _output(head: Head, files: dict[str, bytes]) -> dict[str, Any]:
         "axes": [
             {"type": "batch"},
             {"type": "channel", "channel_names": names},
-            {"type": "space", "id": "y", "size": {"tensor_id": "image", "axis_id": "y"}},
-            {"type": "space", "id": "x", "size": {"tensor_id": "image", "axis_id": "x"}},
+            {"type": "space", "id": "y", "size": {"tensor_id": "image", "axis_id": "y"}, **_scale(spec)},
+            {"type": "space", "id": "x", "size": {"tensor_id": "image", "axis_id": "x"}, **_scale(spec)},
         ],
         "data": {"type": "float32", "range": [0.0, 1.0]},
         "test_tensor": _file(f"test-{head.name}.npy", files),
     }
 
 
-def _channel(name: str) -> str:
-    text = "".join(c if c.isalnum() else "_" for c in name.lower())
-    return text if text[:1].isalpha() else f"c_{text}"
+def _scale(spec: ModelSpec) -> dict[str, Any]:
+    """The pixel size of the grid; inputs and outputs must name the same, or a reader would resize one of them."""
+    if spec.target_pixel_size_um is None:
+        return {}
+    return {"scale": spec.target_pixel_size_um, "unit": "micrometer"}
+
+
+def _pep440(version: str) -> str:
+    """A SemVer version as a Python version, which the description demands; one before a release stays before it."""
+    release, _, pre = version.partition("-")
+    label = re.sub("[^0-9a-z]+", ".", pre.lower()).strip(".")
+    return release + (".dev0" if pre else "") + (f"+{label}" if label else "")
+
+
+def _identifiers(names: Iterable[str]) -> list[str]:
+    """Names as the description demands them: lower-case Python identifiers, all different."""
+    out: list[str] = []
+    for name in names:
+        text = re.sub("[^0-9a-z]", "_", name.lower())
+        text = text if text.isidentifier() and not keyword.iskeyword(text) else f"c_{text}"
+        while text in out:
+            text += "_"
+        out.append(text)
+    return out
 
 
 def _file(name: str, files: dict[str, bytes]) -> dict[str, Any]:

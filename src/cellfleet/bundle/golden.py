@@ -111,15 +111,17 @@ def read_npy(data: bytes, name: str, *, dtypes: tuple[str, ...] = _DTYPES, ndim:
         descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
         values = 1
         for side in shape:
-            values *= int(side) if side >= 0 else MAX_VALUES + 1
+            if type(side) is not int or side < 1:
+                raise BadFrame(f"{name} has the shape {shape}")
+            values *= side
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as e:
         raise BadFrame(f"{name} has a damaged header") from e
     if (
         descr not in dtypes
         or fortran
         or values > MAX_VALUES
+        or not isinstance(shape, tuple)
         or (ndim is not None and len(shape) != ndim)
-        or values == 0
     ):
         raise BadFrame(f"{name} is {descr} {list(shape)}, which a bundle may not hold there")
     body = data[10 + length :]

@@ -29,6 +29,7 @@ ALLOWED_OPS = frozenset(
     """.split()
 )
 _DOMAINS = ("", "ai.onnx")
+_Values = list[tuple[str, tuple[int | None, ...]]]
 _FLOAT = onnx.TensorProto.FLOAT
 
 
@@ -101,13 +102,13 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
 
 def _check_interface(graph: onnx.GraphProto, spec: ModelSpec, portable: bool) -> None:
     constants = {t.name for t in graph.initializer}
-    inputs = {i.name: _shape(i) for i in graph.input if i.name not in constants}
+    inputs = [(i.name, _shape(i)) for i in graph.input if i.name not in constants]
     count = len(spec.channels)
-    wanted: dict[str, tuple[int | None, ...]] = {"image": (None, count, None, None)}
+    wanted: _Values = [("image", (None, count, None, None))]
     if not portable:
-        wanted |= {"mean": (None, count), "std": (None, count)}
+        wanted += [("mean", (None, count)), ("std", (None, count))]
     _compare("inputs", inputs, wanted)
-    _compare("outputs", {o.name: _shape(o) for o in graph.output}, {h.name: _head_shape(h) for h in spec.heads})
+    _compare("outputs", [(o.name, _shape(o)) for o in graph.output], [(h.name, _head_shape(h)) for h in spec.heads])
 
 
 def _head_shape(head: Head) -> tuple[int | None, ...]:
@@ -121,12 +122,12 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
 
 
-def _compare(what: str, found: dict[str, tuple[int | None, ...]], wanted: dict[str, tuple[int | None, ...]]) -> None:
-    if list(found.items()) != list(wanted.items()):
+def _compare(what: str, found: _Values, wanted: _Values) -> None:
+    if found != wanted:
         raise HostileModel(
             f"the {what} of a model file are {_listed(found)}; the description promises {_listed(wanted)}"
         )
 
 
-def _listed(values: dict[str, tuple[int | None, ...]]) -> str:
-    return ", ".join(f"{n} [{', '.join('?' if d is None else str(d) for d in s)}]" for n, s in values.items()) or "none"
+def _listed(values: _Values) -> str:
+    return ", ".join(f"{n} [{', '.join('?' if d is None else str(d) for d in s)}]" for n, s in values) or "none"

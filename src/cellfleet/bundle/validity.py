@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,9 @@ def check_description(path: Path) -> str:
     logger.disable("bioimageio")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with spec.ValidationContext(perform_io_checks=True, disable_cache=True):
-            found = spec.load_description(path)
+        # The library would leave a file open that it opened itself.
+        with zipfile.ZipFile(path) as archive, spec.ValidationContext(perform_io_checks=True, disable_cache=True):
+            found = spec.load_description(archive)
     if isinstance(found, spec.InvalidDescr):
         summary = found.validation_summary
         details = [e for d in summary.details for e in d.errors]
