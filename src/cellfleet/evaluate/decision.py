@@ -83,6 +83,11 @@ def verify_decision(
     Raises:
         LineageError: unsigned, changed, signed by somebody else, or about another bundle, data set version or policy.
     """
+    if not trusted:
+        raise LineageError(
+            "there is no public key to check the decision record with",
+            hint="put the signer's public key beside the path in lineage.key, with .pub added to its name",
+        )
     payload = verify(envelope, trusted)
     if payload.get("kind") != KIND or payload.get("format_version") != _FORMAT:
         raise LineageError(

@@ -16,12 +16,12 @@ _SLACK = 1e-9
 # field of the policy -> (field of the numbers, what people call it, number of digits)
 _LEAST = {
     "min_ap50": ("ap50", "AP@0.5"),
-    "min_map": ("map", "mean AP"),
+    "min_map": ("map", "Mean AP"),
     "min_dice": ("dice", "Dice"),
 }
 _GREATEST = {
-    "max_count_error": ("count_error", "count error"),
-    "max_confluence_error": ("confluence_error", "confluence error (percentage points)"),
+    "max_count_error": ("count_error", "Count error"),
+    "max_confluence_error": ("confluence_error", "Confluence error (percentage points)"),
 }
 
 
@@ -99,7 +99,7 @@ class Verdict:
     def reasons(self) -> tuple[str, ...]:
         """A sentence for each number that failed."""
         if not self.checks:
-            return ("the policy asks for no number at all, so nothing was shown",)
+            return ("The policy asks for no number at all, so nothing was shown",)
         return tuple(check.text for check in self.checks if not check.passed)
 
 
@@ -177,7 +177,7 @@ def _champion(champion: Champion, ap50: float, threshold: float) -> Check:
 
 def _held_out(used: Sequence[str], frames: int) -> Check:
     if not used:
-        text = f"none of the {frames} frames was used to train or tune the model"
+        text = f"None of the {frames} frames was used to train or tune the model"
     else:
         text = f"{len(used)} of the {frames} frames were used to train or tune the model, such as {used[0]}"
     return Check("held_out", float(len(used)), 0.0, not used, text)

@@ -79,12 +79,12 @@ def key_numbers(assessment: Assessment) -> list[dict[str, Any]]:
     before = assessment.champion.numbers if assessment.champion else {}
     rows = [
         ("ap50", "AP@0.5", "objects found and outlined rightly", policy.min_ap50, "at least"),
-        ("map", "mean AP", "the same, for ever stricter outlines", policy.min_map, "at least"),
+        ("map", "Mean AP", "the same, for ever stricter outlines", policy.min_map, "at least"),
         ("dice", "Dice", "overlap of the covered area", policy.min_dice, "at least"),
-        ("count_error", "count error", "off the true number, per frame", policy.max_count_error, "at most"),
+        ("count_error", "Count error", "off the true number, per frame", policy.max_count_error, "at most"),
         (
             "confluence_error",
-            "confluence error",
+            "Confluence error",
             "off the true confluence, per frame",
             policy.max_confluence_error,
             "at most",
@@ -95,7 +95,9 @@ def key_numbers(assessment: Assessment) -> list[dict[str, Any]]:
             "label": label,
             "value": _shown(name, getattr(overall, name)),
             "meaning": meaning,
-            "bound": "" if bound is None else f"{word} {_shown(name, bound)} asked for",
+            "bound": ""
+            if bound is None
+            else f"{word} {_shown(name, bound)} {'asked for' if word == 'at least' else 'allowed'}",
             **_change(name, getattr(overall, name), before.get(name)),
         }
         for name, label, meaning, bound, word in rows
@@ -125,13 +127,13 @@ def _check_name(name: str) -> str:
     base, _, stratum = name.partition("[")
     words = {
         "min_ap50": "AP@0.5",
-        "min_map": "mean AP",
+        "min_map": "Mean AP",
         "min_dice": "Dice",
-        "max_count_error": "count error",
-        "max_confluence_error": "confluence error",
+        "max_count_error": "Count error",
+        "max_confluence_error": "Confluence error",
         "min_stratum_ap50": "AP@0.5 of",
         "max_champion_loss_ap50": "AP@0.5 against the champion",
-        "held_out": "held-out frames",
+        "held_out": "Held-out frames",
     }
     return f"{words.get(base, base)} {stratum.rstrip(']')}".strip()
 
