@@ -176,6 +176,20 @@ def test_a_wrong_name_of_a_node_is_an_error_and_changes_nothing(version: DataSet
     assert folder.file("model.json").read_bytes() == before
 
 
+def test_ctrl_c_that_a_library_made_an_error_of_is_heeded(version: DataSetVersion, tmp_path: Path) -> None:
+    folder = unet_folder(tmp_path / "model")
+
+    def interrupted(_done: int, _total: int, _note: str) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as e:  # what pybind11 does while a library is being loaded
+            raise ImportError("initialization failed") from e
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(folder, version, SECTION, interrupted)
+    assert names(folder.path) == ["onnxruntime/fp32"]
+
+
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_frames_are_needed(version: DataSetVersion, tmp_path: Path, split: str) -> None:
     rest = DataSetVersion.make([e for e in version.entries if e.split != split], version.root)

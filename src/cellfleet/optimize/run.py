@@ -110,11 +110,21 @@ def _int8_candidates(
     except OSError as e:
         raise storage_error("write temporary files in", Path(e.filename or "the system's folder for them"), e) from e
     except Exception as e:  # the quantiser's errors share no base but Exception
+        _heed_interrupt(e)
         lines = str(e).strip().splitlines()
         problem = f"the network cannot be converted: {lines[-1] if lines else type(e).__name__}"
     variant = Variant(engine="onnxruntime", precision="int8", file=INT8, sha256=sha256_hex(onnx))
     engines = ("onnxruntime", "openvino") if section.openvino else ("onnxruntime",)
     return [_Candidate(variant.model_copy(update={"engine": e}), onnx, problem) for e in engines]
+
+
+def _heed_interrupt(error: BaseException) -> None:
+    """Go on as Ctrl-C when that is what lies behind an error: a library that is being loaded makes an ImportError of it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        seen = seen.__cause__ or seen.__context__
 
 
 def _measured(
@@ -135,6 +145,7 @@ def _measured(
         try:
             engines[name] = make_engine(candidate.variant.engine, candidate.onnx)
         except EngineError as e:
+            _heed_interrupt(e)
             if name == REFERENCE:
                 raise
             problems[name] = f"not measured: {e.message}"
