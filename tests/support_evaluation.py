@@ -9,7 +9,7 @@ from typing import Any
 
 from cellfleet.config import DataSection
 from cellfleet.data import DataSetVersion, freeze
-from cellfleet.evaluate import Evaluation, FrameResult
+from cellfleet.evaluate.evaluation import Evaluation, FrameResult
 from cellfleet.metrics import FrameScore, Numbers, Summary
 from support_bundle import discs
 from support_images import write_png, write_tiff

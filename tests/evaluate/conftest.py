@@ -9,7 +9,7 @@ import pytest
 from cellfleet.bundle import Bundle, open_bundle
 from cellfleet.config import GateSection
 from cellfleet.data import DataSetVersion
-from cellfleet.evaluate import Written, evaluate_model
+from cellfleet.evaluate.write import Written, evaluate_model
 from cellfleet.lineage import RecordStore
 from support_bundle import tiny_bundle
 from support_evaluation import disc_data

@@ -14,8 +14,10 @@ from cellfleet.canonical import canonical_bytes
 from cellfleet.config import GateSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import EvaluateError, LineageError
-from cellfleet.evaluate import Champion, Written, assess, decision_payload, policy_digest, verify_decision
+from cellfleet.evaluate import Champion, decision_payload, policy_digest, verify_decision
+from cellfleet.evaluate.assess import assess
 from cellfleet.evaluate.champion import open_champion
+from cellfleet.evaluate.write import Written
 from cellfleet.lineage import RecordStore, SigningKey, sign, trace
 from cellfleet.runtime.loader import model_digest
 
@@ -109,6 +111,7 @@ def test_a_champion_is_read_from_what_evaluate_wrote(
     for name in ("decision.json", "metrics.json"):
         champion = open_champion(written.folder / name, trusted, data_set=data.digest, split="test")
         assert isinstance(champion, Champion)
+        assert champion.evidence == name.replace("decision.json", "decision record")
         assert (champion.name, champion.version, champion.model) == ("tiny", "1.0.0", bundle.sha256)
         assert champion.numbers["ap50"] == overall.ap50
         assert set(champion.strata) == {"A", "B"}

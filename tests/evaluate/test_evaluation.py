@@ -10,8 +10,7 @@ import pytest
 
 from cellfleet.data import DataSetVersion, Frame
 from cellfleet.errors import DataError, EvaluateError, MetricsError
-from cellfleet.evaluate import Scene, evaluate
-from cellfleet.evaluate.evaluation import Labels
+from cellfleet.evaluate.evaluation import Labels, Scene, evaluate
 from cellfleet.metrics import match, summarise
 from cellfleet.ports import FixedClock
 from support_evaluation import disc_data

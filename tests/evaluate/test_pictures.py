@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cellfleet.data import Frame
-from cellfleet.evaluate import FrameResult, Scene
 from cellfleet.evaluate.charts import SERIES, ap_chart, count_chart, style
+from cellfleet.evaluate.evaluation import FrameResult, Scene
 from cellfleet.evaluate.pictures import FALSE, FOUND, MISSED, draw, jpeg, picture_shape, png
 from cellfleet.metrics import FrameScore, match, numbers_of, summarise
 

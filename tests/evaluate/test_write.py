@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ import pytest
 
 from cellfleet.bundle import Bundle, ModelFolder, open_bundle
 from cellfleet.bundle.spec import Variant
-from cellfleet.config import EvaluationSection, GateSection
-from cellfleet.data import DataSetVersion
-from cellfleet.errors import EngineError, EvaluateError
-from cellfleet.evaluate import Written, assess, evaluate_model, folder_name
-from cellfleet.evaluate.assess import dropped_variants
+from cellfleet.config import DataSection, EvaluationSection, GateSection
+from cellfleet.data import DataSetVersion, freeze
+from cellfleet.errors import EngineError, EvaluateError, LineageError
+from cellfleet.evaluate.assess import assess
+from cellfleet.evaluate.history import dropped_variants
 from cellfleet.evaluate.output import Gallery, replaced_folder
 from cellfleet.evaluate.report import key_numbers, report_html
+from cellfleet.evaluate.write import Written, evaluate_model, folder_name
 from cellfleet.lineage import RecordStore
 from cellfleet.metrics import summarise
 from support_bundle import tiny_bundle
@@ -220,13 +223,46 @@ def test_nothing_is_half_written(tmp_path: Path, data: DataSetVersion, bundle: B
 
     with pytest.raises(KeyboardInterrupt):
         measure(tmp_path, bundle, data, progress=interrupted)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["key.pem", "key.pem.pub"]
     done = measure(tmp_path, bundle, data)
     before = (done.folder / "report.html").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         measure(tmp_path, bundle, data, progress=interrupted)
     assert (done.folder / "report.html").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation", "key.pem", "key.pem.pub", "records"]
+
+
+def test_a_wrong_key_is_told_before_anything_is_measured(tmp_path: Path, data: DataSetVersion, bundle: Bundle) -> None:
+    (tmp_path / "key.pem").write_text("no key")
+    steps: list[int] = []
+    with pytest.raises(LineageError, match="no private key"):
+        measure(tmp_path, bundle, data, progress=lambda done, _total, _note: steps.append(done))
+    assert steps == []
+
+
+def test_a_report_on_real_frames_stays_small(tmp_path: Path, shared_data: Path) -> None:
+    source = write_part(shared_data / "usiigaci_phase", tmp_path / "part", 9)
+    data = freeze(DataSection(source=str(source), test_fraction=0.9, validation_fraction=0.01), tmp_path)
+    model = tiny_folder(tmp_path / "model", data_set=data.digest)
+    done = measure(tmp_path, model, data)
+    shown = Page((done.folder / "report.html").read_text(encoding="utf-8")).all("img")
+    assert len(shown) == len(data.split("test")) >= 6
+    assert (done.folder / "report.html").stat().st_size < 650_000 * len(shown)
+
+
+def write_part(source: Path, target: Path, count: int) -> Path:
+    """A data set folder with the first images of another one."""
+    with (source / "index.csv").open(encoding="utf-8", newline="") as f:
+        head, *rows = list(csv.reader(f))
+    at = head.index("file")
+    for kind in ("images", "masks"):
+        (target / kind).mkdir(parents=True)
+        for row in rows[:count]:
+            (path,) = (source / kind).glob(f"{Path(row[at]).stem}.*")
+            shutil.copy(path, target / kind)
+    with (target / "index.csv").open("w", encoding="utf-8", newline="") as f:
+        csv.writer(f).writerows([head, *rows[:count]])
+    return target
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from cellfleet.errors import ConfigError
 
 if TYPE_CHECKING:
     from cellfleet.data import DataSetVersion
-    from cellfleet.evaluate import Written
+    from cellfleet.evaluate.write import Written
     from cellfleet.runtime.loader import ModelSource
 
 _SPLITS = ("train", "validation", "test")
@@ -56,8 +56,9 @@ def evaluate(
 ) -> None:
     """Measure a model and hold it against the gate. Exit 0: passed, 1: failed, 3: a record that is refused."""
     from cellfleet.data import DataSetVersion
-    from cellfleet.evaluate import evaluate_model, folder_name, open_model
+    from cellfleet.evaluate.assess import open_model
     from cellfleet.evaluate.champion import open_champion
+    from cellfleet.evaluate.write import evaluate_model, folder_name
     from cellfleet.lineage import RecordStore
 
     if split not in _SPLITS:

@@ -15,6 +15,7 @@ from cellfleet.data.records import SplitName
 from cellfleet.errors import EngineError, EvaluateError
 from cellfleet.evaluate.evaluation import Evaluation, Scene, evaluate
 from cellfleet.evaluate.gate import Champion, Verdict, gate
+from cellfleet.evaluate.history import used_in_training
 from cellfleet.evaluate.numbers import KEY_NUMBERS
 from cellfleet.lineage import RecordStore
 from cellfleet.ports import ProgressFn, silent
@@ -121,7 +122,7 @@ def assess(
     if isinstance(champion, Bundle | ModelFolder):
         measured, _ = _measure(champion, _chosen(champion, None)[0], data, split, settings, count, None)
         champion = champion_of(champion, _chosen(champion, None)[0].name, measured)
-    used = used_in_training(model, data, evaluation, records)
+    used = used_in_training(model, data, data.split(split), records)
     return Assessment(
         name=model.spec.name,
         version=model.spec.version,
@@ -151,42 +152,6 @@ def champion_of(model: ModelSource, variant: str, evaluation: Evaluation) -> Cha
     )
 
 
-def used_in_training(
-    model: ModelSource, data: DataSetVersion, evaluation: Evaluation, records: RecordStore | None
-) -> tuple[str, ...] | None:
-    """Ids of evaluated frames whose pixels are in the training or validation split of the model's own data set version.
-
-    Returns:
-        None when that version is not at hand.
-
-    Raises:
-        LineageError: a record was changed.
-    """
-    evaluated = {e.id: e.image.pixels_sha256 for e in data.split(_split(evaluation))}
-    if model.lineage.data_set == data.digest:
-        manifest: dict[str, Any] | None = data.manifest_dict()
-    else:
-        manifest = dict(records.all("data-set")).get(model.lineage.data_set) if records is not None else None
-    if manifest is None:
-        return None
-    seen = {e["image"]["pixels_sha256"] for e in manifest["entries"] if e["split"] != "test"}
-    return tuple(sorted(i for i, pixels in evaluated.items() if pixels in seen))
-
-
-def dropped_variants(model: ModelSource, records: RecordStore) -> dict[str, str]:
-    """Variants that ``optimize`` tried but did not keep -> reason, from its newest record about this very model.
-
-    Raises:
-        LineageError: a record was changed.
-    """
-    files = {v.name: v.sha256 for v in model.variants}
-    found = [r for _, r in records.find("optimization", training=model.lineage.training_run, files=files)]
-    if not found:
-        return {}
-    newest = max(found, key=lambda r: str(r.get("time", "")))
-    return {v["name"]: v["reason"] for v in newest["variants"] if not v["kept"]}
-
-
 class _Counter:
     """One progress over several passes."""
 
@@ -202,10 +167,6 @@ class _Counter:
 
     def skip(self, frames: int) -> None:
         self._done += frames
-
-
-def _split(evaluation: Evaluation) -> SplitName:
-    return evaluation.split  # type: ignore[return-value]
 
 
 def _chosen(model: ModelSource, name: str | None) -> list[Variant]:

@@ -30,7 +30,8 @@ def open_champion(path: Path, trusted: Sequence[bytes], *, data_set: str, split:
     if path.suffix != ".json":
         return open_model(path)
     record = read_json(path)
-    if "payload" in record:
+    signed = "payload" in record
+    if signed:
         record = verify_decision(record, trusted)
         facts: Mapping[str, Any] = {"name": record["model"], "version": record["version"], "digest": record["bundle"]}
     else:
@@ -49,6 +50,7 @@ def open_champion(path: Path, trusted: Sequence[bytes], *, data_set: str, split:
             variant=str(record["variant"]),
             numbers={k: float(record["numbers"][k]) for k in KEY_NUMBERS},
             strata={str(s): float(n["ap50"]) for s, n in record["strata"].items()},
+            evidence="decision record" if signed else "metrics.json",
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise EvaluateError(

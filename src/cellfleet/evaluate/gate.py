@@ -35,6 +35,7 @@ class Champion:
         variant: ``engine/precision`` that was measured.
         numbers: name -> value, at least ``ap50``.
         strata: stratum -> AP@0.5.
+        evidence: where the numbers come from: ``measured``, ``decision record`` or ``metrics.json`` (which is not signed).
     """
 
     name: str
@@ -43,6 +44,7 @@ class Champion:
     variant: str
     numbers: Mapping[str, float]
     strata: Mapping[str, float] = field(default_factory=dict)
+    evidence: str = "measured"
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -53,6 +55,7 @@ class Champion:
             "variant": self.variant,
             "numbers": dict(self.numbers),
             "strata": dict(self.strata),
+            "evidence": self.evidence,
         }
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellfleet.bundle import Bundle
 from cellfleet.config import EvaluationSection, GateSection, SegmentSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.records import SplitName
-from cellfleet.evaluate.assess import Assessment, assess, dropped_variants
+from cellfleet.evaluate.assess import Assessment, assess
 from cellfleet.evaluate.decision import KIND, decision_payload
 from cellfleet.evaluate.gate import Champion
+from cellfleet.evaluate.history import dropped_variants
 from cellfleet.evaluate.metrics_file import metrics_json
 from cellfleet.evaluate.output import DECISION, METRICS, REPORT, Gallery, replaced_folder
 from cellfleet.evaluate.report import report_html
@@ -80,6 +82,8 @@ def evaluate_model(
         BundleError, DataError, EngineError, SegmentError: see ``assess``.
     """
     section = section or EvaluationSection()
+    signer = SigningKey.load_or_create(key) if isinstance(model, Bundle) else None  # a wrong key is told at once
+    decision = None
     with replaced_folder(folder) as part:
         gallery = Gallery(part, model.spec.channels[0], section.worst_frames)
         found = assess(
@@ -98,17 +102,11 @@ def evaluate_model(
         report = report_html(found, gallery.worst(), approver=approver, dropped=dropped)
         (part / REPORT).write_text(report, encoding="utf-8", newline="\n")
         (part / METRICS).write_text(_pretty(metrics_json(found)), encoding="utf-8", newline="\n")
-        envelope = _signed(found, approver, key)
-        if envelope is not None:
+        if signer is not None:
+            envelope = sign(decision_payload(found, approver), signer)
             (part / DECISION).write_text(_pretty(envelope), encoding="utf-8", newline="\n")
-    decision = records.put(KIND, envelope) if envelope is not None else None
+            decision = records.put(KIND, envelope)
     return Written(folder, found, decision)
-
-
-def _signed(found: Assessment, approver: str, key: Path) -> dict[str, Any] | None:
-    if found.bundle is None:
-        return None
-    return sign(decision_payload(found, approver), SigningKey.load_or_create(key))
 
 
 def _pretty(value: Any) -> str:
