@@ -72,6 +72,7 @@ class FrameWriter:
             "run_digest": result.run_digest,
             "files": files,
             "mask_sha256": self._digest(files[MASK]),
+            "columns": list(result.table),
             "objects": plain_columns(result.table),
         }
         self._folder.put(row)

@@ -128,7 +128,7 @@ class RunFolder:
         return self._newest.get((identity.source, identity.index))
 
     def _keep(self, row: Row) -> None:
-        light = {**row, "objects": None, "columns": list(row["objects"])}
+        light = {**row, "objects": None}
         key = (row["identity"]["source"], row["identity"]["index"])
         other = self._newest.get(key)
         self._names.add(row["frame"].casefold())
@@ -162,7 +162,13 @@ def read_runs(out: Path) -> list[dict[str, Any]]:
 def _read_row(file: Path) -> Row:
     try:
         row = json.loads(file.read_bytes())
-        if row["format_version"] == ROW_FORMAT and row["identity"] and row["frame"] and row["revision"]:
+        if (
+            row["format_version"] == ROW_FORMAT
+            and row["identity"]
+            and row["frame"]
+            and row["revision"]
+            and row["columns"]
+        ):
             return dict(row)
         reason = f"format version {row['format_version']!r}"
     except OSError as e:

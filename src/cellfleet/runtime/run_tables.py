@@ -20,6 +20,7 @@ _FRAME_LAST: dict[str, Kind] = {
 _FRAME_FILES: dict[str, Kind] = {
     "mask": "text", "mask_sha256": "text", "contours": "text", "overlay": "text", "run_digest": "text"
 }  # fmt: skip
+_STAGES = ("prepare", "network", "resample", "objects", "measure", "total")
 _OBJECT_FIRST: dict[str, Kind] = {"frame": "text", "source": "text", "frame_index": "integer", "time_s": "number"}
 _OBJECT_LAST: dict[str, Kind] = {"pixel_size_um": "number", "run_digest": "text"}
 
@@ -41,8 +42,7 @@ def write_run_tables(folder: RunFolder) -> tuple[int, int, bool]:
 
 
 def _write_frames(folder: RunFolder, rows: Sequence[Row], names: dict[str, str]) -> None:
-    stages = list(dict.fromkeys(stage for row in rows for stage in row["timings_ms"]))
-    timings: dict[str, Kind] = {f"{stage}_ms": "number" for stage in stages}
+    timings: dict[str, Kind] = {f"{stage}_ms": "number" for stage in _STAGES}
     columns = {**_FRAME_FIRST, **dict.fromkeys(names.values(), _TEXT), **_FRAME_LAST, **timings, **_FRAME_FILES}
     with table_writer(folder.path / "frames", columns) as table:
         for row in rows:
@@ -90,7 +90,7 @@ def _common(row: Row, names: dict[str, str]) -> dict[str, Any]:
 def _metadata_names(keys: Sequence[str], rows: Sequence[Row]) -> dict[str, str]:
     """Column name of each key of the metadata; one that is taken already gets ``meta_`` before it."""
     taken = {*_FRAME_FIRST, *_FRAME_LAST, *_FRAME_FILES, *_OBJECT_LAST}
-    taken |= {name for row in rows for name in (*row["columns"], *(f"{s}_ms" for s in row["timings_ms"]))}
+    taken |= {f"{stage}_ms" for stage in _STAGES} | {name for row in rows for name in row["columns"]}
     return {key: f"meta_{key}" if key in taken else key for key in keys}
 
 
