@@ -350,6 +350,18 @@ def test_a_dish_without_cells() -> None:
     assert not any(f.labels.any() or f.tracks for f in frames)
 
 
+def test_the_page_lists_every_parameter() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "synthetic.md").read_text(encoding="utf-8")
+    scene = {n: (f"{f.default:g}", f.description) for n, f in SceneParams.model_fields.items() if n != "kinds"}
+    kinds = {
+        n: (f"{getattr(SPREAD, n):g}", f"{getattr(ROUND, n):g}", f.description)
+        for n, f in CellKind.model_fields.items()
+        if n != "name"
+    }
+    for name, cells in [*scene.items(), *kinds.items()]:
+        assert f"| `{name}` | {' | '.join(map(str, cells))} |\n" in page
+
+
 # ------------------------------------------------------------------------------------------------ on the disk
 
 

@@ -39,7 +39,7 @@ class CellKind(_Part):
     dying_h: float = Field(default=2.5, gt=0, le=50, description="time from the start of dying until it is gone, hours")
     phase_rad: float = Field(default=0.26, ge=0, le=12, description="phase shift of light through the body, radians")
     rounded_rad: float = Field(
-        default=5.5, gt=0, le=12, description="the same of a rounded cell, which is thick, radians"
+        default=5.5, gt=0, le=12, description="phase shift through a rounded cell, which is thick, radians"
     )
     flatness: float = Field(default=0.75, ge=0, le=1, description="0: a dome, 1: a flat sheet with a steep edge")
     texture: float = Field(default=0.5, ge=0, le=2, description="granules and mottling / phase of the body")
