@@ -13,7 +13,7 @@ from cellfleet.errors import DataError
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class CellKind(_Part):
