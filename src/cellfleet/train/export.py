@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from cellfleet._version import __version__
@@ -119,24 +120,35 @@ def to_onnx(network: HeadedUNet, channels: int, *, portable: bool = False) -> by
 
 
 def spec_of(network: HeadedUNet, run: TrainingRun, section: ModelSection) -> ModelSpec:
-    """The ModelSpec of a trained network."""
+    """The ModelSpec of a trained network.
+
+    Raises:
+        TrainError: a network that sees too far to be tiled.
+    """
     stride = stride_of(network.net.channels)
     halo = -(-receptive_radius(network, len(run.channels)) // stride) * stride
     demands = run.section.demands_pixel_size or (
         run.target_pixel_size_um is not None and run.training_pixel_size_um is None
     )
-    return ModelSpec(
-        name=section.name,
-        version=section.version,
-        channels=run.channels,
-        heads=run.heads,
-        stride=stride,
-        halo_px=halo,
-        target_pixel_size_um=run.target_pixel_size_um,
-        training_pixel_size_um=run.training_pixel_size_um,
-        demands_pixel_size=demands,
-        objects=run.objects,
-    )
+    try:
+        return ModelSpec(
+            name=section.name,
+            version=section.version,
+            channels=run.channels,
+            heads=run.heads,
+            stride=stride,
+            halo_px=halo,
+            target_pixel_size_um=run.target_pixel_size_um,
+            training_pixel_size_um=run.training_pixel_size_um,
+            demands_pixel_size=demands,
+            objects=run.objects,
+        )
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise TrainError(
+            f"the network cannot be described: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="train a network with fewer levels or residual units",
+        ) from e
 
 
 def lineage_of(run: TrainingRun) -> Lineage:

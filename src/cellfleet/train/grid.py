@@ -50,6 +50,11 @@ def choose_grid(data: DataSetVersion, section: TrainingSection) -> TrainingGrid:
     known = [s for s in sizes if s is not None]
     one = known[0] if known and len(known) == len(sizes) and max(known) - min(known) < 1e-6 else None
     wanted = section.target_pixel_size_um
+    if section.demands_pixel_size and len(known) < len(sizes):
+        raise TrainError(
+            f"training.demands_pixel_size is set but the pixel size of {len(sizes) - len(known)} image(s) is unknown",
+            hint="add pixel_size_um to index.csv, or do not demand the pixel size",
+        )
     if wanted == "native" or (wanted == "auto" and len(known) < len(sizes)):
         return TrainingGrid(None, one)
     if len(known) < len(sizes):

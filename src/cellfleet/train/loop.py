@@ -18,7 +18,7 @@ from cellfleet.train.augment import Augmentation
 from cellfleet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from cellfleet.train.grid import choose_grid
 from cellfleet.train.networks import DEFAULT_HEADS
-from cellfleet.train.preflight import check_settings, run_identity
+from cellfleet.train.preflight import check_crop, check_settings, run_identity
 from cellfleet.train.record import TrainingRun, write_history, write_run
 from cellfleet.train.samples import Crops, Sample, load_samples
 from cellfleet.train.state import State, load_network, save_best
@@ -97,36 +97,46 @@ def train(
     _deterministic(section)
     channels = data.split("train")[0].channels
     identity = run_identity(data, section, heads)
-    tracker = Tracker(section.tracking_uri, run_dir.parent, section.experiment)
     grid = choose_grid(data, section)
+    entries = {s: data.split(s) for s in ("train", "validation")}
+    check_crop(entries["train"], grid, section)
+    progress, stored = load_checkpoint(run_dir / CHECKPOINT, identity) if resume else (Progress(), {})
+    tracker = Tracker(section.tracking_uri, run_dir.parent, section.experiment)
 
     def loading(done: int, total: int, note: str) -> None:
         report(EpochReport("loading", done, total, note=note))
 
-    entries = {s: data.split(s) for s in ("train", "validation")}
     samples = load_samples(data, entries["train"] + entries["validation"], channels, grid, heads, loading)
     training, validation = samples[: len(entries["train"])], samples[len(entries["train"]) :]
 
     state = State.new(section, channels, heads, steps_per_epoch=_steps(section, len(training)))
-    progress = Progress()
     if resume:
-        progress, stored = load_checkpoint(run_dir / CHECKPOINT, identity)
         state.load(stored)
     tags = {"data_set": data.digest, "project_commit": project.describe(), "environment": environment}
     progress.tracking_run = tracker.start(run_dir.name, section.model_dump(), tags, progress.tracking_run)
     crops = Crops(training, section.crop_px, section.crops_per_image, section.seed, Augmentation(section.augmentation))
     try:
         _epochs(state, crops, validation, section, progress, run_dir, identity, tracker, report, clock)
+        best = load_network(run_dir / BEST, len(channels), section, heads)
+        maps = maps_of(best, validation, data, entries["validation"])
+        params, numbers = choose_params(maps, lambda d, t, n: report(EpochReport("choosing", d, t, note=n)))
+        run = TrainingRun.finished(
+            data,
+            section,
+            heads,
+            channels,
+            grid,
+            progress,
+            params,
+            numbers,
+            project,
+            environment,
+            torch.get_num_threads(),
+        )
+        write_run(run_dir, run, progress, clock)
     except BaseException as e:
         tracker.end("KILLED" if isinstance(e, KeyboardInterrupt) else "FAILED")
         raise
-    best = load_network(run_dir / BEST, len(channels), section, heads)
-    maps = maps_of(best, validation, data, entries["validation"])
-    params, numbers = choose_params(maps, lambda d, t, n: report(EpochReport("choosing", d, t, note=n)))
-    run = TrainingRun.finished(
-        data, section, heads, channels, grid, progress, params, numbers, project, environment, torch.get_num_threads()
-    )
-    write_run(run_dir, run, progress, clock)
     tracker.log(progress.epoch, {"chosen_ap50": numbers.ap50, "chosen_map": numbers.map})
     tracker.end("FINISHED")
     return run
@@ -146,12 +156,12 @@ def _epochs(
 ) -> None:
     begun, before, first = clock.monotonic_s(), progress.elapsed_s, progress.epoch
     latest = max((r for r in progress.history if "validation_ap50" in r), key=lambda r: r["epoch"], default=None)
-    while progress.epoch < section.epochs and not _patience_is_over(progress, section):
+    while progress.epoch < section.epochs and not _is_over(progress, section):
         epoch = progress.epoch + 1
         row: dict[str, float] = {"epoch": epoch, "loss": state.train_epoch(crops, epoch, section.batch_size)}
         row["learning_rate"] = state.learning_rate
         progress.elapsed_s = before + clock.monotonic_s() - begun
-        late = section.minutes is not None and progress.elapsed_s >= 60 * section.minutes
+        late = _is_late(progress, section)
         if epoch % section.validate_every == 0 or epoch == section.epochs or late:
             row |= _validate(state, validation)
             latest = row
@@ -162,12 +172,11 @@ def _epochs(
         progress.history.append(row)
         save_checkpoint(run_dir / CHECKPOINT, identity, progress, state.tensors())
         write_history(run_dir, progress)
-        tracker.log(epoch, {k: v for k, v in row.items() if k != "epoch"})
+        problem = tracker.log(epoch, {k: v for k, v in row.items() if k != "epoch"})
         pace = (clock.monotonic_s() - begun) / (epoch - first)
         ap50 = latest["validation_ap50"] if latest else None
-        report(EpochReport("training", epoch, section.epochs, row["loss"], ap50, pace * (section.epochs - epoch)))
-        if late:
-            break
+        left = pace * (section.epochs - epoch)
+        report(EpochReport("training", epoch, section.epochs, row["loss"], ap50, left, problem))
 
 
 def _validate(state: State, validation: list[Sample]) -> dict[str, float]:
@@ -175,8 +184,17 @@ def _validate(state: State, validation: list[Sample]) -> dict[str, float]:
     return {"validation_ap50": numbers.ap50, "validation_map": numbers.map, "score": score_of(numbers)}
 
 
-def _patience_is_over(progress: Progress, section: TrainingSection) -> bool:
-    if not section.patience or not progress.best_epoch:
+def _is_late(progress: Progress, section: TrainingSection) -> bool:
+    return section.minutes is not None and progress.elapsed_s >= 60 * section.minutes
+
+
+def _is_over(progress: Progress, section: TrainingSection) -> bool:
+    """The minutes or the patience are used up; there is always a best epoch then."""
+    if not progress.best_epoch:
+        return False
+    if _is_late(progress, section):
+        return True
+    if not section.patience:
         return False
     later = [r for r in progress.history if "score" in r and r["epoch"] > progress.best_epoch]
     return len(later) >= section.patience

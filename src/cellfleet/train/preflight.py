@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellfleet.bundle.spec import Head
+from pydantic import ValidationError
+
+from cellfleet.bundle.spec import Head, ModelSpec
 from cellfleet.canonical import digest_of
 from cellfleet.config import TrainingSection
-from cellfleet.data import DataSetVersion
+from cellfleet.data import DataSetVersion, Entry
 from cellfleet.errors import TrainError
 from cellfleet.ports import make_dir, write_atomic
+from cellfleet.train.grid import TrainingGrid
 from cellfleet.train.networks import stride_of
 
+_MOST_FEATURES = 4096
+_MOST_PADDING = 4
+
 # Settings that say how long, where and how fast, not what is computed.
-_NOT_IDENTITY = {"runs", "minutes", "tracking_uri", "experiment", "workers"}
+_NOT_IDENTITY = {"runs", "minutes", "tracking_uri", "experiment"}
 
 
 def run_identity(data: DataSetVersion, section: TrainingSection, heads: tuple[Head, ...]) -> str:
@@ -38,23 +44,9 @@ def check_settings(
             raise TrainError(f"the data set version has no {split} images", hint="freeze a data set with more groups")
     if not any(e.objects for e in data.split("train")):
         raise TrainError("no training mask holds an object", hint="annotate some images, then freeze again")
-    kinds = {h.kind for h in heads}
-    if not {"foreground", "distance"} <= kinds:
-        raise TrainError("the network needs a foreground and a distance head", hint="name both among the heads")
-    if not 2 <= len(section.features) <= 7 or min(section.features) < 1:
-        raise TrainError(
-            f"training.features is {list(section.features)}", hint="give 2 to 7 levels, such as [16, 32, 64]"
-        )
-    stride = stride_of(section.features)
-    if section.crop_px % stride:
-        raise TrainError(
-            f"training.crop_px {section.crop_px} is not a multiple of {stride}",
-            hint=f"with {len(section.features)} levels take {max(stride, section.crop_px // stride * stride)}",
-        )
-    channels = {e.channels for e in data.split("train") + data.split("validation")}
-    if len(channels) > 1:
-        listed = "; ".join(", ".join(c) for c in sorted(channels))
-        raise TrainError(f"the images have different channels: {listed}", hint="freeze images with the same channels")
+    _check_network(data, section, heads)
+    if resume and not (run_dir / "checkpoint.pt").exists():
+        raise TrainError(f"there is no checkpoint in {run_dir}", hint="train without --resume first")
     if not resume and (run_dir / "training.json").exists():
         raise TrainError(f"{run_dir} holds a finished run", hint="name another run with --run, or remove it")
     if not resume and (run_dir / "checkpoint.pt").exists():
@@ -62,3 +54,52 @@ def check_settings(
     make_dir(run_dir)
     write_atomic(run_dir / ".writable", b"")
     (run_dir / ".writable").unlink()
+
+
+def check_crop(entries: list[Entry], grid: TrainingGrid, section: TrainingSection) -> None:
+    """Check that crops are not far larger than every image.
+
+    Raises:
+        TrainError: they are.
+    """
+    largest = max(max(grid.size(e.height, e.width, e.pixel_size_um)) for e in entries)
+    if section.crop_px > _MOST_PADDING * largest:
+        raise TrainError(
+            f"training.crop_px is {section.crop_px}, but no image is larger than {largest} pixels on the model's grid",
+            hint="lower training.crop_px, or set a finer training.target_pixel_size_um",
+        )
+
+
+def _check_network(data: DataSetVersion, section: TrainingSection, heads: tuple[Head, ...]) -> None:
+    if not 2 <= len(section.features) <= 7 or not 1 <= min(section.features) <= max(section.features) <= _MOST_FEATURES:
+        raise TrainError(
+            f"training.features is {list(section.features)}", hint="give 2 to 7 levels, such as [16, 32, 64]"
+        )
+    stride = stride_of(section.features)
+    if section.crop_px % stride or section.crop_px < 2 * stride:
+        raise TrainError(
+            f"training.crop_px {section.crop_px} is not a multiple of {stride} and at least {2 * stride}",
+            hint=f"with {len(section.features)} levels take {max(2 * stride, section.crop_px // stride * stride)}",
+        )
+    channels = {e.channels for e in data.split("train") + data.split("validation")}
+    if len(channels) > 1:
+        listed = "; ".join(", ".join(c) for c in sorted(channels))
+        raise TrainError(f"the images have different channels: {listed}", hint="freeze images with the same channels")
+    if not {"foreground", "distance"} <= {h.kind for h in heads}:
+        raise TrainError("the network needs a foreground and a distance head", hint="name both among the heads")
+    if taken := {h.name for h in heads} & {"image", "mean", "std"}:
+        raise TrainError(f"no head may be called {taken.pop()}", hint="that is an input of the network; choose another")
+    if odd := [h.name for h in heads if h.kind == "classes" and len(h.classes) != 2]:
+        raise TrainError(
+            f"the head {odd[0]} must have two classes, background and cell: masks tell no others",
+            hint="give that head two classes",
+        )
+    try:
+        ModelSpec(name="x", version="0.0.0", channels=channels.pop(), heads=heads, stride=1, halo_px=0)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"]) or "heads"
+        raise TrainError(
+            f"a model cannot have these channels and heads: {where}: {first['msg']}",
+            hint="name channels with letters, digits, - and _, each name once",
+        ) from e

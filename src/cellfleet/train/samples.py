@@ -60,7 +60,7 @@ class Crops:
 
     Args:
         samples: the training images.
-        crop_px: side of a crop; smaller images are padded by replication.
+        crop_px: side of a crop; smaller images are continued by mirroring, targets alike.
         crops_per_image: crops taken from each image in an epoch.
         seed: of everything random here.
         augmentation: what is done to crops.
@@ -109,4 +109,5 @@ def _padded(sample: Sample, crop_px: int) -> Sample:
     by = ((0, 0), (0, max(0, crop_px - height)), (0, max(0, crop_px - width)))
     if by[1][1] == by[2][1] == 0:
         return sample
-    return Sample(np.pad(sample.image, by, mode="edge"), np.pad(sample.targets, by), np.pad(sample.labels, by[1:]))
+    image, targets = (np.pad(a, by, mode="symmetric") for a in (sample.image, sample.targets))
+    return Sample(image, targets, np.pad(sample.labels, by[1:], mode="symmetric"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         try:
-            from mlflow.tracking import MlflowClient
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from mlflow.tracking import MlflowClient
         except ImportError as e:
             raise TrainError("MLflow is not installed", hint="pip install 'cellfleet[train]'") from e
         with self._talking():
@@ -70,16 +73,28 @@ class Tracker:
                 self._client.log_param(self.run_id, key, str(value)[:_LONGEST])
         return self.run_id
 
-    def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the numbers of an epoch."""
-        with self._talking():
-            for key, value in metrics.items():
-                self._client.log_metric(self.run_id, key, float(value), step=epoch)
+    def log(self, epoch: int, metrics: Mapping[str, float]) -> str:
+        """Log the numbers of an epoch; a store that fails by now costs its numbers, not the training.
 
-    def end(self, status: str) -> None:
-        """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        with self._talking():
-            self._client.set_terminated(self.run_id, status)
+        Returns:
+            What went wrong, or an empty string.
+        """
+        try:
+            with self._talking():
+                for key, value in metrics.items():
+                    self._client.log_metric(self.run_id, key, float(value), step=epoch)
+        except TrainError as e:
+            return e.message
+        return ""
+
+    def end(self, status: str) -> str:
+        """End the run: ``FINISHED``, ``FAILED`` or ``KILLED``; returns as ``log`` does."""
+        try:
+            with self._talking():
+                self._client.set_terminated(self.run_id, status)
+        except TrainError as e:
+            return e.message
+        return ""
 
     def _knows(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -98,7 +113,9 @@ class Tracker:
         for logger in noisy:
             logger.setLevel(logging.ERROR)
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
         except Exception as e:  # MLflow, SQLAlchemy and the web client share no base
             reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
             raise TrainError(
