@@ -23,16 +23,22 @@ ENV_PREFIX = "CELLFLEET_"
 
 
 class Section(BaseModel):
-    """Base of settings: frozen, no unknown keys."""
+    """Base of settings: frozen, no unknown keys, no infinite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSection(Section):
     """[model]: what the model is called."""
 
-    name: str = Field(default="cells", description="name of the model (lower case, digits, - . _)")
-    version: str = Field(default="0.1.0", description="SemVer version of the model")
+    name: str = Field(
+        default="cells",
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$",
+        description="name of the model (lower case, digits, - . _)",
+    )
+    version: str = Field(
+        default="0.1.0", pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$", description="SemVer version of the model"
+    )
     description: str = Field(default="", description="one sentence for the model card")
     license: str = Field(default="CC-BY-4.0", description="SPDX identifier of the model's licence")
     authors: tuple[str, ...] = Field(default=("unnamed",), description="names for the model card")
@@ -59,7 +65,7 @@ class TrainingSection(Section):
     """[training]: network, budget and augmentation."""
 
     runs: str = Field(default="runs", description="folder of training runs")
-    seed: int = Field(default=0, ge=0, description="seed of everything random in training")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of everything random in training")
     epochs: int = Field(default=60, ge=1, description="budget in epochs")
     minutes: float | None = Field(
         default=None, gt=0, description="budget in minutes; ends training early (not reproducible)"
@@ -83,7 +89,6 @@ class TrainingSection(Section):
     demands_pixel_size: bool = Field(default=False, description="refuse frames of unknown pixel size")
     augmentation: float = Field(default=1.0, ge=0, le=2, description="strength of augmentation; 0 is none")
     threads: int = Field(default=0, ge=0, description="CPU threads (0: all cores)")
-    workers: int = Field(default=0, ge=0, description="processes that load and augment data")
     tracking_uri: str = Field(default="", description="MLflow tracking URI (default: a SQLite file in the runs folder)")
     experiment: str = Field(default="cellfleet", description="MLflow experiment")
 

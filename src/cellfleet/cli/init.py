@@ -40,7 +40,7 @@ def init(
 
 def model_name(folder: Path) -> str:
     """A model name out of a folder's name."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("-._")[:64]
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("-._")[:64].rstrip("-._")
     return name or "cells"
 
 
