@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TABLES = (".csv", ".parquet")
 _RUN = re.compile(r"^[0-9a-f]{8,64}$")
+_KEY_NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
 _NO_KEY = "signed, but there is no public key here to check it with; name one with --public-key"
 
 
@@ -207,6 +208,10 @@ def _show(link: Link, *, last: bool) -> None:
     side = " " if last else "|"
     say(f"* {link.what}{f'  {link.digest}' if link.digest else ''}")
     for name, value in link.facts.items():
+        if name == "uncommitted changes" and value == "no git":
+            continue  # the line before says so
+        if name == "numbers":
+            value = {key: value[key] for key in _KEY_NUMBERS if key in value}
         if value not in (None, "", [], {}):
             say(f"{side}   {name.replace('_', ' ')}: {_text(value)}")
     if link.problem:
@@ -215,7 +220,7 @@ def _show(link: Link, *, last: bool) -> None:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list | tuple):
         return "; ".join(_text(v) for v in value)
     if isinstance(value, bool):
