@@ -29,7 +29,9 @@ def distance_target(labels: NDArray[np.uint32]) -> NDArray[np.float32]:
         mask = np.pad((numbers[box] == number).astype(np.uint8), 1)
         distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
         inside = mask[1:-1, 1:-1] > 0
-        out[box][inside] = distance[inside] / distance.max()
+        # OpenCV's root differs in its last bit with where the array lies in memory; the square is a whole number.
+        exact = np.sqrt(np.rint(distance[inside].astype(np.float64) ** 2))
+        out[box][inside] = exact / exact.max()
     return out
 
 
