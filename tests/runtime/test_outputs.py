@@ -256,6 +256,8 @@ def test_videos_give_a_row_per_frame_with_its_time(segment: Run, tmp_path: Path)
 def test_what_cannot_be_read_is_named_and_the_others_go_on(segment: Run, images: Path) -> None:
     whole = (images / "t1.tif").read_bytes()
     (images / "t1.tif").write_bytes(whole[: len(whole) // 2])
+    (images / "photo.JPG").write_bytes(b"\xff\xd8\xff\xe0 and so on")
+    (images / "notes.txt").write_text("no image")
     write_tiff(images / "float.tif", np.zeros((8, 8), np.float32))
     write_tiff(images / "stack.tif", np.zeros((5, 8, 8), np.uint8))
     noise = [np.random.default_rng(i).integers(0, 255, (120, 160), np.uint8) for i in range(6)]
@@ -263,15 +265,16 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(segment: Run, images:
     film.write_bytes(film.read_bytes()[:-5000])
     report = segment(images)
     failed = {Path(f.source).name: f for f in report.failed}
-    assert set(failed) == {"t1.tif", "float.tif", "stack.tif", "film.avi"}
+    assert set(failed) == {"t1.tif", "float.tif", "stack.tif", "film.avi", "photo.JPG"}
     assert all(f.hint for f in report.failed)
     assert "truncated or damaged" in failed["t1.tif"].message
+    assert "JPEG is refused" in failed["photo.JPG"].message
     assert "5 of 6 frames" in failed["film.avi"].message
     assert (report.frames, report.segmented) == (7, 7)
-    assert len(json.loads((report.folder / "run.json").read_bytes())["failed"]) == 4
+    assert len(json.loads((report.folder / "run.json").read_bytes())["failed"]) == 5
     (images / "t1.tif").write_bytes(whole)
     again = segment(images)
-    assert (again.segmented, again.skipped, len(again.failed)) == (1, 7, 3)
+    assert (again.segmented, again.skipped, len(again.failed)) == (1, 7, 4)
 
 
 def test_a_frame_that_the_model_refuses_is_named(tmp_path: Path, images: Path) -> None:

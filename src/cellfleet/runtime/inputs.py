@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellfleet.canonical import digest_of, sha256_file
-from cellfleet.data.files import SUFFIXES
+from cellfleet.data.files import FOREIGN, SUFFIXES
 from cellfleet.data.frame import Frame
 from cellfleet.data.frames import iter_frames
 from cellfleet.data.images import decode_image, load_raw
@@ -84,11 +84,13 @@ class Loaded:
 def list_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
     """Expand files and folders; a file that is named twice counts once, what lies below ``out`` is left out.
 
+    Images of kinds that are not read (JPEG, CZI ...) are in the list, so that they are named rather than passed over.
+
     Raises:
         ReadError: a path that does not exist, a faulty index.csv, or no image and no video at all.
     """
     found: dict[Path, Input] = {}
-    for item in iter_frames(paths, suffixes=VIDEO_SUFFIXES):
+    for item in iter_frames(paths, suffixes=(*VIDEO_SUFFIXES, *FOREIGN)):
         path = item.path.absolute()
         if path in found or out.absolute() in path.parents:
             continue
