@@ -38,7 +38,8 @@ def decode_tiff(data: bytes, source: str, *, time: int | None = None, z: int | N
     """
     with collected_log("tifffile") as log:
         try:
-            with tifffile.TiffFile(io.BytesIO(data), name=source, _multifile=False) as tif:
+            # closing the stream lets go of the data; tifffile's own objects refer to each other and stay for a while
+            with io.BytesIO(data) as stream, tifffile.TiffFile(stream, name=source, _multifile=False) as tif:
                 image = _decode(tif, len(data), source, {"T": time, "Z": z})
         except ReadError:
             raise
