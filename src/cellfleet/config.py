@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,7 +79,7 @@ class TrainingSection(Section):
     weight_decay: float = Field(default=1e-4, ge=0, description="weight decay of AdamW")
     features: tuple[int, ...] = Field(default=(16, 32, 64, 128), description="channels of the U-Net, level by level")
     residual_units: int = Field(default=2, ge=0, description="residual units per level of the MONAI UNet")
-    target_pixel_size_um: float | Literal["auto", "native"] = Field(
+    target_pixel_size_um: Annotated[float, Field(gt=0)] | Literal["auto", "native"] = Field(
         default="auto",
         description="pixel size of the model's grid in um; auto: from the cells' size; native: as the images are",
     )

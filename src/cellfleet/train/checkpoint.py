@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def load_checkpoint(path: Path, identity: str) -> tuple[Progress, dict[str, Any]
         TrainError: absent, damaged, or made with other data or settings.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stored = torch.load(path, map_location="cpu", weights_only=True)
         progress, found = Progress(**stored["progress"]), stored["identity"]
     except FileNotFoundError as e:
         raise TrainError(f"there is no checkpoint {path}", hint="train without --resume first") from e
