@@ -149,7 +149,7 @@ class SegmentSection(Section):
     variant: str = Field(
         default="", description="engine/precision to use (default: the fastest on this machine that passed)"
     )
-    tile_px: int = Field(default=2048, ge=64, description="frames with a longer side (on the model's grid) are tiled")
+    tile_px: int = Field(default=1024, ge=64, description="frames with a longer side (on the model's grid) are tiled")
     threads: int = Field(default=0, ge=0, description="CPU threads (0: all cores)")
 
 

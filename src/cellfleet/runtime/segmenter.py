@@ -93,7 +93,7 @@ class Segmenter:
         spec: ModelSpec,
         engine: Engine,
         *,
-        tile_px: int = 2048,
+        tile_px: int = 1024,
         origin: Origin | None = None,
         clock: Clock | None = None,
     ) -> None:
