@@ -21,6 +21,7 @@ from cellfleet.cli.common import (
 )
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.train import DEFAULT_RUN, RunOption
+from cellfleet.errors import BundleError
 
 app = typer.Typer()
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's file.")]
@@ -52,6 +53,7 @@ def build(
         description=s.model.description, license=s.model.license, authors=s.model.authors, data=_data_sentence(version)
     )
     built = build_bundle(folder, golden, card, out or p.path(s.bundle.out))
+    _check_card(built.path)
     facts = {
         "path": str(built.path),
         "sha256": built.sha256,
@@ -160,6 +162,18 @@ def verify(
         say("verified" if passed else "NOT verified: a variant does not do here what the bundle promises")
     if not passed:
         stop(ExitCode.FINDINGS)
+
+
+def _check_card(bundle: Path) -> None:
+    """What the user wrote of the model can make the description invalid; such a bundle is not left lying about."""
+    from cellfleet.bundle.refusals import BadDescription
+    from cellfleet.bundle.validity import check_description
+
+    try:
+        check_description(bundle)
+    except BadDescription as e:
+        bundle.unlink()
+        raise BundleError(e.message, hint="check [model]; license must be an SPDX identifier such as CC-BY-4.0") from e
 
 
 def _word(passed: bool) -> str:
