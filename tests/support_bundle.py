@@ -73,7 +73,7 @@ def repacked(files: dict[str, bytes], target: Path) -> Path:
     return target
 
 
-def described(files: dict[str, bytes], change: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, bytes]:
+def described(files: dict[str, bytes], change: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, bytes]:
     """The files with a bundle.json that fits them (sizes, digests, variants), changed afterwards."""
     manifest = json.loads(files[MANIFEST])
     manifest["files"] = {

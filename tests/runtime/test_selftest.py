@@ -1,0 +1,63 @@
+"""The self-test: golden frames on this machine against the truth and against what the builder saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellfleet.bundle import Bundle, open_bundle
+from cellfleet.bundle.golden import npy_bytes
+from cellfleet.runtime.selftest import SelfTest, self_test
+from support_bundle import described, repacked, tiny_bundle, unpacked
+from support_onnx import FP32, tiny_onnx
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return open_bundle(tiny_bundle(tmp_path_factory.mktemp("bundle")))
+
+
+def changed(
+    bundle: Bundle, target: Path, files: dict[str, bytes], change: Callable[[dict[str, Any]], object] = lambda _: None
+) -> SelfTest:
+    """The self-test of a bundle with other files."""
+    opened = open_bundle(repacked(described({**unpacked(bundle.path), **files}, change), target / "x.bundle.zip"))
+    return self_test(opened, opened.variants[0])
+
+
+def test_it_passes_where_it_was_built(bundle: Bundle) -> None:
+    found = self_test(bundle, bundle.variants[0])
+    assert found.passed
+    assert (found.variant, found.problem) == ("onnxruntime/fp32", "")
+    assert (found.ap50, found.least_ap50, found.agreement, found.least_agreement) == (1, 0.98, 1, 0.9)
+    assert found.milliseconds > 0
+
+
+@pytest.mark.parametrize("network", [tiny_onnx(gain=-6.0), tiny_onnx(level=99)])
+def test_another_network_fails(bundle: Bundle, tmp_path: Path, network: bytes) -> None:
+    found = changed(bundle, tmp_path, {FP32: network})
+    assert not found.passed
+    assert found.ap50 < found.least_ap50
+    assert found.agreement < found.least_agreement
+
+
+def test_one_frame_that_differs_is_enough(bundle: Bundle, tmp_path: Path) -> None:
+    name = "golden/02-discs/expected-onnxruntime-fp32.npy"
+    found = changed(bundle, tmp_path, {name: npy_bytes(np.zeros((72, 96), np.uint16))})
+    assert found.ap50 >= found.least_ap50
+    assert (found.agreement, found.passed) == (0, False)
+
+
+def test_a_least_ap50_that_is_not_reached(bundle: Bundle, tmp_path: Path) -> None:
+    found = changed(bundle, tmp_path, {}, lambda m: m["variants"][0].update(least_golden_ap50=1.01))
+    assert not found.passed
+
+
+def test_a_variant_whose_engine_is_not_here(bundle: Bundle, tmp_path: Path) -> None:
+    found = changed(bundle, tmp_path, {}, lambda m: m["variants"][0].update(engine="tensorrt"))
+    assert not found.passed
+    assert found.problem
