@@ -55,7 +55,7 @@ def same_results(a: Path, b: Path) -> bool:
     x, y = weights(a), weights(b)
     assert x.keys() == y.keys()
     equal = all(torch.equal(x[k], y[k]) for k in x)
-    return equal and (a / "training.json").read_bytes() == (b / "training.json").read_bytes()
+    return equal and all((a / n).read_bytes() == (b / n).read_bytes() for n in ("training.json", "best.pt"))
 
 
 @pytest.fixture(scope="module")

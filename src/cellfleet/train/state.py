@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from cellfleet.bundle.spec import Head
 from cellfleet.config import TrainingSection
 from cellfleet.errors import TrainError
-from cellfleet.ports import atomic_path
+from cellfleet.ports import write_atomic
 from cellfleet.train.losses import loss_of
 from cellfleet.train.networks import HeadedUNet
 from cellfleet.train.samples import Crops
@@ -123,8 +124,10 @@ class State:
 
 def save_best(path: Path, state: State) -> None:
     """Write the averaged weights, by which the network is judged and exported."""
-    with atomic_path(path) as part:
-        torch.save(state.ema.state_dict(), part)
+    # Through memory, since torch writes the name of the file into the file.
+    buffer = io.BytesIO()
+    torch.save(state.ema.state_dict(), buffer)
+    write_atomic(path, buffer.getbuffer())
 
 
 def load_network(path: Path, channels: int, section: TrainingSection, heads: tuple[Head, ...]) -> HeadedUNet:
