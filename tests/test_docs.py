@@ -115,7 +115,8 @@ def test_both_readmes_say_the_same() -> None:
     for pattern in (r"^#+ ", r"^\|", r"^- ", r"!\["):
         assert len(re.findall(pattern, english, flags=re.M)) == len(re.findall(pattern, chinese, flags=re.M)), pattern
     assert commands_in(english) == commands_in(chinese)
-    assert re.findall(r"!\[[^]]*\]\(([^)]+)\)", english) == re.findall(r"!\[[^]]*\]\(([^)]+)\)", chinese)
+    pictures = [re.findall(r"!\[[^]]*\]\(([^)]+)\)", text.replace(".zh-TW.svg", ".svg")) for text in (english, chinese)]
+    assert pictures[0] == pictures[1]
     numbers = r"\d+\.\d+"
     assert sorted(re.findall(numbers, english)) == sorted(re.findall(numbers, chinese))
 
