@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from cellfleet.errors import StorageError
 from cellfleet.ports import atomic_path, make_dir, write_atomic
+from cellfleet.ports.parts import part_path, sweep
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -74,3 +77,56 @@ def test_a_disk_that_takes_no_more_leaves_the_old_file(tmp_path: Path) -> None:
     assert f"cannot write {target}: File too large" in done.stdout
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cellfleet.ports import atomic_path
+with atomic_path(Path(sys.argv[1])) as part:
+    part.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+SWEEP = "import sys\nfrom pathlib import Path\nfrom cellfleet.ports.parts import sweep\nsweep(Path(sys.argv[1]))\n"
+
+
+def swept(folder: Path) -> list[str]:
+    """The names in a folder after another process swept it."""
+    subprocess.run([sys.executable, "-c", SWEEP, str(folder)], check=True)
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "größe 細胞.txt", b"whole")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "größe 細胞.txt")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    assert swept(tmp_path) == ["größe 細胞.txt"]
+    assert (tmp_path / "größe 細胞.txt").read_bytes() == b"whole"
+
+
+def test_parts_of_living_processes_and_other_files_stay(tmp_path: Path) -> None:
+    mine = part_path(tmp_path / "a.txt", suffix=".txt")
+    others = [".b.part.txt", ".hidden-0123abcd.part", "c-01234567.1.01234567.part"]
+    for name in (mine.name, *others):
+        (tmp_path / name).write_bytes(b"")
+    assert swept(tmp_path) == sorted([mine.name, *others])
+    day_before_yesterday = mine.stat().st_mtime - 2 * 24 * 3600
+    os.utime(mine, (day_before_yesterday, day_before_yesterday))
+    assert swept(tmp_path) == sorted(others)
+    sweep(tmp_path / "absent")
+
+
+def test_a_folder_set_aside_is_put_back_when_its_successor_never_came(tmp_path: Path) -> None:
+    code = "import sys\nfrom pathlib import Path\nfrom cellfleet.ports.parts import *\nt = Path(sys.argv[1])\n"
+    code += "part_path(t / 'x').mkdir()\n(t / 'x').rename(part_path(t / 'x', OLD))\n"
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "good").write_bytes(b"")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert swept(tmp_path) == ["x"]
+    assert (tmp_path / "x" / "good").is_file()
+
+
+def test_names_of_many_long_letters_fit(tmp_path: Path) -> None:
+    write_atomic(tmp_path / ("細" * 80 + ".tif"), b"x")
+    assert len(list(tmp_path.iterdir())) == 1

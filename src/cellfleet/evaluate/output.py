@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from cellfleet.evaluate.evaluation import Scene
 from cellfleet.evaluate.pictures import draw, jpeg, png
 from cellfleet.ports import make_dir
 from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.parts import OLD, part_path, sweep
 
 METRICS, REPORT, DECISION, OVERLAYS = "metrics.json", "report.html", "decision.json", "overlays"
 _OVERLAY_PX = 2048
@@ -35,10 +35,10 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         StorageError: the disk refuses.
     """
     target = Path(os.path.abspath(target))
-    _check_replaceable(target)
     make_dir(target.parent)
-    mark = secrets.token_hex(4)
-    part, old = (target.with_name(f".{target.name[:80]}-{mark}.{what}") for what in ("part", "old"))
+    sweep(target.parent)
+    _check_replaceable(target)
+    part, old = part_path(target), part_path(target, OLD)
     try:
         part.mkdir()
         yield part

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from cellfleet.errors import StorageError
-
-PART_SUFFIX = ".part"
+from cellfleet.ports.parts import part_path, sweep
 
 _HINTS = {
     errno.ENOSPC: "free some space on that disk, or name another folder",
@@ -55,13 +53,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target``; when the block ends well, it becomes ``target`` durably.
 
     The temporary name keeps the target's suffix at its end, so that libraries that choose a format by suffix can write
-    to it. When the block raises (also on Ctrl-C), the temporary file is removed and ``target`` stays as it was.
+    to it. When the block raises (also on Ctrl-C), the temporary file is removed and ``target`` stays as it was; what a
+    killed process left is removed by the next write into that folder.
 
     Raises:
         StorageError: when the disk refuses.
     """
     make_dir(target.parent)
-    part = target.with_name(f".{target.stem[:80]}-{secrets.token_hex(4)}{PART_SUFFIX}{target.suffix}")
+    sweep(target.parent)
+    part = part_path(target, suffix=target.suffix)
     try:
         yield part
         with part.open("rb+") as f:

@@ -16,7 +16,6 @@ import contextlib
 import csv
 import io
 import json
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from cellfleet.data.synthetic.scene import SyntheticFrame, Track, simulate
 from cellfleet.errors import DataError
 from cellfleet.ports import ProgressFn, make_dir, silent, write_atomic
 from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.parts import part_path, sweep
 
 LICENCE = "CC0-1.0"
 _FIELD = "f01"
@@ -145,7 +145,8 @@ def _new_folder(target: Path) -> Iterator[Path]:
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise DataError(f"{target} exists and is not an empty folder", hint="name a new folder, or empty this one")
-        part = make_dir(target.parent / f".{target.name[:80]}-{secrets.token_hex(4)}.part")
+        sweep(target.parent)
+        part = make_dir(part_path(target))
     except OSError as e:
         raise storage_error("look into", target, e) from e
     try:

@@ -1,0 +1,77 @@
+"""Temporary names beside a target, and the sweeping of those that a killed process left.
+
+A name tells who made it: ``.<target>-<machine>.<process>.<random>.part<suffix>``. It is swept when that process is gone
+from this machine, or when it is older than a day (another machine or container wrote it, or Windows).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+import zlib
+from pathlib import Path
+
+PART, OLD = "part", "old"
+_MOST_LETTERS = 40
+"""Of the target's name: with more, a name in a script of long codes would exceed the 255 bytes of a file name."""
+_STALE_AFTER_S = 24 * 3600.0
+_NAME = re.compile(r"\.(.+)-([0-9a-f]{8})\.(\d+)\.[0-9a-f]{8}\.(part|old)(\.\w+)?")
+_swept: set[tuple[int, Path]] = set()
+
+
+def part_path(target: Path, word: str = PART, *, suffix: str = "") -> Path:
+    """A new hidden name beside ``target``; ``word`` is PART for what becomes the target, OLD for what it replaces."""
+    stem = target.name.removesuffix(suffix)[:_MOST_LETTERS]
+    return target.with_name(f".{stem}-{_machine()}.{os.getpid()}.{secrets.token_hex(4)}.{word}{suffix}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder; once per folder and process, and never an error.
+
+    A folder that was set aside (OLD) while its successor never took its place is put back.
+    """
+    key = (os.getpid(), folder)
+    if key in _swept:
+        return
+    _swept.add(key)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _NAME.fullmatch(entry.name) if entry.name.startswith(".") else None
+            if found and _is_stale(found[2], int(found[3]), entry.stat(follow_symlinks=False).st_mtime):
+                _put_away(Path(entry.path), found[1], found[4])
+
+
+def _put_away(path: Path, name: str, word: str) -> None:
+    target = path.with_name(name)
+    if word == OLD and not target.exists():
+        if len(name) < _MOST_LETTERS:
+            path.rename(target)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_stale(machine: str, process: int, modified: float) -> bool:
+    return (machine == _machine() and not _lives(process)) or time.time() - modified > _STALE_AFTER_S
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there is no asking without a library; a day must pass
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
