@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -72,6 +74,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except CellfleetError as e:
             _print_error(e.message, e.hint)
             raise typer.Exit(int(code_for(e))) from None
+        except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(int(ExitCode.OK)) from None
         except KeyboardInterrupt:
             _print_error("interrupted", "nothing half-written was left; run the same command again")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
@@ -80,13 +85,23 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run(argv: list[str]) -> int:
-    """Run one command line and return its exit code; errors become messages on standard error."""
+    """Run one command line and return its exit code; errors become messages on standard error.
+
+    A defect of cellfleet itself shows its traceback, for whoever mends it.
+    """
     try:
         build_app(argv[0] if argv else "")(args=argv, prog_name="cellfleet")
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else int(ExitCode.OK if e.code is None else ExitCode.INTERNAL)
     except KeyboardInterrupt:  # before or after the command itself
         return int(ExitCode.INTERRUPTED)
+    except MemoryError:
+        _print_error("there is not enough memory for this", "use smaller images or tiles (--set segment.tile_px=512)")
+        return int(ExitCode.INTERNAL)
+    except Exception:
+        traceback.print_exc()
+        _print_error("this is a defect of cellfleet", "report it with the lines above and the command that you ran")
+        return int(ExitCode.INTERNAL)
     return int(ExitCode.OK)
 
 

@@ -1,0 +1,125 @@
+"""The program as a whole: help, version, errors and their exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cellfleet import __version__, errors
+from cellfleet.bundle import refusals
+from cellfleet.cli import main
+from cellfleet.cli.exit_codes import ExitCode, code_for
+from cellfleet.cli.main import COMMANDS, run
+from cellfleet.cli.story import Story, StoryEnds
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert [c for c in COMMANDS if f"\n  {c} " not in out] == []
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == ExitCode.OK
+    assert capsys.readouterr().out.strip() == f"cellfleet {__version__}"
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], ["train", "--nonsense"], ["segment"], ["data", "frieze"]])
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(argv) == ExitCode.USAGE
+    captured = capsys.readouterr()
+    assert captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_every_error_has_an_exit_code_of_its_kind() -> None:
+    known = {
+        errors.ConfigError: ExitCode.USAGE,
+        errors.StorageError: ExitCode.STORAGE,
+        errors.GateFailed: ExitCode.FINDINGS,
+    }
+    kinds = [v for m in (errors, refusals) for v in vars(m).values() if isinstance(v, type)]
+    for kind in kinds:
+        if issubclass(kind, errors.CellfleetError) and kind is not errors.CellfleetError:
+            wanted = next((c for k, c in known.items() if issubclass(kind, k)), ExitCode.REFUSED)
+            assert code_for(kind("message", hint="hint")) == wanted, kind
+
+
+def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_wanted: str) -> object:
+        raise error
+
+    monkeypatch.setattr(main, "build_app", fails)
+
+
+def test_a_defect_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(ZeroDivisionError("division by zero"), monkeypatch)
+    assert run(["init", "x"]) == ExitCode.INTERNAL
+    err = capsys.readouterr().err
+    assert "defect of cellfleet" in err
+    assert "ZeroDivisionError" in err
+
+
+def test_too_little_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(MemoryError(), monkeypatch)
+    assert run(["init", "x"]) == ExitCode.INTERNAL
+    assert "not enough memory" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom cellfleet.cli.main import run\nfrom cellfleet.cli import common\n"
+        "sys.stdin.read()\nsys.exit(run(['init', sys.argv[1], '--json']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "p")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.stderr is not None
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 0, err
+    assert "Traceback" not in err
+
+
+def test_a_story_ends_where_a_command_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    story = Story(chapters=2)
+    story.chapter("First", "What it is about.")
+    assert story.run("init", str(tmp_path / "p")) == ExitCode.OK
+    with pytest.raises(StoryEnds) as caught:
+        story.run("init", str(tmp_path / "p"))
+    assert caught.value.code == ExitCode.USAGE
+    story.chapter("Second", "Goes on.")
+    assert list(story.seconds) == ["First"]
+    out = capsys.readouterr().out
+    assert "1/2  First" in out
+    assert "2/2  Second" in out
+    assert "$ cellfleet init" in out
+
+
+def test_a_story_notes_findings(tmp_path: Path) -> None:
+    story = Story(chapters=1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    code = story.run("data", "validate", str(tmp_path), may_find=True)
+    assert code in (ExitCode.FINDINGS, ExitCode.OK)
+    assert bool(story.findings) == (code == ExitCode.FINDINGS)
+    with pytest.raises(StoryEnds):
+        story.run("data", "show", str(tmp_path / "absent.json"), may_find=True)
+
+
+def test_without_torch_there_is_no_torch(tmp_path: Path) -> None:
+    """Training says what is missing, and does not crash."""
+    story = Story(chapters=1)
+    with pytest.raises(StoryEnds) as caught:
+        story.run_without_torch("train", "-p", str(tmp_path))
+    assert caught.value.code == ExitCode.REFUSED
