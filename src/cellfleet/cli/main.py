@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import os
@@ -75,13 +76,24 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             _print_error(e.message, e.hint)
             raise typer.Exit(int(code_for(e))) from None
         except BrokenPipeError:  # whoever read the output has gone, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit(int(ExitCode.OK)) from None
-        except KeyboardInterrupt:
-            _print_error("interrupted", "nothing half-written was left; run the same command again")
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT) or e.filename is not None:
+                raise
+            _drop_output()
+            _print_error(f"cannot write the output: {e.strerror}", "free some space, or send the output elsewhere")
+            raise typer.Exit(int(ExitCode.STORAGE)) from None
+        except KeyboardInterrupt as e:
+            _print_error("interrupted", str(e) or "nothing half-written was left; run the same command again")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
     return guard
+
+
+def _drop_output() -> None:
+    """Nothing more goes to standard output, not even what is flushed at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(argv: list[str]) -> int:

@@ -34,16 +34,21 @@ def train(
     p = project_of(project, settings)
     version = DataSetVersion.load(data or p.path(p.settings.data.manifest))
     run_dir = p.path(p.settings.training.runs) / run
-    with training_display(quiet=as_json) as report:
-        done = run_training(
-            version,
-            p.settings.training,
-            run_dir,
-            project=project_state(p.root),
-            environment=environment_digest(),
-            resume=resume,
-            report=report,
-        )
+    try:
+        with training_display(quiet=as_json) as report:
+            done = run_training(
+                version,
+                p.settings.training,
+                run_dir,
+                project=project_state(p.root),
+                environment=environment_digest(),
+                resume=resume,
+                report=report,
+            )
+    except KeyboardInterrupt:
+        if (run_dir / "checkpoint.pt").exists():
+            raise KeyboardInterrupt("the epochs so far are kept; go on with --resume") from None
+        raise
     RecordStore(p.path(p.settings.lineage.records)).put("training", done.model_dump(mode="json"))
     facts = {
         "run": str(run_dir),
