@@ -17,6 +17,8 @@ from cellfleet.train.networks import stride_of
 
 _MOST_FEATURES = 4096
 _MOST_PADDING = 4
+_ROOM_BYTES = 16 * 2**20
+"""A disk with less room than this is full before the first checkpoints are written."""
 
 # Settings that say how long, where and how fast, not what is computed.
 _NOT_IDENTITY = {"runs", "minutes", "tracking_uri", "experiment"}
@@ -52,7 +54,7 @@ def check_settings(
     if not resume and (run_dir / "checkpoint.pt").exists():
         raise TrainError(f"{run_dir} holds an unfinished run", hint="go on with --resume, or remove it")
     make_dir(run_dir)
-    write_atomic(run_dir / ".writable", b"")
+    write_atomic(run_dir / ".writable", bytes(_ROOM_BYTES))
     (run_dir / ".writable").unlink()
 
 

@@ -111,7 +111,7 @@ class Tracker:
         noisy = [logging.getLogger(n) for n in ("mlflow", "alembic", "sqlalchemy")]
         levels = [x.level for x in noisy]
         for logger in noisy:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)  # what fails is raised as well
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
