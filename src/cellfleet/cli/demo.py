@@ -19,7 +19,7 @@ from cellfleet.ports import make_dir, write_atomic
 
 MARK = ".cellfleet-demo"
 RUN = "demo"
-CROPS = 6000
+CROPS = {"synthetic": 2500, "own": 13000}
 """Training budget: crops seen in all, from which the number of epochs follows."""
 SEGMENTED = 24
 """Held-out images that are segmented at most."""
@@ -69,7 +69,9 @@ def _tell(story: Story, root: Path, data: Path | None, seed: int, settings: list
     story.chapter("Freeze the data set", "Looks for mistakes, draws the splits, and gives the data set a digest.")
     story.run("data", "validate", *here)
     story.run("data", "freeze", *here)
-    write_atomic(root / PROJECT_FILE, _project(source, seed, epochs=_epochs(root)))
+    write_atomic(
+        root / PROJECT_FILE, _project(source, seed, epochs=_epochs(root, CROPS["synthetic" if data is None else "own"]))
+    )
     story.chapter("Train", "A U-Net that sees foreground and distances; the budget is counted in epochs.")
     story.run("train", "--run", RUN, *here)
     story.chapter("Export", "To ONNX, and proof that it draws what the network in PyTorch draws.")
@@ -140,14 +142,14 @@ def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
     return project_text(values).encode()
 
 
-def _epochs(root: Path) -> int:
-    """Epochs in which about CROPS crops are seen."""
+def _epochs(root: Path, crops: int) -> int:
+    """Epochs in which about so many crops are seen."""
     from cellfleet.config import load_project
     from cellfleet.data import DataSetVersion
 
     p = load_project(root)
     images = len(DataSetVersion.load(p.path(p.settings.data.manifest)).split("train"))
-    return max(1, round(CROPS / (images * p.settings.training.crops_per_image)))
+    return max(1, round(crops / (images * p.settings.training.crops_per_image)))
 
 
 def _held_out(root: Path) -> list[str]:
