@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a test: no example is timed.
+settings.register_profile("cellfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cellfleet")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
