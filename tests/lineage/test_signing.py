@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellfleet.errors import LineageError
+from cellfleet.errors import LineageError, StorageError
 from cellfleet.lineage import SigningKey, sign, verify
 from cellfleet.lineage.signing import load_public_key, public_path
 
@@ -69,6 +71,31 @@ def test_the_key_is_private_and_made_once(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert SigningKey.load_or_create(path).key_id == made.key_id
     assert load_public_key(public_path(path)) == made.public_pem
+
+
+def test_the_public_half_is_written_where_it_is_missing(tmp_path: Path) -> None:
+    """Killed between the two files, or a key that the user brought."""
+    path = tmp_path / "decision.pem"
+    made = SigningKey.load_or_create(path)
+    public_path(path).unlink()
+    SigningKey.load_or_create(path)
+    assert load_public_key(public_path(path)) == made.public_pem
+
+
+def test_a_key_that_cannot_be_written_leaves_no_half_of_it(tmp_path: Path) -> None:
+    """A full disk must not leave an empty file that the next run takes for a broken key."""
+    path = tmp_path / "decision.pem"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"decision\.pem"):
+            SigningKey.load_or_create(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []
+    assert SigningKey.load_or_create(path).key_id
 
 
 def test_files_that_are_no_ed25519_key_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from cellfleet.canonical import canonical_bytes
 from cellfleet.errors import LineageError
-from cellfleet.ports.disk import make_dir, storage_error, sync_dir
+from cellfleet.ports import write_atomic
 
 PAYLOAD_TYPE = "application/vnd.cellfleet.record+json"
 
@@ -55,18 +54,20 @@ class SigningKey:
 
     @classmethod
     def load_or_create(cls, path: Path) -> SigningKey:
-        """Read the key, or make one when the file is absent.
+        """Read the key, or make one when the file is absent; the public half is written where it is missing.
 
         Raises:
             LineageError: the file is no Ed25519 private key.
-            StorageError: the disk refuses.
+            StorageError: the disk refuses; no half of a key is left.
         """
         if path.exists():
-            return cls.load(path)
-        key = cls(Ed25519PrivateKey.generate())
-        pem = key._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write_new(path, pem, 0o600)
-        _write_new(public_path(path), key.public_pem, 0o644)
+            key = cls.load(path)
+        else:
+            key = cls(Ed25519PrivateKey.generate())
+            pem = key._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            write_atomic(path, pem, mode=0o600)
+        if not public_path(path).exists():
+            write_atomic(public_path(path), key.public_pem)
         return key
 
     @classmethod
@@ -157,16 +158,3 @@ def _public(pem: bytes) -> Ed25519PublicKey:
 
 def _ssl_key(key: Ed25519PublicKey) -> SSlibKey:
     return SSlibKey.from_crypto(key)
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    make_dir(path.parent)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        sync_dir(path.parent)
-    except OSError as e:
-        raise storage_error("write the key", path, e) from e

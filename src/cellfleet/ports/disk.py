@@ -75,14 +75,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_atomic(target: Path, data: bytes | memoryview) -> None:
+def write_atomic(target: Path, data: bytes | memoryview, *, mode: int = 0o666) -> None:
     """Write ``data`` to ``target``: all of it or nothing, durable when the call returns.
+
+    Args:
+        target: the file; its folder is made when absent.
+        data: all of its content.
+        mode: permissions, less the umask; 0o600 for what only the owner may read, from the first byte on.
 
     Raises:
         StorageError: when the disk refuses; ``target`` is then as it was before.
     """
-    with atomic_path(target) as part:
-        part.write_bytes(data)
+    with atomic_path(target) as part, open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as f:
+        f.write(data)
 
 
 def sync_dir(path: Path) -> None:
