@@ -76,7 +76,7 @@ def test_a_flag_of_the_wrong_form_is_explained(tmp_path: Path, flag: str) -> Non
 def test_no_flag_ends_in_anything_but_settings_or_a_config_error(flag: str) -> None:
     hints = ["loaded"]
     try:
-        load_project(Path("/nonexistent"), environ={}, overrides=[flag])
+        load_project(Path(__file__).parent, environ={}, overrides=[flag])
     except ConfigError as e:
         hints = [e.hint]
     assert all(hints)
@@ -100,6 +100,19 @@ def test_the_commented_defaults_are_valid_toml_and_the_defaults(tmp_path: Path) 
     live = [x.removeprefix("# ") for x in lines if (" = " in x and not x.endswith(" =")) or x.startswith("[")]
     tomllib.loads("\n".join(live))
     assert load_project(project(tmp_path, "\n".join(live)), environ={}).settings == Settings()
+
+
+def test_a_project_that_is_not_there_is_an_error_not_the_defaults(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such project folder or file") as caught:
+        load_project(tmp_path / "my-cels", environ={})
+    assert "cellfleet init" in caught.value.hint
+
+
+def test_a_variable_with_one_underscore_is_told_and_others_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="CELLFLEET_TRAINING_EPOCHS is no setting") as caught:
+        load_project(tmp_path, environ={"CELLFLEET_TRAINING_EPOCHS": "20"})
+    assert "CELLFLEET_TRAINING__EPOCHS" in caught.value.hint
+    load_project(tmp_path, environ={"CELLFLEET_CACHE": "x", "CELLFLEET_SHARED_DATA": "y", "TRAINING_EPOCHS": "20"})
 
 
 def test_nearest_lists_all_when_nothing_is_near() -> None:

@@ -198,13 +198,16 @@ def load_project(start: Path, *, environ: Mapping[str, str] = os.environ, overri
     """Find cellfleet.toml in ``start`` or a folder above it and merge file, environment and overrides.
 
     Args:
-        start: a folder, or a project file itself.
+        start: a folder, or a project file itself; it must exist.
         environ: environment variables.
         overrides: ``section.key=value`` strings; values are TOML, a bare word counts as a string.
 
     Raises:
-        ConfigError: unreadable file, bad TOML, unknown key, wrong type or value; the message names file and key.
+        ConfigError: no such folder or file, unreadable file, bad TOML, unknown key, wrong type or value; the message
+            names file and key.
     """
+    if not start.exists():
+        raise ConfigError(f"{start}: no such project folder or file", hint="make one with `cellfleet init`")
     file = start if start.is_file() else _find(start.absolute())
     merged: dict[str, dict[str, Any]] = {}
     origin: dict[str, str] = {}
@@ -241,9 +244,18 @@ def _read_toml(file: Path) -> dict[str, Any]:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key in sorted(environ):
-        if key.startswith(ENV_PREFIX) and "__" in key:
-            section, _, name = key.removeprefix(ENV_PREFIX).lower().partition("__")
+        if not key.startswith(ENV_PREFIX):
+            continue
+        section, two, name = key.removeprefix(ENV_PREFIX).lower().partition("__")
+        if two:
             out.setdefault(section, {})[name] = _value(environ[key])
+            continue
+        section, one, name = section.partition("_")
+        if one and section in Settings.model_fields:
+            raise ConfigError(
+                f"the environment: {key} is no setting",
+                hint=f"two underscores stand between section and key: {ENV_PREFIX}{section.upper()}__{name.upper()}",
+            )
     return out
 
 
