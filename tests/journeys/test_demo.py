@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cellfleet.canonical import sha256_file
+from cellfleet.cli.demo import MARK, _epochs
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.story import _WITHOUT_TORCH
 from cellfleet.runtime import read_mask_metadata
@@ -141,3 +142,29 @@ def test_a_folder_that_is_not_the_demo_s_is_left_alone(tmp_path: Path) -> None:
     done = cellfleet("demo", "--data", "absent", "--workdir", "new", cwd=tmp_path, expect=ExitCode.USAGE)
     assert "no such folder or file" in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_images_in_the_folder_that_is_emptied_are_refused(tmp_path: Path) -> None:
+    """Someone tries the demo's own images again: they must still be there afterwards."""
+    images = tmp_path / "cellfleet-demo" / "data" / "images"
+    images.mkdir(parents=True)
+    (images / "a.tif").write_bytes(b"precious")
+    (tmp_path / "cellfleet-demo" / MARK).write_bytes(b"made by the demo")
+    before = tree(tmp_path)
+    for data in ("cellfleet-demo/data", "cellfleet-demo"):
+        done = cellfleet("demo", "--data", data, cwd=tmp_path, expect=ExitCode.USAGE)
+        assert f"--data {data} lies in the folder cellfleet-demo, which the demo empties first" in done.stderr
+    assert tree(tmp_path) == before
+
+
+def test_numbers_that_cannot_be_written_are_told_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "numbers").mkdir()
+    done = cellfleet("demo", "--json", "numbers", cwd=tmp_path, expect=ExitCode.USAGE)
+    assert "--json numbers is a folder" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["numbers"]
+
+
+def test_the_budget_counts_the_crops_that_the_flags_ask_for(tmp_path: Path, where: Path) -> None:
+    cellfleet("data", "freeze", "cells", "-p", tmp_path, cwd=where)
+    usual = _epochs(tmp_path, [], 1000)
+    assert _epochs(tmp_path, ["training.crops_per_image=4"], 1000) == usual // 2

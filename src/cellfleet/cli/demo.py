@@ -43,6 +43,13 @@ def demo(
     """Run the whole story: data, training, export, INT8, bundle, evaluation, segmentation, lineage."""
     if data is not None and not data.exists():
         raise ConfigError(f"--data {data}: no such folder or file", hint="name a folder with images/ and masks/")
+    if data is not None and data.resolve().is_relative_to(workdir.resolve()):
+        raise ConfigError(
+            f"--data {data} lies in the folder {workdir}, which the demo empties first",
+            hint="name another folder with --workdir",
+        )
+    if json_file is not None and json_file.is_dir():
+        raise ConfigError(f"--json {json_file} is a folder", hint="name a file, for example --json numbers.json")
     begun = time.monotonic()
     root = _clean_folder(workdir)
     story = Story(chapters=10)
@@ -70,7 +77,8 @@ def _tell(story: Story, root: Path, data: Path | None, seed: int, settings: list
     story.run("data", "validate", *here)
     story.run("data", "freeze", *here)
     write_atomic(
-        root / PROJECT_FILE, _project(source, seed, epochs=_epochs(root, CROPS["synthetic" if data is None else "own"]))
+        root / PROJECT_FILE,
+        _project(source, seed, epochs=_epochs(root, settings, CROPS["synthetic" if data is None else "own"])),
     )
     story.chapter("Train", "A U-Net that sees foreground and distances; the budget is counted in epochs.")
     story.run("train", "--run", RUN, *here)
@@ -142,12 +150,12 @@ def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
     return project_text(values).encode()
 
 
-def _epochs(root: Path, crops: int) -> int:
+def _epochs(root: Path, settings: list[str], crops: int) -> int:
     """Epochs in which about so many crops are seen."""
     from cellfleet.config import load_project
     from cellfleet.data import DataSetVersion
 
-    p = load_project(root)
+    p = load_project(root, overrides=settings)
     images = len(DataSetVersion.load(p.path(p.settings.data.manifest)).split("train"))
     return max(1, round(crops / (images * p.settings.training.crops_per_image)))
 
