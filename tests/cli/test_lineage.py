@@ -177,6 +177,15 @@ def test_a_superseded_mask_names_what_came_after(story: Story) -> None:
     assert "superseded_by" not in story.ask(newer)["mask"]["facts"]
 
 
+def test_a_mask_of_a_file_that_changed_says_so(story: Story) -> None:
+    mask = story.folder / "masks" / "t0.tif"
+    assert "superseded" not in story.ask(mask)["mask"]["facts"]
+    write_tiff(story.root / "frames" / "t0.tif", discs(5)[0])
+    story.segment()
+    assert "segmented again" in story.ask(mask)["mask"]["facts"]["superseded"]
+    assert "superseded" not in story.ask(story.folder / "masks" / "t0-2.tif")["mask"]["facts"]
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

@@ -43,6 +43,27 @@ def test_every_link_is_there(story: dict[str, Any]) -> None:
     assert links["project"]["commit"] == "no git"
 
 
+def test_numbers_of_the_variant_that_drew_the_mask_stand_beside_those_of_the_gate(
+    story: dict[str, Any], tmp_path: Path
+) -> None:
+    key = SigningKey.load_or_create(tmp_path / "k.pem")
+    store = RecordStore(tmp_path / "others")
+    measured = {"onnxruntime/fp32": {"ap50": 0.7, "sha256": "a"}, "openvino/int8": {"ap50": 0.69, "sha256": "b"}}
+    payload = {"bundle": BUNDLE, "verdict": "passed", "variant": "onnxruntime/fp32", "variants": measured}
+    store.put("decision", sign(payload, key))
+
+    def decision(variant: str) -> dict[str, Any]:
+        chain = trace(**{**story, "store": store, "variant": variant})
+        return dict(next(x.facts for x in chain.links if x.what == "decision"))
+
+    assert decision("openvino/int8")["drawn_by"] == {"variant": "openvino/int8", "ap50": 0.69}
+    assert decision("openvino/fp32")["drawn_by"] == {
+        "variant": "openvino/fp32", "reason": "not measured for this record"
+    }  # fmt: skip
+    assert "drawn_by" not in decision("onnxruntime/fp32")
+    assert "drawn_by" not in decision("")
+
+
 def test_a_decision_by_an_untrusted_key_is_shown_as_a_problem(story: dict[str, Any], tmp_path: Path) -> None:
     stranger = SigningKey.load_or_create(tmp_path / "stranger.pem")
     chain = trace(**{**story, "trusted": [stranger.public_pem]})

@@ -78,7 +78,7 @@ def trace(
         links.append(_run(mask, variant))
     lineage = dict(bundle.get("lineage", {})) if bundle else {}
     links.append(_bundle(bundle, bundle_sha256))
-    links.extend(_decisions(bundle_sha256, store, trusted))
+    links.extend(_decisions(bundle_sha256, variant, store, trusted))
     training, record = _training(str(lineage.get("training_run", "")), store)
     lineage = lineage or {k: record[k] for k in ("data_set", "project_commit", "environment") if k in record}
     links.append(training)
@@ -103,7 +103,7 @@ def _bundle(bundle: Mapping[str, Any] | None, digest: str) -> Link:
     return Link("bundle", digest, _without(bundle, "lineage"))
 
 
-def _decisions(bundle_sha256: str, store: RecordStore, trusted: Sequence[bytes]) -> list[Link]:
+def _decisions(bundle_sha256: str, variant: str, store: RecordStore, trusted: Sequence[bytes]) -> list[Link]:
     links = []
     for digest, envelope in store.all("decision"):
         try:
@@ -113,11 +113,12 @@ def _decisions(bundle_sha256: str, store: RecordStore, trusted: Sequence[bytes])
         except LineageError as e:
             links.append(Link("decision", digest, {}, e.message))
             continue
-        links.append(Link("decision", digest, _decision_facts(payload)))
+        links.append(Link("decision", digest, _decision_facts(payload, variant)))
     return links or [Link("decision", "", {}, "no decision record of this bundle; run `cellfleet evaluate`")]
 
 
-def _decision_facts(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _decision_facts(payload: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """What a decision record says, and of the variant that drew the mask when the gate looked at another one."""
     keep = (
         "verdict",
         "reasons",
@@ -130,7 +131,11 @@ def _decision_facts(payload: Mapping[str, Any]) -> dict[str, Any]:
         "thresholds",
         "champion",
     )
-    return {k: payload[k] for k in keep if k in payload}
+    facts = {k: payload[k] for k in keep if k in payload}
+    if variant and variant != payload.get("variant"):
+        drew = dict(payload.get("variants", {}).get(variant) or {"reason": "not measured for this record"})
+        facts["drawn_by"] = {"variant": variant, **_without(drew, "sha256")}
+    return facts
 
 
 def _training(digest: str, store: RecordStore) -> tuple[Link, dict[str, Any]]:

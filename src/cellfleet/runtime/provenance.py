@@ -58,7 +58,9 @@ def of_mask(path: Path) -> Provenance:
     facts = {"file": str(path), "sha256": digest, **{k: said.get(k) for k in _MASK_FACTS}}
     folder = _run_folder(path, digest_of_run)
     model_path = _model_path(_run_file(folder)) if folder is not None else None
-    return Provenance(facts | _superseded(folder, digest_of_run), digest_of_run, said, model_path, problem)
+    return Provenance(
+        facts | _superseded(folder, digest_of_run, said.get("frame")), digest_of_run, said, model_path, problem
+    )
 
 
 def of_row(table: Path, number: int) -> Provenance:
@@ -78,7 +80,9 @@ def of_row(table: Path, number: int) -> Provenance:
     facts = {"file": f"{table}#{number}", **{k: row[k] for k in _ROW_FACTS if row.get(k) not in (None, "")}}
     folder = _run_folder(table, digest)
     run = _run_file(folder) if folder is not None else {}
-    return Provenance(facts | _superseded(folder, digest), digest, run, _model_path(run), check_run(run, digest))
+    return Provenance(
+        facts | _superseded(folder, digest, row.get("frame")), digest, run, _model_path(run), check_run(run, digest)
+    )
 
 
 def check_run(run: Mapping[str, Any], digest: str) -> str:
@@ -118,13 +122,18 @@ def _model_path(run: Mapping[str, Any]) -> Path | None:
     return Path(str(run["model_path"])) if run.get("model_path") else None
 
 
-def _superseded(folder: Path | None, digest: str) -> dict[str, Any]:
-    """The run that took the place of this one, when it is not the current one."""
-    runs = read_runs(folder.parent) if folder is not None else []
-    if not runs or runs[-1].get("run_digest") == digest:
+def _superseded(folder: Path | None, digest: str, frame: Any) -> dict[str, Any]:
+    """What took the place of this: another run, or in this run a newer content of the same file."""
+    if folder is None:
         return {}
+    found: dict[str, Any] = {}
+    if frame in _run_file(folder).get("superseded_frames", []):
+        found["superseded"] = "the source file was changed and segmented again in this run"
+    runs = read_runs(folder.parent)
     after = [line["run_digest"] for line in runs if line.get("supersedes") == digest]
-    return {"superseded_by": after[-1]} if after else {}
+    if after and runs[-1].get("run_digest") != digest:
+        found["superseded_by"] = after[-1]
+    return found
 
 
 def _csv_row(table: Path, number: int) -> dict[str, Any]:
