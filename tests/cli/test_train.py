@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cellfleet.bundle import open_bundle
-from cellfleet.canonical import sha256_file
+from cellfleet.canonical import sha256_file, sha256_hex
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.main import run
 from cellfleet.data import DataSetVersion
@@ -189,8 +189,27 @@ def test_a_licence_that_nobody_knows(project: Path, tmp_path: Path, capsys: pyte
     out = tmp_path / "out"
     args = ["bundle", "build", "-p", str(project), "--out", str(out), "--set", "model.license=do what you like"]
     assert run(args) == ExitCode.REFUSED
-    assert "SPDX" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "SPDX" in said
+    assert "error: bioimageio.yaml is not valid" in said
     assert list(out.iterdir()) == []
+
+
+def test_a_bundle_gives_way_to_a_valid_one_only_and_that_is_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["bundle", "build", "-p", str(project), "--out", str(tmp_path)]
+    assert run(args) == ExitCode.OK
+    assert "replaces" not in capsys.readouterr().out
+    (file,) = tmp_path.iterdir()
+    first = file.read_bytes()
+    assert run([*args, "--set", "model.license=do what you like"]) == ExitCode.REFUSED
+    assert [f.read_bytes() for f in tmp_path.iterdir()] == [first]
+    assert run(args) == ExitCode.OK
+    assert "replaces" not in capsys.readouterr().out, "the same bytes"
+    assert run([*args, "--set", "model.description=another"]) == ExitCode.OK
+    assert f"replaces {sha256_hex(first)}" in capsys.readouterr().out
+    assert file.read_bytes() != first
 
 
 def test_an_output_that_cannot_be_written(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

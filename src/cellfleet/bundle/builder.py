@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from cellfleet.bundle.manifest import (
 from cellfleet.bundle.onnx_policy import check_onnx
 from cellfleet.bundle.reader import Bundle, open_bundle
 from cellfleet.bundle.spec import FORMAT_VERSION, Lineage
-from cellfleet.canonical import canonical_bytes, sha256_hex
+from cellfleet.canonical import canonical_bytes, sha256_file, sha256_hex
 from cellfleet.errors import BundleError
-from cellfleet.ports import write_atomic
+from cellfleet.ports import atomic_path
 
 _TEST_PX = 128
 LEAST_AGREEMENT = {"onnxruntime": 0.9, "openvino": 0.85, "tensorrt": 0.85}
@@ -37,10 +37,17 @@ LEAST_AGREEMENT = {"onnxruntime": 0.9, "openvino": 0.85, "tensorrt": 0.85}
 
 @dataclass(frozen=True)
 class BuiltBundle:
-    """A bundle that was written: its file and its digest."""
+    """A bundle that was written.
+
+    Attributes:
+        path: its file.
+        sha256: its digest.
+        replaced: digest of a bundle with other bytes that had this name and version before; None when there was none.
+    """
 
     path: Path
     sha256: str
+    replaced: str | None
 
 
 def bundle_bytes(folder: ModelFolder, golden: Sequence[GoldenFrame], card: ModelCard) -> bytes:
@@ -87,18 +94,32 @@ def bundle_bytes(folder: ModelFolder, golden: Sequence[GoldenFrame], card: Model
     return pack({**files, MANIFEST: canonical_bytes(manifest.as_json())})
 
 
-def build_bundle(folder: ModelFolder, golden: Sequence[GoldenFrame], card: ModelCard, out: Path) -> BuiltBundle:
-    """Build a bundle, write it to the folder ``out`` and open it again with all checks.
+def build_bundle(
+    folder: ModelFolder,
+    golden: Sequence[GoldenFrame],
+    card: ModelCard,
+    out: Path,
+    check: Callable[[Path], None] = lambda _bundle: None,
+) -> BuiltBundle:
+    """Build a bundle and write it to the folder ``out``.
+
+    Args:
+        folder, golden, card: what goes into it.
+        out: folder; the file is called ``<name>-<version>.bundle.zip``.
+        check: called with the path of the new file before it takes its place; what it raises leaves things as they were.
 
     Raises:
-        BundleError: see ``bundle_bytes`` and ``open_bundle``.
+        BundleError: see ``bundle_bytes`` and ``open_bundle``, with which the new file is opened before it takes its place.
         StorageError: the disk refuses.
     """
     data = bundle_bytes(folder, golden, card)
     path = out / f"{folder.spec.name}-{folder.spec.version}{SUFFIX}"
-    write_atomic(path, data)
-    opened: Bundle = open_bundle(path)
-    return BuiltBundle(path, opened.sha256)
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+        opened: Bundle = open_bundle(part)
+        check(part)
+        before = sha256_file(path) if path.is_file() else None
+    return BuiltBundle(path, opened.sha256, before if before != opened.sha256 else None)
 
 
 def test_tensors(portable: bytes, frame: GoldenFrame) -> TestTensors:

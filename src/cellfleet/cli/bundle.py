@@ -52,8 +52,7 @@ def build(
     card = ModelCard(
         description=s.model.description, license=s.model.license, authors=s.model.authors, data=_data_sentence(version)
     )
-    built = build_bundle(folder, golden, card, out or p.path(s.bundle.out))
-    _check_card(built.path)
+    built = build_bundle(folder, golden, card, out or p.path(s.bundle.out), check=_check_card)
     facts = {
         "path": str(built.path),
         "sha256": built.sha256,
@@ -62,6 +61,7 @@ def build(
         "bytes": built.path.stat().st_size,
         "variants": {v.name: v.golden_ap50 for v in folder.variants},
         "golden": [g.name for g in golden],
+        "replaced": built.replaced,
     }
     if as_json:
         print_json(facts)
@@ -71,6 +71,8 @@ def build(
             f"{v.name}: AP@0.5 {v.golden_ap50:.3f} on {len(golden)} golden frames, a device must reach "
             f"{v.least_golden_ap50:.3f}"
         )
+    if built.replaced:
+        say(f"replaces {built.replaced}, another bundle of this name and version; raise model.version before a release")
     say(f"bundle {built.sha256}")
     say(f"written to {built.path} ({built.path.stat().st_size / 1e6:.1f} MB)")
 
@@ -165,15 +167,15 @@ def verify(
 
 
 def _check_card(bundle: Path) -> None:
-    """What the user wrote of the model can make the description invalid; such a bundle is not left lying about."""
+    """What the user wrote of the model can make the description invalid; such a bundle takes nobody's place."""
     from cellfleet.bundle.refusals import BadDescription
     from cellfleet.bundle.validity import check_description
 
     try:
         check_description(bundle)
     except BadDescription as e:
-        bundle.unlink()
-        raise BundleError(e.message, hint="check [model]; license must be an SPDX identifier such as CC-BY-4.0") from e
+        reason = e.message.removeprefix(f"{bundle}: ")
+        raise BundleError(reason, hint="check [model]; license must be an SPDX identifier such as CC-BY-4.0") from e
 
 
 def _word(passed: bool) -> str:
