@@ -106,6 +106,7 @@ def test_links_and_pictures_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_no_page_names_a_machine(page: Path) -> None:
+    assert "@@" not in page.read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|opt|mnt|Users)/", page.read_text(encoding="utf-8"))
 
 

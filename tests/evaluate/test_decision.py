@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cellfleet.evaluate.assess import assess
 from cellfleet.evaluate.champion import open_champion
 from cellfleet.evaluate.write import Written
 from cellfleet.lineage import RecordStore, SigningKey, sign, trace
+from cellfleet.lineage.signing import unverified_payload
 from cellfleet.runtime.loader import model_digest
 
 FIELDS = [
@@ -102,6 +104,14 @@ def test_there_is_none_about_a_model_folder(disc_root: Path, data: DataSetVersio
 def test_it_is_the_same_every_time(written: Written, data: DataSetVersion, bundle: Bundle, disc_root: Path) -> None:
     again = assess(bundle, data, GateSection(), records=RecordStore(disc_root / "records"))
     assert canonical_bytes(decision_payload(again)) == canonical_bytes(decision_payload(written.assessment))
+
+
+def test_it_says_when(written: Written) -> None:
+    record = json.loads((written.folder / "decision.json").read_text(encoding="utf-8"))
+    decided = datetime.fromisoformat(unverified_payload(record)["decided"])
+    assert abs((datetime.now(UTC) - decided).total_seconds()) < 3600
+    later = decision_payload(written.assessment, "a name", decided)
+    assert later["decided"] == decided.isoformat(timespec="seconds")
 
 
 def test_a_champion_is_read_from_what_evaluate_wrote(

@@ -168,3 +168,9 @@ def test_the_budget_counts_the_crops_that_the_flags_ask_for(tmp_path: Path, wher
     cellfleet("data", "freeze", "cells", "-p", tmp_path, cwd=where)
     usual = _epochs(tmp_path, [], 1000)
     assert _epochs(tmp_path, ["training.crops_per_image=4"], 1000) == usual // 2
+
+
+def test_places_cannot_be_moved_by_a_setting(tmp_path: Path) -> None:
+    done = cellfleet("demo", "--workdir", "w", "--set", "bundle.out=x", cwd=tmp_path, expect=ExitCode.USAGE)
+    assert "places of its own" in done.stderr
+    assert not (tmp_path / "w").exists()

@@ -24,6 +24,16 @@ CROPS = {"synthetic": 2500, "own": 13000}
 SEGMENTED = 24
 """Held-out images that are segmented at most."""
 NAME, VERSION = "demo-cells", "0.1.0"
+PLACES = (
+    "data.source",
+    "data.manifest",
+    "training.runs",
+    "bundle.out",
+    "evaluation.out",
+    "lineage.records",
+    "lineage.key",
+)
+"""Settings that say where things lie."""
 NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
 
 
@@ -50,6 +60,11 @@ def demo(
         )
     if json_file is not None and json_file.is_dir():
         raise ConfigError(f"--json {json_file} is a folder", hint="name a file, for example --json numbers.json")
+    for text in settings or []:
+        if text.partition("=")[0].strip() in PLACES:
+            raise ConfigError(
+                f"--set {text}: the demo has places of its own", hint="leave it out; --workdir moves them all"
+            )
     begun = time.monotonic()
     root = _clean_folder(workdir)
     story = Story(chapters=10)
@@ -118,7 +133,7 @@ def _clean_folder(workdir: Path) -> Path:
     for path in root.iterdir():
         if path.name == MARK:
             continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     write_atomic(root / MARK, b"made by `cellfleet demo`, which empties this folder when it is run again\n")
     return root
 

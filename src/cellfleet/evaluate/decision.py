@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ _FORMAT = 1
 _UNTRUSTED = "do not rely on it; evaluate the bundle again"
 
 
-def decision_payload(assessment: Assessment, approver: str = "") -> dict[str, Any]:
+def decision_payload(assessment: Assessment, approver: str = "", decided: datetime | None = None) -> dict[str, Any]:
     """What is signed; plain JSON data, the same for the same bundle, data, policy and engine.
 
     Args:
         assessment: of a bundle.
         approver: who answers for the decision; empty when nobody does yet.
+        decided: when; None leaves the time open.
 
     Raises:
         EvaluateError: a model folder was measured, which can still change.
@@ -57,6 +59,7 @@ def decision_payload(assessment: Assessment, approver: str = "") -> dict[str, An
         "verdict": a.verdict.word,
         "reasons": list(a.verdict.reasons),
         "approver": approver,
+        "decided": decided.isoformat(timespec="seconds") if decided else None,
         "lineage": a.lineage,
         "cellfleet_version": __version__,
     }

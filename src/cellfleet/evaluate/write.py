@@ -19,7 +19,7 @@ from cellfleet.evaluate.metrics_file import metrics_json
 from cellfleet.evaluate.output import DECISION, METRICS, REPORT, Gallery, replaced_folder
 from cellfleet.evaluate.report import report_html
 from cellfleet.lineage import RecordStore, SigningKey, sign
-from cellfleet.ports import ProgressFn, silent
+from cellfleet.ports import Clock, ProgressFn, SystemClock, silent
 from cellfleet.runtime.loader import ModelSource
 
 
@@ -59,6 +59,7 @@ def evaluate_model(
     champion: Champion | ModelSource | None = None,
     approver: str = "",
     progress: ProgressFn = silent,
+    clock: Clock | None = None,
 ) -> Written:
     """Measure a model; write report.html, metrics.json, overlays/ and, for a bundle, decision.json, all or nothing.
 
@@ -74,6 +75,7 @@ def evaluate_model(
         variant, champion: see ``assess``.
         approver: recorded in the decision.
         progress: called once per frame and variant.
+        clock: says when the decision was made.
 
     Raises:
         EvaluateError: an empty split, or a folder that holds something else.
@@ -103,7 +105,7 @@ def evaluate_model(
         (part / REPORT).write_text(report, encoding="utf-8", newline="\n")
         (part / METRICS).write_text(_pretty(metrics_json(found)), encoding="utf-8", newline="\n")
         if signer is not None:
-            envelope = sign(decision_payload(found, approver), signer)
+            envelope = sign(decision_payload(found, approver, (clock or SystemClock()).now()), signer)
             (part / DECISION).write_text(_pretty(envelope), encoding="utf-8", newline="\n")
             decision = records.put(KIND, envelope)
     return Written(folder, found, decision)

@@ -123,6 +123,7 @@ def _decision_facts(payload: Mapping[str, Any], variant: str) -> dict[str, Any]:
         "verdict",
         "reasons",
         "approver",
+        "decided",
         "variant",
         "data_set",
         "split",
