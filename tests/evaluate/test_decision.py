@@ -24,7 +24,7 @@ from cellfleet.lineage.signing import unverified_payload
 from cellfleet.runtime.loader import model_digest
 
 FIELDS = [
-    "approver", "bundle", "cellfleet_version", "champion", "checks", "data_set", "engine", "format_version", "kind",
+    "approver", "bundle", "cellfleet_version", "champion", "checks", "data_set", "decided", "engine", "format_version", "kind",
     "lineage", "model", "numbers", "policy", "reasons", "run_digest", "split", "strata", "thresholds",
     "used_in_training", "variant", "variants", "verdict", "version",
 ]  # fmt: skip
