@@ -123,3 +123,18 @@ def test_without_torch_there_is_no_torch(tmp_path: Path) -> None:
     with pytest.raises(StoryEnds) as caught:
         story.run_without_torch("train", "-p", str(tmp_path))
     assert caught.value.code == ExitCode.REFUSED
+
+
+def test_ctrl_c_while_the_program_is_being_loaded() -> None:
+    code = """
+import os, signal, sys
+def hook(name, args):
+    if name == "import" and args[0] == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+from cellfleet.cli.entry import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.INTERRUPTED
+    assert done.stderr == "error: interrupted\n"
