@@ -111,7 +111,7 @@ def test_the_base_needs_no_more_than_a_device_has(wheel: Path) -> None:
         (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         lines = archive.read(metadata).decode().splitlines()
         (entry,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
-        assert "cellfleet=cellfleet.cli.main:main" in archive.read(entry).decode().replace(" ", "")
+        assert "cellfleet=cellfleet.cli.entry:main" in archive.read(entry).decode().replace(" ", "")
     base = {
         re.split(r"[^\w.-]", line.split()[1])[0].lower()
         for line in lines
