@@ -55,7 +55,7 @@ def networks(folder: Path | None) -> tuple[dict[str, bytes], int, str]:
         files: dict[str, bytes] = {v.precision: model.read(v.file, v.sha256) for v in model.variants}
         title = f"{model.spec.name} {model.spec.version}"
     else:
-        from cellfleet.config import TrainingSection
+        from cellfleet.config.model import TrainingSection
         from cellfleet.train.export import to_onnx
         from cellfleet.train.networks import DEFAULT_HEADS, HeadedUNet
 

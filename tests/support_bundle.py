@@ -15,7 +15,7 @@ from cellfleet.bundle.archive import Limits, index, pack, read_span
 from cellfleet.bundle.builder import build_bundle
 from cellfleet.bundle.manifest import MANIFEST
 from cellfleet.canonical import canonical_bytes, sha256_hex
-from cellfleet.config import BundleSection
+from cellfleet.config.model import BundleSection
 from cellfleet.evaluate.golden import expect
 from support_onnx import tiny_folder, tiny_spec
 

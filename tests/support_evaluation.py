@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, freeze
 from cellfleet.evaluate.evaluation import Evaluation, FrameResult
 from cellfleet.metrics import FrameScore, Numbers, Summary

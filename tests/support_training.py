@@ -13,7 +13,7 @@ import numpy as np
 
 from cellfleet.bundle.spec import Head
 from cellfleet.canonical import digest_of
-from cellfleet.config import DataSection, TrainingSection
+from cellfleet.config.model import DataSection, TrainingSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.freeze import freeze
 from cellfleet.lineage.state import ProjectState

@@ -83,7 +83,7 @@ def test_no_flag_ends_in_anything_but_settings_or_a_config_error(flag: str) -> N
 
 
 def test_the_written_project_file_names_every_setting_and_loads_as_the_defaults(tmp_path: Path) -> None:
-    text = project_text({"model.name": "my-cells"})
+    text = project_text({"model.name": "my-cells"}, tuple(Settings.model_fields))
     loaded = load_project(project(tmp_path, text), environ={}).settings
     assert loaded.model.name == "my-cells"
     assert loaded.model_copy(update={"model": Settings().model}) == Settings()

@@ -17,6 +17,13 @@
      |    +-- GateFailed        the numbers are below the thresholds
      +-- TrainError             training or export that cannot go on
      +-- OptimizeError          quantisation that cannot be done
+     +-- NetworkError           no connection, a timeout, a connection that broke
+     +-- WireError              a message that cannot be understood
+     +-- TrustError             keys, signatures and metadata of the update repositories
+     +-- DeviceError            an instrument that cannot do what was asked
+     |    +-- CameraError       a camera or a replayed data set
+     |    +-- SelfTestFailed    a bundle that this instrument refuses
+     +-- FleetError             the fleet server refuses
 
 Errors of foreign libraries are translated where they are called. Exit codes are decided in ``cellfleet.cli`` alone.
 """
@@ -91,3 +98,31 @@ class TrainError(CellfleetError):
 
 class OptimizeError(CellfleetError):
     """A variant cannot be made."""
+
+
+class NetworkError(CellfleetError):
+    """No connection, a timeout, or a connection that broke; it may work later."""
+
+
+class WireError(CellfleetError):
+    """A message of another version, or one that cannot be understood."""
+
+
+class TrustError(CellfleetError):
+    """Metadata of the update repositories must not be trusted, or a key cannot be used."""
+
+
+class DeviceError(CellfleetError):
+    """An instrument cannot do what was asked."""
+
+
+class CameraError(DeviceError):
+    """A camera or a replayed data set gives no frames."""
+
+
+class SelfTestFailed(DeviceError):
+    """A bundle does not do on this instrument what it must; it is not activated."""
+
+
+class FleetError(CellfleetError):
+    """The fleet server refuses."""

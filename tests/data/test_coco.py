@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, freeze, validate
 from cellfleet.data.coco import CocoFile
 from cellfleet.data.coco_shapes import decode_counts, patch_of

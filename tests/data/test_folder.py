@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import iter_frames
 from cellfleet.data.index_csv import read_index
 from cellfleet.data.sources import open_source

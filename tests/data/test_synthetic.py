@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, freeze, validate
 from cellfleet.data.objects import check_objects
 from cellfleet.data.records import SPLITS

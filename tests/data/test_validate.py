@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import validate
 from cellfleet.data.findings import Finding
 from cellfleet.data.objects import check_objects

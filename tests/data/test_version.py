@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cellfleet.canonical import digest_of
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, freeze, validate
 from cellfleet.data.findings import Finding
 from cellfleet.data.freeze import diff

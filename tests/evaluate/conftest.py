@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellfleet.bundle import Bundle, open_bundle
-from cellfleet.config import GateSection
+from cellfleet.config.model import GateSection
 from cellfleet.data import DataSetVersion
 from cellfleet.evaluate.write import Written, evaluate_model
 from cellfleet.lineage import RecordStore

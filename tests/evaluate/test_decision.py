@@ -12,7 +12,7 @@ import pytest
 
 from cellfleet.bundle import Bundle, ModelFolder
 from cellfleet.canonical import canonical_bytes
-from cellfleet.config import GateSection
+from cellfleet.config.model import GateSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import EvaluateError, LineageError
 from cellfleet.evaluate import Champion, decision_payload, policy_digest, verify_decision

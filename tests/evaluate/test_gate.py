@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cellfleet.config import GateSection
+from cellfleet.config.model import GateSection
 from cellfleet.evaluate import Champion, gate, policy_digest
 from support_evaluation import evaluation, numbers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellfleet.config import BundleSection
+from cellfleet.config.model import BundleSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import EvaluateError
 from cellfleet.evaluate.golden import choose_golden, expect

@@ -15,7 +15,7 @@ import pytest
 
 from cellfleet.bundle import Bundle, ModelFolder, open_bundle
 from cellfleet.bundle.spec import Variant
-from cellfleet.config import DataSection, EvaluationSection, GateSection
+from cellfleet.config.model import DataSection, EvaluationSection, GateSection
 from cellfleet.data import DataSetVersion, freeze
 from cellfleet.errors import EngineError, EvaluateError, LineageError
 from cellfleet.evaluate.assess import assess

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, Frame, freeze
 from cellfleet.errors import OptimizeError, SegmentError
 from cellfleet.optimize.calibration import TILE_PX, FrameReader, choose_frames, network_inputs

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cellfleet.bundle import ModelFolder
-from cellfleet.config import DataSection, OptimizeSection
+from cellfleet.config.model import DataSection, OptimizeSection
 from cellfleet.data import DataSetVersion, freeze
 from cellfleet.errors import ConfigError, OptimizeError, SegmentError, StorageError
 from cellfleet.metrics import match, numbers_of

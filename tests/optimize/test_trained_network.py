@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cellfleet.bundle import check_onnx
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, freeze
 from cellfleet.optimize.calibration import FrameReader, choose_frames, network_inputs
 from cellfleet.optimize.int8 import to_int8

@@ -11,7 +11,7 @@ import pytest
 
 from cellfleet.bundle import ModelFolder
 from cellfleet.bundle.spec import Variant
-from cellfleet.config import SegmentSection
+from cellfleet.config.model import SegmentSection
 from cellfleet.data import Frame
 from cellfleet.errors import EngineError, SegmentError, StorageError
 from cellfleet.ports import FixedClock

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellfleet.config import ModelSection
+from cellfleet.config.model import ModelSection
 from cellfleet.data import DataSetVersion
 from cellfleet.train import TrainingRun, train
 from cellfleet.train.export import Exported, export

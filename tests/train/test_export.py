@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellfleet.bundle import ModelFolder, build_bundle, check_onnx, open_bundle
 from cellfleet.bundle.validity import check_description, check_test_tensors
-from cellfleet.config import ModelSection, SegmentSection
+from cellfleet.config.model import ModelSection, SegmentSection
 from cellfleet.data import DataSetVersion, Frame
 from cellfleet.errors import TrainError
 from cellfleet.metrics import match, numbers_of

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from cellfleet.config import TrainingSection
+from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import TrainError
 from cellfleet.lineage import RecordStore
@@ -30,7 +30,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from support_training import ENVIRONMENT, PROJECT
-from cellfleet.config import TrainingSection
+from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion
 from cellfleet.train import train
 data, settings, folder = sys.argv[1:]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cellfleet.bundle.spec import Head
-from cellfleet.config import TrainingSection, load_project
+from cellfleet.config import load_project
+from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.records import Entry
 from cellfleet.errors import ConfigError, DataError, StorageError, TrainError

@@ -117,7 +117,7 @@ def verify(
     """
     from cellfleet.bundle import open_bundle
     from cellfleet.bundle.validity import check_description, check_test_tensors
-    from cellfleet.config import SegmentSection
+    from cellfleet.config.model import SegmentSection
     from cellfleet.runtime.selftest import self_test
 
     opened = open_bundle(bundle)

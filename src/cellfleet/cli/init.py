@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cellfleet.cli.common import JsonOption, print_json, say
-from cellfleet.config import PROJECT_FILE, Section, Settings
+from cellfleet.config import PROJECT_FILE, Settings
+from cellfleet.config.model import Section
 from cellfleet.errors import ConfigError
 from cellfleet.ports import make_dir, write_atomic
 
@@ -44,18 +45,24 @@ def model_name(folder: Path) -> str:
     return name or "cells"
 
 
-def project_text(values: Mapping[str, Any]) -> str:
+MODELLING = ("model", "data", "training", "gate", "optimize", "bundle", "evaluation", "segment", "lineage")
+SERVER = ("fleet",)
+INSTRUMENT = ("device", "camera", "agent", "segment")
+
+
+def project_text(values: Mapping[str, Any], sections: Sequence[str] = MODELLING) -> str:
     """The project file: every setting with its default, commented out, and what it means; some are set.
 
     Args:
         values: ``section.key`` -> the value that is set.
+        sections: which sections are written.
     """
     parts = [
         "# The project file of cellfleet. Every line that is commented out shows a default.\n"
         "# Environment variables (CELLFLEET_TRAINING__EPOCHS=20) and flags (--set training.epochs=20) override it.\n"
     ]
-    for section, info in Settings.model_fields.items():
-        kind = info.annotation
+    for section in sections:
+        kind = Settings.model_fields[section].annotation
         if isinstance(kind, type) and issubclass(kind, Section):
             parts.append(_section_text(section, kind, values))
     return "\n".join(parts)

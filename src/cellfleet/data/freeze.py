@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data.findings import Finding, errors
 from cellfleet.data.inspection import Inspection, inspect
 from cellfleet.data.records import Entry, ImageRef, MaskRef

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfleet.config import DataSection
+from cellfleet.config.model import DataSection
 from cellfleet.data.findings import Finding, error, warning
 from cellfleet.data.frame import Frame
 from cellfleet.data.images import decode_image, load_raw

@@ -1,6 +1,6 @@
 """A model against a data set version: numbers, gate, report and signed decision record.
 
->>> from cellfleet.config import GateSection
+>>> from cellfleet.config.model import GateSection
 >>> len(policy_digest(GateSection()))
 64
 """

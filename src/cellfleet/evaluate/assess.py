@@ -9,7 +9,7 @@ from typing import Any
 
 from cellfleet.bundle import Bundle, ModelFolder, open_bundle
 from cellfleet.bundle.spec import Variant
-from cellfleet.config import GateSection, SegmentSection
+from cellfleet.config.model import GateSection, SegmentSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.records import SplitName
 from cellfleet.errors import EngineError, EvaluateError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellfleet.canonical import digest_of
-from cellfleet.config import GateSection
+from cellfleet.config.model import GateSection
 from cellfleet.evaluate.evaluation import Evaluation
 
 _SLACK = 1e-9

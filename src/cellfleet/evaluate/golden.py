@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellfleet.bundle import GoldenFrame, ModelFolder
-from cellfleet.config import BundleSection, SegmentSection
+from cellfleet.config.model import BundleSection, SegmentSection
 from cellfleet.data import DataSetVersion, Entry
 from cellfleet.errors import EvaluateError
 from cellfleet.metrics import match, numbers_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellfleet.bundle import Bundle
-from cellfleet.config import EvaluationSection, GateSection, SegmentSection
+from cellfleet.config.model import EvaluationSection, GateSection, SegmentSection
 from cellfleet.data import DataSetVersion
 from cellfleet.data.records import SplitName
 from cellfleet.evaluate.assess import Assessment, assess

@@ -10,7 +10,7 @@ from typing import Any
 
 from cellfleet._version import __version__
 from cellfleet.bundle.folder import ModelFolder
-from cellfleet.config import OptimizeSection
+from cellfleet.config.model import OptimizeSection
 from cellfleet.errors import OptimizeError
 from cellfleet.ports import Clock
 from cellfleet.runtime.choose import cpu_model

@@ -11,7 +11,7 @@ from cellfleet.bundle.folder import ModelFolder
 from cellfleet.bundle.onnx_policy import check_onnx
 from cellfleet.bundle.spec import Variant
 from cellfleet.canonical import canonical_bytes, sha256_hex
-from cellfleet.config import OptimizeSection
+from cellfleet.config.model import OptimizeSection
 from cellfleet.errors import BundleError, CellfleetError, EngineError, OptimizeError
 from cellfleet.optimize.calibration import FrameReader, choose_frames
 from cellfleet.optimize.int8 import to_int8

@@ -10,7 +10,7 @@ from cellfleet._version import __version__
 from cellfleet.bundle import Bundle, ModelFolder, check_onnx
 from cellfleet.bundle.spec import ModelSpec, Variant
 from cellfleet.canonical import digest_of, sha256_hex
-from cellfleet.config import SegmentSection
+from cellfleet.config.model import SegmentSection
 from cellfleet.errors import SegmentError, StorageError
 from cellfleet.lineage import run_digest
 from cellfleet.runtime.choose import Choice, fastest, pinned

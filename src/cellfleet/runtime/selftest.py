@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cellfleet.bundle import Bundle, GoldenFrame
 from cellfleet.bundle.spec import Variant
-from cellfleet.config import SegmentSection
+from cellfleet.config.model import SegmentSection
 from cellfleet.data import Frame
 from cellfleet.errors import EngineError
 from cellfleet.metrics import match, numbers_of

@@ -20,7 +20,7 @@ from cellfleet._version import __version__
 from cellfleet.bundle.folder import PORTABLE, Model, ModelFolder
 from cellfleet.bundle.spec import Lineage, ModelSpec, Variant
 from cellfleet.canonical import sha256_hex
-from cellfleet.config import ModelSection
+from cellfleet.config.model import ModelSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import TrainError
 from cellfleet.ports import write_atomic

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cellfleet.bundle.spec import Head
-from cellfleet.config import TrainingSection
+from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion
 from cellfleet.lineage.state import ProjectState
 from cellfleet.ports import Clock, SystemClock

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from cellfleet.bundle.spec import Head, ModelSpec
 from cellfleet.canonical import digest_of
-from cellfleet.config import TrainingSection
+from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion, Entry
 from cellfleet.errors import TrainError
 from cellfleet.ports import make_dir, write_atomic

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from cellfleet._version import __version__
 from cellfleet.bundle.spec import Head, ObjectParams, Record, Sha256
 from cellfleet.canonical import canonical_bytes, digest_of
-from cellfleet.config import TrainingSection
+from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import TrainError
 from cellfleet.lineage.state import ProjectState

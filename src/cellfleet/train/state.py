@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cellfleet.bundle.spec import Head
-from cellfleet.config import TrainingSection
+from cellfleet.config.model import TrainingSection
 from cellfleet.errors import TrainError
 from cellfleet.ports import write_atomic
 from cellfleet.train.losses import loss_of

@@ -1,0 +1,75 @@
+"""What all messages share: a version, no unknown fields, and names that are safe as file names."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from cellfleet.errors import WireError
+
+PROTOCOL: Literal[1] = 1
+"""Version of the messages between device and server. A change that an old reader cannot take raises it."""
+
+DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Name of an instrument, as on its label (``XYZ-007``)."""
+DeviceId = Annotated[str, Field(pattern=r"^dev-[0-9a-f]{12}$")]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
+"""A name that is safe as a part of a path: experiments, frames, wells, groups."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SemVer = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$", max_length=64)]
+Time = AwareDatetime
+"""A time with its zone; UTC by convention."""
+Text = Annotated[str, Field(max_length=2000)]
+
+
+class Message(BaseModel):
+    """Base of messages: frozen, no unknown fields, no infinite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> bytes:
+        """The message as JSON."""
+        return self.model_dump_json().encode()
+
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(kind: type[M], data: bytes | str) -> M:
+    """Read a message.
+
+    Raises:
+        WireError: not JSON, or not such a message; the text names the first wrong field.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as e:
+        raise _wire_error(kind, e) from e
+
+
+def parse_data(kind: type[M], data: Any) -> M:
+    """Read a message from plain JSON data.
+
+    Raises:
+        WireError: not such a message.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as e:
+        raise _wire_error(kind, e) from e
+
+
+def is_key(text: str) -> bool:
+    """The text can be a Key."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", text) is not None
+
+
+def _wire_error(kind: type[Message], error: ValidationError) -> WireError:
+    first = error.errors()[0]
+    where = ".".join(str(p) for p in first["loc"])
+    return WireError(
+        f"{kind.__name__}{': ' + where if where else ''}: {first['msg']}",
+        hint="both sides must speak the same version; update the older one",
+    )

@@ -1,0 +1,148 @@
+"""Telemetry: what a device tells of frames, experiments and itself. Each event travels as an OTLP log record (``otlp``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from cellfleet.errors import WireError
+from cellfleet.wire.base import Key, Message, Sha256, Text, Time
+
+Number = Annotated[float, Field()]
+
+
+class Flag(Message):
+    """What a reader of a frame's numbers should know, and why."""
+
+    name: Key
+    reason: Text
+
+
+class ExperimentStarted(Message):
+    """One time-lapse on one plate begins, or is pinned anew after a rollback.
+
+    Attributes:
+        pinned_sha256: bundle that draws it from its first frame to its last; empty while there is none on the device.
+        pin: 1 for the first pin, 2 after a rollback; rows of lower pins are superseded.
+        reason: why it was pinned anew.
+    """
+
+    event: Literal["experiment"] = "experiment"
+    experiment: Key
+    plate: Text = ""
+    plate_format: int = 96
+    started_at: Time
+    ended_at: Time | None = None
+    pin: int = Field(default=1, ge=0)
+    pinned_sha256: Sha256 | Literal[""] = ""
+    release_id: int | None = None
+    run_digest: Text = ""
+    reason: Text = ""
+
+
+class FrameTaken(Message):
+    """A frame is on the device's disk, whole and synced.
+
+    Attributes:
+        frame: name within the experiment, unique there; also the name of its files.
+        index: number in the experiment, from 0.
+        time_s: since the experiment began.
+        sha256: of the raw file.
+        problem: why it cannot be read; the raw bytes are kept all the same.
+    """
+
+    event: Literal["taken"] = "taken"
+    experiment: Key
+    frame: Key
+    index: int = Field(ge=0)
+    well: Key
+    field: int = Field(default=1, ge=1)
+    time_s: float = Field(ge=0)
+    taken_at: Time
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+    problem: Text = ""
+
+
+class FrameSegmented(Message):
+    """A frame has a mask. Its identity is (experiment, frame, run digest).
+
+    Attributes:
+        pin: of the experiment when it was drawn.
+        features: of ``cellfleet.monitor``: quality of the image and statistics of the output; name -> number.
+        timings_ms: stage -> milliseconds, ``total`` among them; ``wait`` is the time from disk to segmenter.
+        objects: number of objects; area_um2 may be unknown.
+    """
+
+    event: Literal["segmented"] = "segmented"
+    experiment: Key
+    frame: Key
+    pin: int = Field(ge=1)
+    run_digest: Sha256
+    bundle_sha256: Sha256
+    release_id: int | None = None
+    variant: Text
+    engine_version: Text = ""
+    count: int = Field(ge=0)
+    confluence_percent: float = Field(ge=0, le=100)
+    per_mm2: float | None = None
+    features: dict[str, float | None] = Field(default={}, max_length=128)
+    flags: tuple[Flag, ...] = Field(default=(), max_length=16)
+    timings_ms: dict[str, float] = Field(default={}, max_length=32)
+    mask_sha256: Sha256
+    segmented_at: Time
+
+
+class FrameFailed(Message):
+    """A frame that has no mask, and why; it is tried again when the experiment is segmented again."""
+
+    event: Literal["failed"] = "failed"
+    experiment: Key
+    frame: Key
+    pin: int = Field(ge=1)
+    reason: Text
+    failed_at: Time
+
+
+class AgentMoved(Message):
+    """A transition of the agent, as in its journal."""
+
+    event: Literal["agent"] = "agent"
+    at: Time
+    source: Text
+    target: Text
+    trigger: Text
+    deployment_id: int | None = None
+    release_id: int | None = None
+    reason: Text = ""
+    numbers: dict[str, Any] = Field(default={}, max_length=64)
+
+
+class Incident(Message):
+    """Something that went wrong and was handled: a crash, a hang, a full disk, a server that was away."""
+
+    event: Literal["incident"] = "incident"
+    at: Time
+    kind: Key
+    text: Text
+
+
+Event = Annotated[
+    ExperimentStarted | FrameTaken | FrameSegmented | FrameFailed | AgentMoved | Incident, Field(discriminator="event")
+]
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse_event(data: Any) -> Event:
+    """Read an event from plain JSON data.
+
+    Raises:
+        WireError: no such event; the text names the first wrong field.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise WireError(f"event: {where}: {first['msg']}", hint="both sides must speak the same version") from e

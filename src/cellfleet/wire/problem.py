@@ -1,0 +1,36 @@
+"""Errors of the API: RFC 9457 problem details, one format everywhere."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cellfleet.wire.base import Message
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+class Problem(Message):
+    """An error.
+
+    Attributes:
+        type: ``urn:cellfleet:problem:<word>``; what programs look at.
+        title: the kind of error in words.
+        status: HTTP status.
+        detail: what went wrong here.
+        hint: what to do next.
+        instance: path of the request.
+        errors: fields that are wrong: where and why.
+    """
+
+    type: str = Field(pattern=r"^urn:cellfleet:problem:[a-z0-9-]+$", examples=["urn:cellfleet:problem:gate-failed"])
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str = ""
+    hint: str = ""
+    instance: str = ""
+    errors: tuple[dict[str, str], ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The last part of the type."""
+        return self.type.rsplit(":", 1)[-1]

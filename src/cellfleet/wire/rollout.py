@@ -1,0 +1,109 @@
+"""What people and programs tell the fleet server of releases and deployments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cellfleet.wire.base import Key, Message, Text, Time
+from cellfleet.wire.states import MaintenanceWindow, ReleaseRef
+
+DeploymentState = Literal["awaiting-approval", "running", "halted", "succeeded", "cancelled"]
+MemberState = Literal[
+    "waiting", "offered", "updating", "deferred", "succeeded", "refused", "failed", "rolled-back", "silent"
+]
+"""Of a device in a deployment. refused, failed, rolled-back and silent count as failures."""
+
+
+class Override(Message):
+    """Releasing against a failed gate or without one: who, and why. Shown wherever the release is shown."""
+
+    reason: str = Field(min_length=10, max_length=2000)
+
+
+class ReleaseRequest(Message):
+    """POST /api/v1/releases, after the artifact was uploaded.
+
+    Attributes:
+        metadata: new files of the image repository, ``<version>.<role>.json`` -> text: delegated targets and snapshot.
+        decision: decision record (DSSE envelope); None only with an override.
+        records: lineage records, kind -> list of records: ``training``, ``data-set``, ``optimization``.
+        card: plain JSON facts of the bundle for people: manifest without files, numbers.
+    """
+
+    release: ReleaseRef
+    metadata: dict[str, str] = Field(min_length=1, max_length=16)
+    decision: dict[str, Any] | None = None
+    records: dict[Literal["training", "data-set", "optimization"], list[dict[str, Any]]] = Field(default={})
+    card: dict[str, Any] = Field(default={})
+    override: Override | None = None
+    notes: Text = ""
+
+
+class Phase(Message):
+    """A part of a deployment; the last phase takes whoever is left.
+
+    Attributes:
+        count, percent: how many devices of the group are offered the release when this phase ends up complete (of all,
+            not on top of the phase before); exactly one is given.
+        max_failures: as many failures are tolerated in this phase.
+        max_failure_percent: of those that ended, once ``min_ended`` have; None: only ``max_failures`` counts.
+        min_ended: least number of ended devices before a percentage is judged.
+        min_success_percent: of the phase's devices that must have succeeded before the next phase.
+        soak_s: time that must pass after that, without a failure, before the next phase.
+        silent_after_s: a device that was offered the release and was not heard for so long is a failure.
+        approval: a person must say yes before this phase begins.
+    """
+
+    count: int | None = Field(default=None, ge=1)
+    percent: float | None = Field(default=None, gt=0, le=100)
+    max_failures: int = Field(default=0, ge=0)
+    max_failure_percent: float | None = Field(default=None, ge=0, le=100)
+    min_ended: int = Field(default=1, ge=1)
+    min_success_percent: float = Field(default=100, ge=0, le=100)
+    soak_s: float = Field(default=0, ge=0, le=30 * 86400)
+    silent_after_s: float = Field(default=3600, gt=0, le=30 * 86400)
+    approval: bool = False
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Phase:
+        if (self.count is None) == (self.percent is None):
+            raise ValueError("a phase has either a count or a percent")
+        return self
+
+
+class DeploymentRequest(Message):
+    """POST /api/v1/deployments
+
+    Attributes:
+        agent: settings of section [agent] for the devices of this deployment.
+        allow_downgrade: the release counter may be lower; needs a signed allowance in the image repository.
+    """
+
+    release_id: int = Field(ge=1)
+    group: Key
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=10)] = (Phase(percent=100),)
+    window: MaintenanceWindow | None = None
+    needs_approval: bool = False
+    agent: dict[str, float | int | str | bool] = Field(default={}, max_length=32)
+    allow_downgrade: bool = False
+    reason: Text = ""
+
+
+class Member(Message):
+    """A device in a deployment, as the rollout rules see it.
+
+    Attributes:
+        phase: index of the phase in which it was offered the release; None: not yet.
+        offered_at, ended_at, heard_at: times.
+    """
+
+    device_id: str
+    name: str = ""
+    state: MemberState = "waiting"
+    phase: int | None = None
+    offered_at: Time | None = None
+    ended_at: Time | None = None
+    heard_at: Time | None = None
+    reason: Text = ""
