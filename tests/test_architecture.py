@@ -23,7 +23,8 @@ LEVELS = {
 }  # fmt: skip
 SAME_LEVEL = {
     ("config", "errors"): "a wrong setting is an error with a hint",
-    ("ports", "errors"): "the disk's errors are translated where they happen",
+    ("ports", "errors"): "the disk's and the network's errors are translated where they happen",
+    ("wire", "errors"): "a message that cannot be understood is an error with a hint",
 }
 FOREIGN_ONLY_IN = {"torch": {"train"}, "monai": {"train"}, "mlflow": {"train"}, "typer": {"cli"}}
 
