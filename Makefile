@@ -12,10 +12,11 @@ ARGS   ?=
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml requirements.lock $(shell find cpp -type f \( -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' \))
+$(STAMP): pyproject.toml requirements.lock scripts/web-parts.sh $(shell find cpp -type f \( -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' \))
 	@scripts/python-parts.sh $(PYTHON)
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@scripts/web-parts.sh $(BIN)/python
 	@touch $@
 
 demo: $(STAMP)  ## the whole story on synthetic cells (ARGS="--data DIR --workdir DIR --seed N --json FILE")
