@@ -196,6 +196,10 @@ class Work(Protocol):
         """End a segmenter that ``warm`` started and that no experiment needs."""
         ...
 
+    def pinned(self) -> frozenset[str]:
+        """SHA-256 of the bundles that experiments which have not ended are pinned to: their slots must stay."""
+        ...
+
     def counters(self) -> Counters:
         """Frames since provisioning, from what lies on the disk."""
         ...

@@ -36,7 +36,7 @@ TABLE: Final[dict[UpdateState, dict[Event, UpdateState]]] = {
     "installing": {"installed": "self-testing", "refused": "idle", "failed": "idle", "withdrawn": "idle"},
     "self-testing": {"passed": "deferred", "refused": "idle", "failed": "idle", "withdrawn": "idle"},
     "deferred": {"may-activate": "activating", "withdrawn": "idle"},
-    "activating": {"activated": "probation", "refused": "idle"},
+    "activating": {"activated": "probation", "refused": "idle", "bad": "rolling-back"},
     "probation": {"good": "committing", "bad": "rolling-back"},
     "committing": {"committed": "idle"},
     "rolling-back": {"rolled-back": "idle"},

@@ -1,0 +1,48 @@
+"""Inhibit leases: files by which an acquisition keeps updates from being activated. An expired lease does not count."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+from pathlib import Path
+
+from cellfleet.errors import WireError
+from cellfleet.ports import write_atomic
+from cellfleet.wire.base import Message, Text, Time, parse
+
+
+class Lease(Message):
+    """``inhibit/<name>.json``: who holds updates back, why, and until when."""
+
+    holder: Text
+    reason: Text
+    expires_at: Time
+
+
+def write_lease(folder: Path, name: str, lease: Lease) -> None:
+    """Take or renew a lease."""
+    write_atomic(folder / f"{name}.json", lease.to_json())
+
+
+def drop_lease(folder: Path, name: str) -> None:
+    """Give a lease back; absent is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / f"{name}.json").unlink()
+
+
+def read_leases(folder: Path) -> tuple[list[Lease], list[str]]:
+    """The leases of an instrument, expired ones among them, and the names of files that are no leases."""
+    leases, wrong = [], []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        try:
+            leases.append(parse(Lease, path.read_bytes()))
+        except FileNotFoundError:
+            continue  # given back just now
+        except (WireError, OSError):
+            wrong.append(path.name)
+    return leases, wrong
+
+
+def valid(leases: list[Lease], now: datetime) -> list[Lease]:
+    """Those that count now."""
+    return [lease for lease in leases if lease.expires_at > now]

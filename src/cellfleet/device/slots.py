@@ -1,0 +1,187 @@
+"""Slots: installed artifacts, and the pointer that says which of them is active.
+
+A slot is a folder that is written beside its place and renamed into it; the pointer is a sequence of numbered files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cellfleet.canonical import canonical_bytes, sha256_file
+from cellfleet.device.home import Home
+from cellfleet.device.numbered import NumberedFile, WriteFn
+from cellfleet.device.seams import Slot
+from cellfleet.errors import DeviceError
+from cellfleet.ports import make_dir, write_atomic
+from cellfleet.ports.disk import storage_error, sync_dir
+
+Role = Literal["active", "previous", "candidate"]
+_FACTS = "slot.json"
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Which slots have a role: their SHA-256, or empty.
+
+    Attributes:
+        active_since, previous_since: ISO times.
+    """
+
+    active: str = ""
+    previous: str = ""
+    candidate: str = ""
+    active_since: str = ""
+    previous_since: str = ""
+
+
+class Slots:
+    """The slots of an instrument.
+
+    Attributes:
+        damaged: pointer files that were passed over when it was opened.
+    """
+
+    def __init__(self, home: Home, write: WriteFn = write_atomic) -> None:
+        self._home, self._write = home, write
+        self._file = NumberedFile(home.state, "slots", write)
+        newest = self._file.read()
+        self.damaged = newest.damaged
+        self.pointer = _pointer(newest.content)
+
+    def get(self, role: Role) -> Slot | None:
+        """The slot with that role."""
+        sha256 = getattr(self.pointer, role)
+        return self.find(sha256) if sha256 else None
+
+    def find(self, sha256: str) -> Slot | None:
+        """An installed slot by the digest of its artifact."""
+        folder = self._folder(sha256)
+        slot = _read_slot(folder)
+        return slot if slot is not None and slot.sha256 == sha256 and slot.bundle.is_file() else None
+
+    def counters(self) -> dict[tuple[str, str], int]:
+        """Release counter of the active slot, by kind and name: what a device must not go below."""
+        slot = self.get("active")
+        return {(slot.kind, slot.name): slot.counter} if slot else {}
+
+    def install(self, artifact: Path, facts: Slot) -> Slot:
+        """Put a checked artifact into its slot: copied (or linked) aside, synced, checked, renamed.
+
+        Raises:
+            DeviceError: the bytes in the slot are not those that were checked.
+            StorageError: the disk refuses; no half of a slot is left.
+        """
+        done = self.find(facts.sha256)
+        if done is not None and sha256_file(done.bundle) == facts.sha256:
+            return self.note(replace(facts, folder=done.folder))
+        folder = self._folder(facts.sha256)
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        make_dir(part)
+        slot = replace(facts, folder=folder)
+        try:
+            _place(artifact, part / slot.bundle.name)
+            if sha256_file(part / slot.bundle.name) != facts.sha256:
+                raise DeviceError(
+                    f"{part / slot.bundle.name} is not the artifact that was checked",
+                    hint="check the disk of this instrument; the update is tried again",
+                )
+            self._write(part / _FACTS, _slot_bytes(slot))
+            part.rename(folder)
+            sync_dir(folder.parent)
+        except OSError as e:
+            raise storage_error("write", folder, e) from e
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return slot
+
+    def note(self, slot: Slot) -> Slot:
+        """Write a slot's facts anew (variant and numbers of the self-test)."""
+        self._write(slot.folder / _FACTS, _slot_bytes(slot))
+        return slot
+
+    def name_candidate(self, sha256: str) -> None:
+        """Write the pointer with another candidate; empty: none."""
+        if self.pointer.candidate != sha256:
+            self._set(replace(self.pointer, candidate=sha256))
+
+    def activate(self, sha256: str, now: str) -> None:
+        """active = this slot, previous = the active one; the same call again changes nothing."""
+        p = self.pointer
+        if p.active == sha256:
+            return
+        self._set(Pointer(sha256, p.active, "", now, p.active_since))
+
+    def roll_back(self, bad: str, good: str, now: str) -> None:
+        """active = the slot before; the same call again changes nothing. Needs no network."""
+        p = self.pointer
+        if p.active != bad:
+            return
+        since = p.previous_since if p.previous == good and p.previous_since else now
+        self._set(Pointer(good, "", "", since if good else "", ""))
+
+    def sweep(self, keep: int, pinned: frozenset[str] = frozenset()) -> list[str]:
+        """Remove old slots but for those with a role, those that are pinned, and the newest ones. Returns what went."""
+        if not self._home.slots.is_dir():
+            return []
+        p = self.pointer
+        held = {p.active, p.previous, p.candidate, *pinned} - {""}
+        slots = [s for f in self._home.slots.iterdir() if (s := _read_slot(f)) is not None]
+        others = sorted((s for s in slots if s.sha256 not in held), key=lambda s: s.installed_at, reverse=True)
+        gone = others[max(0, keep - len(slots) + len(others)) :]
+        for slot in gone:
+            shutil.rmtree(slot.folder, ignore_errors=True)
+        return [s.sha256 for s in gone]
+
+    def remove(self, sha256: str) -> None:
+        """Remove a slot that has no role."""
+        p = self.pointer
+        if sha256 and sha256 not in (p.active, p.previous, p.candidate):
+            shutil.rmtree(self._folder(sha256), ignore_errors=True)
+
+    def _set(self, pointer: Pointer) -> None:
+        self._file.write(asdict(pointer))
+        self.pointer = pointer
+
+    def _folder(self, sha256: str) -> Path:
+        return self._home.slots / sha256[:12]
+
+
+def _place(source: Path, target: Path) -> None:
+    """A hard link where the disk has such a thing, else a copy; synced either way."""
+    linked = False
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        linked = True
+    if not linked:
+        shutil.copyfile(source, target)
+    with target.open("rb+") as f:
+        os.fsync(f.fileno())
+
+
+def _slot_bytes(slot: Slot) -> bytes:
+    facts = {k: v for k, v in asdict(slot).items() if k != "folder"}
+    return canonical_bytes(facts)
+
+
+def _read_slot(folder: Path) -> Slot | None:
+    try:
+        facts: Mapping[str, Any] = json.loads((folder / _FACTS).read_bytes())
+        return Slot(folder=folder, **facts)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _pointer(content: Any) -> Pointer:
+    try:
+        return Pointer(**content) if content else Pointer()
+    except TypeError:
+        return Pointer()

@@ -1,0 +1,37 @@
+"""The maintenance window: when an update may be activated. Pure.
+
+>>> from datetime import UTC, datetime
+>>> window = MaintenanceWindow(start="22:00", end="04:00")
+>>> is_open(window, datetime(2026, 1, 2, 3, 59, tzinfo=UTC)), is_open(window, datetime(2026, 1, 2, 4, 0, tzinfo=UTC))
+(True, False)
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from cellfleet.wire.states import MaintenanceWindow
+
+
+def is_open(window: MaintenanceWindow, now: datetime) -> bool:
+    """The window is open; start and end alike mean the whole day. A window belongs to the day on which it begins."""
+    local = now.astimezone(timezone(timedelta(minutes=window.utc_offset_min)))
+    minute, start, end = local.hour * 60 + local.minute, _minutes(window.start), _minutes(window.end)
+    if end == start:
+        return local.weekday() in window.days
+    if end > start:
+        return local.weekday() in window.days and start <= minute < end
+    yesterday = (local.weekday() - 1) % 7
+    return (local.weekday() in window.days and minute >= start) or (yesterday in window.days and minute < end)
+
+
+def words(window: MaintenanceWindow) -> str:
+    """The window for people."""
+    names = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+    days = "every day" if len(set(window.days)) == 7 else ", ".join(names[d] for d in sorted(set(window.days)))
+    sign, offset = ("-" if window.utc_offset_min < 0 else "+"), abs(window.utc_offset_min)
+    return f"{days} from {window.start} to {window.end} (UTC{sign}{offset // 60:02d}:{offset % 60:02d})"
+
+
+def _minutes(text: str) -> int:
+    return int(text[:2]) * 60 + int(text[3:])
