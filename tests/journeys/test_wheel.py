@@ -21,7 +21,7 @@ from support_images import write_tiff
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = (
     *("torch", "monai", "mlflow", "sqlalchemy", "pyarrow", "jinja2", "openvino", "scipy", "zarr", "yaozarrs"),
-    *("imagecodecs", "bioimageio", "yaml", "pycocotools", "onnxscript", "skimage", "psutil"),
+    *("imagecodecs", "bioimageio", "yaml", "pycocotools", "onnxscript", "skimage"),
 )
 """Libraries that no device installs."""
 ONLY = """
