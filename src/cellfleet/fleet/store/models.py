@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -50,6 +51,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
+_LIVE = text("state IN ('awaiting-approval', 'running', 'halted')")
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -225,9 +227,16 @@ class LineageRecord(Base):
 
 
 class Deployment(Base):
-    """A release aimed at a group in phases. ``request`` is the DeploymentRequest."""
+    """A release aimed at a group in phases. ``request`` is the DeploymentRequest.
+
+    A group has one deployment at a time that has not ended; the database itself holds that. Failures before
+    ``resumed_at`` were looked at by a person, who went on: they count against no threshold any more.
+    """
 
     __tablename__ = "deployments"
+    __table_args__ = (
+        Index("one_live_deployment", "group_id", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     group_id: Mapped[int] = mapped_column(ForeignKey("device_groups.id"), index=True)
@@ -242,6 +251,7 @@ class Deployment(Base):
     approved_by: Mapped[str | None] = mapped_column(String(64))
     approved_phase: Mapped[int] = mapped_column(default=-1)
     """Phases up to this index were approved."""
+    resumed_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
 
