@@ -1,0 +1,39 @@
+"""A process that is tied to its parent: it ends at the end of its standard input, so nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+GRACE_S = 10.0
+"""Between the wish to end and the end by force."""
+
+
+def stop_with_parent(stop: threading.Event, *, grace_s: float = GRACE_S, exit_code: int = 70) -> None:
+    """Set ``stop`` when standard input ends; the process is ended ``grace_s`` later whatever it does then."""
+    fd = sys.stdin.fileno()
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(fd, 4096):
+                pass
+        stop.set()
+        threading.Event().wait(grace_s)
+        os._exit(exit_code)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Set ``stop`` on SIGTERM and Ctrl-C (and Ctrl-Break on Windows) instead of ending at once."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    names = ("SIGTERM", "SIGINT", "SIGBREAK")
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        signal.signal(number, on_signal)
