@@ -84,7 +84,7 @@ def test_discs_are_found_and_measured() -> None:
     assert result.per_mm2 == pytest.approx(6 / (image.size * 0.25e-6))
     assert result.confluence_percent == pytest.approx(100 * (truth > 0).mean(), abs=3)
     assert (result.table["mean_intensity"] > 100).all()
-    assert list(result.timings_ms) == ["prepare", "network", "resample", "objects", "measure", "total"]
+    assert list(result.timings_ms) == ["prepare", "network", "resample", "objects", "measure", "watch", "total"]
     assert result.run_digest == ""
 
 

@@ -17,7 +17,7 @@ from cellfleet.runtime.inputs import Identity, Loaded
 from cellfleet.runtime.maps import select_channels
 from cellfleet.runtime.mask_file import write_mask
 from cellfleet.runtime.overlay import overlay_png
-from cellfleet.runtime.run_folder import RunFolder
+from cellfleet.runtime.run_folder import Row, RunFolder
 from cellfleet.runtime.segmenter import Origin, Segmentation, Table
 
 MASK, CONTOURS, OVERLAY = "mask", "contours", "overlay"
@@ -42,8 +42,11 @@ class FrameWriter:
         """All files that would be written are there already."""
         return self._folder.is_done(identity, self.kinds)
 
-    def write(self, loaded: Loaded, result: Segmentation, spec: ModelSpec) -> None:
+    def write(self, loaded: Loaded, result: Segmentation, spec: ModelSpec) -> Row:
         """Write the files and then the row of a frame.
+
+        Returns:
+            The row.
 
         Raises:
             StorageError: the disk refuses; the frame then does not count as done.
@@ -58,7 +61,7 @@ class FrameWriter:
         if OVERLAY in files:
             plane = select_channels(spec, loaded.frame)[0]
             write_atomic(path / files[OVERLAY], overlay_png(plane, result.labels))
-        row = {
+        row: Row = {
             "frame": name,
             "revision": revision,
             "identity": asdict(loaded.identity),
@@ -68,6 +71,7 @@ class FrameWriter:
             "confluence_percent": result.confluence_percent,
             "per_mm2": result.per_mm2,
             "flags": [asdict(flag) for flag in result.flags],
+            "features": result.features,
             "timings_ms": result.timings_ms,
             "run_digest": result.run_digest,
             "files": files,
@@ -76,6 +80,7 @@ class FrameWriter:
             "objects": plain_columns(result.table),
         }
         self._folder.put(row)
+        return row
 
     def _facts(self, name: str, loaded: Loaded, result: Segmentation) -> dict[str, Any]:
         origin = self._origin

@@ -13,15 +13,13 @@ from cellfleet.errors import EngineError, SegmentError
 from cellfleet.ports import Clock
 from cellfleet.runtime.engines import Engine
 from cellfleet.runtime.grid import Flag, Grid, model_grid
-from cellfleet.runtime.objects import STD_FLOOR, frame_moments, quantise, resample_pixels
+from cellfleet.runtime.objects import frame_moments, quantise, resample_pixels
 from cellfleet.runtime.tiles import Tile, cut
 
 if TYPE_CHECKING:
     from cellfleet.data import Frame
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-_SATURATED_PART = 0.01
-_BAND_ROWS = 256
 
 
 @dataclass
@@ -34,7 +32,7 @@ class Maps:
         classes: uint8 [H,W], index of the most probable class; None when the model has no such head.
         scale: pixels of the frame per pixel of the model's grid, along one side.
         pixel_size_um: of the frame, known or assumed; None when unknown.
-        flags: what a reader of the numbers should know.
+        flags: what was assumed of the pixel size.
         timings_ms: stage -> milliseconds.
     """
 
@@ -59,7 +57,6 @@ def make_maps(spec: ModelSpec, engine: Engine, frame: Frame, *, tile_px: int, cl
     grid = model_grid(spec, own.shape[1], own.shape[2], frame.pixel_size_um, str(frame.source))
     pixels = _on_grid(own, grid)
     mean, std = (m[None] for m in frame_moments(pixels))
-    flags = grid.flags + _quality(own, std)
     t1 = clock.monotonic_s()
     maps = _run_tiles(spec, engine, pixels, mean, std, tile_px)
     del pixels
@@ -74,7 +71,7 @@ def make_maps(spec: ModelSpec, engine: Engine, frame: Frame, *, tile_px: int, cl
         classes=maps.get("classes"),
         scale=grid.scale,
         pixel_size_um=grid.pixel_size_um,
-        flags=flags,
+        flags=grid.flags,
         timings_ms={"prepare": 1e3 * (t1 - t0), "network": 1e3 * (t2 - t1), "resample": 1e3 * (t3 - t2)},
     )
 
@@ -103,22 +100,6 @@ def _on_grid(pixels: Pixels, grid: Grid) -> Pixels:
     if pixels.dtype == np.uint8:
         return resample_pixels(pixels.astype(np.uint8, copy=False), grid.height, grid.width)
     return resample_pixels(pixels.astype(np.uint16, copy=False), grid.height, grid.width)
-
-
-def _quality(pixels: Pixels, std: NDArray[np.float32]) -> tuple[Flag, ...]:
-    flags = []
-    if bool((std <= STD_FLOOR).all()):
-        flags.append(Flag("blank", "all pixels have the same value"))
-    top = np.iinfo(pixels.dtype).max
-    count = sum(
-        int(np.count_nonzero(channel[y : y + _BAND_ROWS] == top))
-        for channel in pixels
-        for y in range(0, channel.shape[0], _BAND_ROWS)
-    )
-    part = count / pixels.size
-    if part >= _SATURATED_PART:
-        flags.append(Flag("saturated", f"{100 * part:.1f} % of the pixels have the greatest value of {pixels.dtype}"))
-    return tuple(flags)
 
 
 def _run_tiles(

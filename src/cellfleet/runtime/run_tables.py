@@ -20,7 +20,8 @@ _FRAME_LAST: dict[str, Kind] = {
 _FRAME_FILES: dict[str, Kind] = {
     "mask": "text", "mask_sha256": "text", "contours": "text", "overlay": "text", "run_digest": "text"
 }  # fmt: skip
-_STAGES = ("prepare", "network", "resample", "objects", "measure", "total")
+_FEATURE = "feature_"
+_STAGES = ("prepare", "network", "resample", "objects", "measure", "watch", "total")
 _OBJECT_FIRST: dict[str, Kind] = {"frame": "text", "source": "text", "frame_index": "integer", "time_s": "number"}
 _OBJECT_LAST: dict[str, Kind] = {"pixel_size_um": "number", "run_digest": "text"}
 
@@ -43,7 +44,15 @@ def write_run_tables(folder: RunFolder) -> tuple[int, int, bool]:
 
 def _write_frames(folder: RunFolder, rows: Sequence[Row], names: dict[str, str]) -> None:
     timings: dict[str, Kind] = {f"{stage}_ms": "number" for stage in _STAGES}
-    columns = {**_FRAME_FIRST, **dict.fromkeys(names.values(), _TEXT), **_FRAME_LAST, **timings, **_FRAME_FILES}
+    measured: dict[str, Kind] = {f"{_FEATURE}{name}": "number" for row in rows for name in row.get("features", {})}
+    columns = {
+        **_FRAME_FIRST,
+        **dict.fromkeys(names.values(), _TEXT),
+        **_FRAME_LAST,
+        **measured,
+        **timings,
+        **_FRAME_FILES,
+    }
     with table_writer(folder.path / "frames", columns) as table:
         for row in rows:
             facts = {
@@ -51,6 +60,7 @@ def _write_frames(folder: RunFolder, rows: Sequence[Row], names: dict[str, str])
                 **_common(row, names),
                 **row["files"],
                 **{f"{stage}_ms": value for stage, value in row["timings_ms"].items()},
+                **{f"{_FEATURE}{name}": value for name, value in row.get("features", {}).items()},
                 "source_sha256": row["identity"]["sha256"],
                 "height_px": row["height"],
                 "width_px": row["width"],

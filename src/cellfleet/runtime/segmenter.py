@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cellfleet.bundle.spec import ModelSpec
 from cellfleet.errors import SegmentError
+from cellfleet.monitor import output_features, watch_image
 from cellfleet.ports import Clock, SystemClock
 from cellfleet.runtime.engines import Engine
 from cellfleet.runtime.grid import Flag
@@ -63,8 +64,10 @@ class Segmentation:
         per_mm2: objects per square millimetre; None when the pixel size is unknown.
         pixel_size_um: known or assumed; None when unknown.
         flags: what a reader of the numbers should know, each with its reason.
-        timings_ms: stage -> milliseconds: ``prepare``, ``network``, ``resample``, ``objects``, ``measure``, ``total``.
+        timings_ms: stage -> milliseconds: ``prepare``, ``network``, ``resample``, ``objects``, ``measure``, ``watch``,
+            ``total``.
         run_digest: digest of all that decided this mask; empty for a network that is in no bundle or model folder yet.
+        features: quality of the image and statistics of the output (``cellfleet.monitor``); name -> number or None.
     """
 
     labels: NDArray[np.uint32]
@@ -76,6 +79,7 @@ class Segmentation:
     flags: tuple[Flag, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
     run_digest: str = ""
+    features: dict[str, float | None] = field(default_factory=dict)
 
 
 class Segmenter:
@@ -139,10 +143,13 @@ class Segmenter:
         table = self._measure(labels, foreground, maps, frame)
         confluence = _confluence_percent(foreground, self.spec.objects.foreground_threshold)
         t2 = self._clock.monotonic_s()
+        features, flags = self._watch(frame, table, foreground, maps.pixel_size_um)
+        t3 = self._clock.monotonic_s()
         timings = maps.timings_ms | {
             "objects": 1e3 * (t1 - t0),
             "measure": 1e3 * (t2 - t1),
-            "total": 1e3 * (t2 - start),
+            "watch": 1e3 * (t3 - t2),
+            "total": 1e3 * (t3 - start),
         }
         count = len(table["id"])
         return Segmentation(
@@ -152,10 +159,18 @@ class Segmenter:
             count=count,
             per_mm2=_per_mm2(count, labels.size, maps.pixel_size_um),
             pixel_size_um=maps.pixel_size_um,
-            flags=maps.flags,
+            flags=maps.flags + flags,
             timings_ms=timings,
             run_digest=self.origin.run_digest if self.origin else "",
+            features=features,
         )
+
+    def _watch(
+        self, frame: Frame, table: Table, foreground: NDArray[np.uint16], pixel_size_um: float | None
+    ) -> tuple[dict[str, float | None], tuple[Flag, ...]]:
+        image, flags = watch_image(select_channels(self.spec, frame)[0], self.spec.channels[0])
+        features = {**image, **output_features(table, foreground, pixel_size_um)}
+        return features, tuple(Flag(flag.name, flag.reason) for flag in flags)
 
     def _check_heads(self) -> None:
         absent = [kind for kind in ("foreground", "distance") if self.spec.head(kind) is None]
