@@ -89,7 +89,7 @@ def test_a_run_is_not_overwritten(project: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (["train", "--set", "training.crop_px=51", "--run", "x"], ExitCode.REFUSED, "is not a multiple of 2"),
+        (["train", "--set", "training.crop_px=51", "--run", "x"], ExitCode.USAGE, "must be a multiple of 2"),
         (["train", "--set", "training.crops=5"], ExitCode.USAGE, "crop_px"),
         (["train", "absent.json"], ExitCode.REFUSED, "no such data set version"),
         (["train", "--resume", "--run", "x"], ExitCode.REFUSED, "no checkpoint"),

@@ -23,7 +23,7 @@ def refused(
     data: DataSetVersion,
     settings: TrainingSection,
     folder: Path,
-    error: type[TrainError | StorageError] = TrainError,
+    error: type[TrainError | ConfigError | StorageError] = TrainError,
     **more: Any,
 ) -> str:
     """The message by which training is refused before an image was read."""
@@ -49,20 +49,29 @@ def changed(data: DataSetVersion, **fields: Any) -> DataSetVersion:
         ({"features": (16, 0, 8)}, "training.features"),
         ({"features": (16, -8)}, "training.features"),
         ({"features": (16, 10**7)}, "training.features"),
-        ({"crop_px": 33}, "training.crop_px 33 is not a multiple of 4"),
+        ({"crop_px": 33}, "training.crop_px is 33; it must be a multiple of 4"),
         ({"crop_px": 32, "features": (4,) * 6}, "at least 64"),
         ({"crop_px": 4096}, "no image is larger than 96 pixels"),
         ({"target_pixel_size_um": 20.0}, "no image is larger than 2 pixels"),
         ({"tracking_uri": "what is this"}, "tracking_uri"),
-        ({"tracking_uri": "sqlite:////dev/null/x.db"}, "cannot be used"),
-        ({"tracking_uri": "http://user:secret@localhost:1"}, r"user:\*\*\*@localhost"),
     ],
 )
 def test_settings_that_cannot_work(
     data: DataSetVersion, store: str, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    message = refused(data, section(**{"tracking_uri": store, **change}), tmp_path / "run")
+    message = refused(data, section(**{"tracking_uri": store, **change}), tmp_path / "run", ConfigError)
     assert re.search(said, message)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:////dev/null/x.db", "cannot be used"),
+        ("http://user:secret@localhost:1", r"user:\*\*\*@localhost"),
+    ],
+)
+def test_a_tracking_store_that_does_not_answer(data: DataSetVersion, tmp_path: Path, uri: str, said: str) -> None:
+    assert re.search(said, refused(data, section(tracking_uri=uri), tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

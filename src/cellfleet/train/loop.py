@@ -89,7 +89,8 @@ def train(
         The finished run; ``run_dir`` then holds ``best.pt``, ``training.json``, ``history.csv`` and ``run.json``.
 
     Raises:
-        TrainError: settings or data that cannot work (before the first batch), or a loss that is no number.
+        ConfigError: settings that cannot work (before the first batch).
+        TrainError: data that cannot be trained with (before the first batch), or a loss that is no number.
         StorageError: the disk refuses.
     """
     clock = clock or SystemClock()

@@ -10,7 +10,7 @@ from cellfleet.bundle.spec import Head, ModelSpec
 from cellfleet.canonical import digest_of
 from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion, Entry
-from cellfleet.errors import TrainError
+from cellfleet.errors import ConfigError, TrainError
 from cellfleet.ports import make_dir, write_atomic
 from cellfleet.train.grid import TrainingGrid
 from cellfleet.train.networks import stride_of
@@ -38,7 +38,8 @@ def check_settings(
     """Check data, settings and disk.
 
     Raises:
-        TrainError: with the setting and what to do.
+        ConfigError: a setting that cannot work.
+        TrainError: data or a run that cannot be trained with; with what to do.
         StorageError: the run's folder cannot be written.
     """
     for split in ("train", "validation"):
@@ -62,11 +63,11 @@ def check_crop(entries: list[Entry], grid: TrainingGrid, section: TrainingSectio
     """Check that crops are not far larger than every image.
 
     Raises:
-        TrainError: they are.
+        ConfigError: they are.
     """
     largest = max(max(grid.size(e.height, e.width, e.pixel_size_um)) for e in entries)
     if section.crop_px > _MOST_PADDING * largest:
-        raise TrainError(
+        raise ConfigError(
             f"training.crop_px is {section.crop_px}, but no image is larger than {largest} pixels on the model's grid",
             hint="lower training.crop_px, or set a finer training.target_pixel_size_um",
         )
@@ -74,13 +75,13 @@ def check_crop(entries: list[Entry], grid: TrainingGrid, section: TrainingSectio
 
 def _check_network(data: DataSetVersion, section: TrainingSection, heads: tuple[Head, ...]) -> None:
     if not 2 <= len(section.features) <= 7 or not 1 <= min(section.features) <= max(section.features) <= _MOST_FEATURES:
-        raise TrainError(
+        raise ConfigError(
             f"training.features is {list(section.features)}", hint="give 2 to 7 levels, such as [16, 32, 64]"
         )
     stride = stride_of(section.features)
     if section.crop_px % stride or section.crop_px < 2 * stride:
-        raise TrainError(
-            f"training.crop_px {section.crop_px} is not a multiple of {stride} and at least {2 * stride}",
+        raise ConfigError(
+            f"training.crop_px is {section.crop_px}; it must be a multiple of {stride}, and at least {2 * stride}",
             hint=f"with {len(section.features)} levels take {max(2 * stride, section.crop_px // stride * stride)}",
         )
     channels = {e.channels for e in data.split("train") + data.split("validation")}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cellfleet.errors import TrainError
+from cellfleet.errors import ConfigError, TrainError
 from cellfleet.ports import make_dir
 
 _LONGEST = 500
@@ -26,6 +26,7 @@ class Tracker:
         experiment: name of the experiment.
 
     Raises:
+        ConfigError: no tracking URI.
         TrainError: MLflow is not installed, or the tracking store cannot be reached.
     """
 
@@ -41,7 +42,7 @@ class Tracker:
             "file",
             "databricks",
         ):
-            raise TrainError(
+            raise ConfigError(
                 f"training.tracking_uri {uri!r} is no tracking URI",
                 hint="for example sqlite:////data/mlflow.db or https://mlflow.example.org",
             )
