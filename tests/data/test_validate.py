@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,12 @@ def _two_splits(root: Path) -> None:
 
 CASES: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "shape": (lambda r: write_png(r / "masks/f1.png", LABELS[:-1]), "error", "shape", "masks/f1.png"),
+    "image of one value": (
+        lambda r: write_tiff(r / "images/f1.tif", np.full_like(IMAGE, 7)),
+        "warning",
+        "blank",
+        "images/f1.tif",
+    ),
     "mask of floats": (
         lambda r: write_tiff(r / "masks/f1.png", LABELS.astype(np.float32)),
         "error", "unreadable-mask", "masks/f1.png",
@@ -126,8 +133,10 @@ def test_nothing_masks_only_and_too_little(tmp_path: Path) -> None:
     (tmp_path / "a" / "images").mkdir(parents=True)
     (tmp_path / "a" / "masks").mkdir()
     assert [f.code for f in check(tmp_path / "a")] == ["no-images"]
-    write_png(tmp_path / "b" / "masks" / "x.png", LABELS)
-    assert {f.code for f in check(tmp_path / "b")} == {"no-images", "orphan-mask"}
+    write_folder(tmp_path / "b", plain_rows())
+    shutil.rmtree(tmp_path / "b" / "images")
+    (only,) = check(tmp_path / "b")  # one cause, one line, however many masks and rows there are
+    assert (only.code, only.message) == ("no-images", "there is no folder images/")
     with pytest.raises(DataError, match="no folder images/"):
         check(tmp_path)
     write_folder(tmp_path / "c", plain_rows(2))

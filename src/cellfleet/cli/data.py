@@ -161,6 +161,6 @@ def _print_facts(version: Any) -> None:
     rows = [[split, *(row.get(s, 0) for s in strata), sum(row.values())] for split, row in facts["splits"].items()]
     print_table("images by split and stratum", ["split", *strata, "all"], rows)
     sizes = ", ".join(f"{size} ({n})" for size, n in facts["sizes_px"].items())
-    um = ", ".join(f"{x:g}" for x in facts["pixel_sizes_um"]) or "unknown"
+    um = ", ".join(f"{x:g} um" for x in facts["pixel_sizes_um"]) or "unknown"
     say(f"{facts['images']} images, {facts['objects']} objects, {facts['groups']} groups; {', '.join(facts['dtypes'])}")
-    say(f"sizes {sizes}; pixel size {um} um; channels {', '.join(facts['channels'])}")
+    say(f"sizes {sizes}; pixel size {um}; channels {', '.join(facts['channels'])}")

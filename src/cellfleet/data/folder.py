@@ -36,7 +36,8 @@ def open_folder(root: Path) -> Source:
     found += index.findings
     if images.is_dir() and not image_files:
         found.append(error("no-images", "images", "the folder holds no image", _LAYOUT))
-    _compare(image_files, mask_files, index, masks.is_dir(), found)
+    if image_files:  # without any, every mask and every row would be one more error of the same cause
+        _compare(image_files, mask_files, index, masks.is_dir(), found)
     items = [_item(i, f, mask_files.get(i), index) for i, f in image_files.items()]
     return Source("folder", root, tuple(sorted(items, key=lambda i: i.id)), tuple(found))
 

@@ -66,6 +66,7 @@ def _read(item: Item, source: Source, section: DataSection, findings: list[Findi
         return None
     if item.frozen is not None and raw.sha256 != item.frozen.image.sha256:
         findings.append(_changed(name))
+    findings += _blank(frame, name)
     if item.mask is None:
         return None
     mask_name = source.name(item.mask.path) if item.mask.kind == "labels" else f"{item.mask.path.name}:{item.id}"
@@ -82,6 +83,14 @@ def _read(item: Item, source: Source, section: DataSection, findings: list[Findi
         findings.append(_changed(source.name(item.mask.path)))
     findings += [*mask.findings, *_objects(mask, mask_name, section.min_object_area_px)]
     return _entry(item, source, section, frame, raw.sha256, mask)
+
+
+def _blank(frame: Frame, name: str) -> list[Finding]:
+    flat = [c for c, plane in zip(frame.channels, frame.pixels, strict=True) if plane.size > 1 and np.ptp(plane) == 0]
+    if not flat:
+        return []
+    message = f"every pixel of {', '.join(flat)} has the same value"
+    return [warning("blank", name, message, "look whether the export went wrong; else leave the image out")]
 
 
 def _changed(name: str) -> Finding:
