@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cellfleet.evaluate.report import key_numbers, report_html
 from cellfleet.evaluate.write import Written, evaluate_model, folder_name
 from cellfleet.lineage import RecordStore
 from cellfleet.metrics import summarise
+from cellfleet.ports import FixedClock
 from support_bundle import tiny_bundle
 from support_onnx import FP32, tiny_folder, tiny_spec
 
@@ -209,11 +211,14 @@ def test_frames_that_were_trained_with_are_found_in_the_records(tmp_path: Path, 
 
 
 def test_a_second_run_replaces_the_first(tmp_path: Path, data: DataSetVersion, bundle: Bundle) -> None:
-    first = measure(tmp_path, bundle, data)
+    clock = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    first = measure(tmp_path, bundle, data, clock=clock)
     (first.folder / "stale").write_text("x")
-    second = measure(tmp_path, bundle, data)
+    second = measure(tmp_path, bundle, data, clock=clock)
     assert not (second.folder / "stale").exists()
     assert first.decision == second.decision
+    later = measure(tmp_path, bundle, data, clock=FixedClock(datetime(2026, 1, 2, tzinfo=UTC)))
+    assert later.decision != first.decision
 
 
 def test_nothing_is_half_written(tmp_path: Path, data: DataSetVersion, bundle: Bundle) -> None:

@@ -21,7 +21,7 @@ _UNTRUSTED = "do not rely on it; evaluate the bundle again"
 
 
 def decision_payload(assessment: Assessment, approver: str = "", decided: datetime | None = None) -> dict[str, Any]:
-    """What is signed; plain JSON data, the same for the same bundle, data, policy and engine.
+    """What is signed; plain JSON data, the same for the same bundle, data, policy, engine and time.
 
     Args:
         assessment: of a bundle.
