@@ -1,0 +1,112 @@
+"""What stands around every request: problems in one format, limits of size, headers, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
+
+from cellfleet.wire.problem import PROBLEM_TYPE, Problem
+from support_fleet import TestClient
+
+
+def problem(response: object) -> Problem:
+    assert response.headers["content-type"] == PROBLEM_TYPE  # type: ignore[attr-defined]
+    return Problem.model_validate(response.json())  # type: ignore[attr-defined]
+
+
+def test_a_server_that_is_well(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/version").json()["protocol"] == 1
+
+
+def test_unknown_address_and_wrong_method(client: TestClient) -> None:
+    missing = client.get("/api/v1/nothing")
+    assert missing.status_code == 404
+    assert problem(missing).word == "not-found"
+    assert problem(missing).instance == "/api/v1/nothing"
+    wrong = client.delete("/healthz")
+    assert wrong.status_code == 405
+    assert problem(wrong).word == "method-not-allowed"
+    assert wrong.headers["allow"] == "GET"
+
+
+def test_every_answer_is_sealed(client: TestClient) -> None:
+    for path in ("/healthz", "/api/v1/nothing"):
+        headers = client.get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert len(headers["x-request-id"]) == 12
+    assert client.get("/healthz").headers["x-request-id"] != client.get("/healthz").headers["x-request-id"]
+
+
+def test_a_defect_tells_nothing_of_our_insides(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    @app.get("/api/v1/broken")
+    def broken() -> None:
+        raise RuntimeError("secret in the insides")
+
+    response = TestClient(app).get("/api/v1/broken")
+    assert response.status_code == 500
+    assert problem(response).word == "internal"
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] in problem(response).hint
+    assert "secret in the insides" in caplog.text
+
+
+def test_a_database_that_is_away(app: FastAPI) -> None:
+    @app.get("/api/v1/away")
+    def away() -> None:
+        raise OperationalError("SELECT password", {}, Exception("connection refused"))
+
+    response = TestClient(app).get("/api/v1/away")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "2"
+    assert "SELECT" not in response.text
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_100_mb_at_once(client: TestClient, announced: bool) -> None:
+    """The body is refused by its announced length, or as soon as it gets too long; not after it was read."""
+    piece, sent = b" " * 1_000_000, 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += len(piece)
+            yield piece
+
+    headers = {"content-type": "application/json"} | ({"content-length": "100000000"} if announced else {})
+    response = client.post("/api/v1/devices/token", content=body(), headers=headers)
+    assert response.status_code == 413
+    assert problem(response).word == "too-large"
+
+
+def test_the_description_is_complete(client: TestClient) -> None:
+    schema = client.get("/api/v1/openapi.json").json()
+    operations = [
+        (path, method, operation)
+        for path, item in schema["paths"].items()
+        for method, operation in item.items()
+        if method in ("get", "put", "post", "delete", "patch")
+    ]
+    tags = {t["name"] for t in schema["tags"]}
+    for path, method, operation in operations:
+        where = f"{method} {path}"
+        assert operation.get("summary"), where
+        assert operation.get("description"), where
+        assert operation["tags"], where
+        assert set(operation["tags"]) <= tags, where
+        assert "422" in operation["responses"], where
+        assert "HTTPValidationError" not in str(operation["responses"]), where
+        body = operation.get("requestBody", {}).get("content", {})
+        for media in body.values():
+            assert "schema" in media, where
+
+
+def test_roles_are_ordered(as_role: Callable[[str], TestClient], client: TestClient) -> None:
+    assert client.get("/api/v1/me").status_code == 401
+    assert problem(client.get("/api/v1/me")).word == "not-signed-in"
+    assert as_role("viewer").get("/api/v1/me").json()["role"] == "viewer"
