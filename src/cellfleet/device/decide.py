@@ -35,9 +35,20 @@ def is_wanted(desired: DesiredState | None, active: str, last: Update | None, no
         return False
     if last is None or not same_update(last, desired):
         return True
-    if last.settled:
+    return not last.settled and its_time_has_come(last, now)
+
+
+def its_time_has_come(update: Update, now: datetime) -> bool:
+    """An update that failed may be tried again; a clock that was set back does not hold it up for long."""
+    later = update.not_before
+    return later is None or now >= later or later - now > timedelta(days=1)
+
+
+def is_there_already(desired: DesiredState | None, active: str, last: Update | None) -> bool:
+    """The desired state names the active slot, by a deployment that has not been answered yet."""
+    if desired is None or desired.release is None or desired.deployment_id is None:
         return False
-    return last.not_before is None or now >= last.not_before or last.not_before - now > timedelta(days=1)
+    return desired.release.sha256 == active and (last is None or not same_update(last, desired))
 
 
 def same_update(update: Update, desired: DesiredState) -> bool:

@@ -58,6 +58,16 @@ class Home:
         return self.state / "camera.json"
 
     @property
+    def camera_hold(self) -> Path:
+        """While it is there the camera takes nothing (``device camera HOME stop``)."""
+        return self.state / "camera-hold.json"
+
+    @property
+    def children_file(self) -> Path:
+        """Processes that the launcher started: name -> process id."""
+        return self.state / "children.json"
+
+    @property
     def frames(self) -> Path:
         return self.root / "frames"
 

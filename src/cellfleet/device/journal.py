@@ -38,9 +38,11 @@ class Update(Message):
 
     Attributes:
         folder: offline folder it comes from; empty: the server.
-        expect_frames: False in a fleet of one whose agent does not run: nothing can be watched in probation.
+        request: name of the request by which a person asked for it; empty: the desired state.
         previous_sha256: active slot before the activation; empty: there was none.
         settled: its end is final for this deployment and release.
+        attempts: failures that count; after the last one the update has failed.
+        waits: times in a row that the server could not be asked; they do not count, but waits grow with them.
         not_before: an update that could not be fetched is tried again after this time.
     """
 
@@ -50,13 +52,14 @@ class Update(Message):
     window: MaintenanceWindow | None = None
     agent: dict[str, float | int | str | bool] = Field(default={})
     folder: str = ""
-    expect_frames: bool = True
+    request: Text = ""
     outcome: Outcome = "running"
     reason: Text = ""
     numbers: dict[str, Any] = Field(default={})
     started_at: Time
     changed_at: Time
     attempts: int = 0
+    waits: int = 0
     not_before: Time | None = None
     settled: bool = False
     bytes_downloaded: int = 0
@@ -76,11 +79,14 @@ class Entry(Message):
 
     Attributes:
         entered_at: when the state was entered.
+        source, trigger: the state before and the event that led here; empty on a page that repeats its state.
         update: the running or the latest one.
     """
 
     state: UpdateState = "idle"
     entered_at: Time | None = None
+    source: Text = ""
+    trigger: Text = ""
     update: Update | None = None
     number: int = Field(default=0, ge=0)
 

@@ -24,6 +24,7 @@ from cellfleet.ports.disk import storage_error, sync_dir
 
 Role = Literal["active", "previous", "candidate"]
 _FACTS = "slot.json"
+_COMMITTED = "committed_at"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,28 @@ class Slots:
 
     def find(self, sha256: str) -> Slot | None:
         """An installed slot by the digest of its artifact."""
-        folder = self._folder(sha256)
+        folder = self.folder_of(sha256)
         slot = _read_slot(folder)
         return slot if slot is not None and slot.sha256 == sha256 and slot.bundle.is_file() else None
+
+    def intact(self, sha256: str) -> Slot | None:
+        """An installed slot whose bytes were read and are the right ones."""
+        slot = self.find(sha256) if sha256 else None
+        if slot is None:
+            return None
+        try:
+            return slot if sha256_file(slot.bundle) == sha256 else None
+        except OSError:
+            return None
+
+    def fallback(self, bad: str) -> Slot | None:
+        """The slot to go back to: the previous one if it is intact, else the newest other one that was committed once."""
+        p = self.pointer
+        if p.previous not in ("", bad) and (slot := self.intact(p.previous)) is not None:
+            return slot
+        others = [s for s in self._all() if s.sha256 not in (bad, p.candidate, p.previous) and _COMMITTED in s.numbers]
+        newest = sorted(others, key=lambda s: s.installed_at, reverse=True)
+        return next((s for s in newest if self.intact(s.sha256) is not None), None)
 
     def counters(self) -> dict[tuple[str, str], int]:
         """Release counter of the active slot, by kind and name: what a device must not go below."""
@@ -78,17 +98,17 @@ class Slots:
             DeviceError: the bytes in the slot are not those that were checked.
             StorageError: the disk refuses; no half of a slot is left.
         """
-        done = self.find(facts.sha256)
-        if done is not None and sha256_file(done.bundle) == facts.sha256:
+        done = self.intact(facts.sha256)
+        if done is not None:
             return self.note(replace(facts, folder=done.folder))
-        folder = self._folder(facts.sha256)
+        folder = self.folder_of(facts.sha256)
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         make_dir(part)
         slot = replace(facts, folder=folder)
         try:
-            _place(artifact, part / slot.bundle.name)
+            _place(artifact, part / slot.bundle.name, may_link=artifact.parent == self._home.downloads)
             if sha256_file(part / slot.bundle.name) != facts.sha256:
                 raise DeviceError(
                     f"{part / slot.bundle.name} is not the artifact that was checked",
@@ -108,6 +128,12 @@ class Slots:
         self._write(slot.folder / _FACTS, _slot_bytes(slot))
         return slot
 
+    def commit(self, sha256: str, now: str) -> None:
+        """Note in its facts that a slot passed its probation."""
+        slot = self.find(sha256)
+        if slot is not None and _COMMITTED not in slot.numbers:
+            self.note(replace(slot, numbers={**slot.numbers, _COMMITTED: now}))
+
     def name_candidate(self, sha256: str) -> None:
         """Write the pointer with another candidate; empty: none."""
         if self.pointer.candidate != sha256:
@@ -125,16 +151,16 @@ class Slots:
         p = self.pointer
         if p.active != bad:
             return
-        since = p.previous_since if p.previous == good and p.previous_since else now
+        since = p.previous_since if good and p.previous == good and p.previous_since else now
         self._set(Pointer(good, "", "", since if good else "", ""))
 
     def sweep(self, keep: int, pinned: frozenset[str] = frozenset()) -> list[str]:
         """Remove old slots but for those with a role, those that are pinned, and the newest ones. Returns what went."""
-        if not self._home.slots.is_dir():
-            return []
+        for left in self._home.slots.glob(".*.part"):
+            shutil.rmtree(left, ignore_errors=True)
         p = self.pointer
         held = {p.active, p.previous, p.candidate, *pinned} - {""}
-        slots = [s for f in self._home.slots.iterdir() if (s := _read_slot(f)) is not None]
+        slots = self._all()
         others = sorted((s for s in slots if s.sha256 not in held), key=lambda s: s.installed_at, reverse=True)
         gone = others[max(0, keep - len(slots) + len(others)) :]
         for slot in gone:
@@ -145,22 +171,30 @@ class Slots:
         """Remove a slot that has no role."""
         p = self.pointer
         if sha256 and sha256 not in (p.active, p.previous, p.candidate):
-            shutil.rmtree(self._folder(sha256), ignore_errors=True)
+            shutil.rmtree(self.folder_of(sha256), ignore_errors=True)
+
+    def _all(self) -> list[Slot]:
+        if not self._home.slots.is_dir():
+            return []
+        folders = (f for f in self._home.slots.iterdir() if not f.name.startswith("."))
+        return [s for f in folders if (s := _read_slot(f)) is not None]
 
     def _set(self, pointer: Pointer) -> None:
         self._file.write(asdict(pointer))
         self.pointer = pointer
 
-    def _folder(self, sha256: str) -> Path:
+    def folder_of(self, sha256: str) -> Path:
+        """Where the slot of an artifact lies, or would."""
         return self._home.slots / sha256[:12]
 
 
-def _place(source: Path, target: Path) -> None:
-    """A hard link where the disk has such a thing, else a copy; synced either way."""
+def _place(source: Path, target: Path, *, may_link: bool) -> None:
+    """A copy, or a hard link to a file of our own where the disk has such a thing; synced either way."""
     linked = False
     with contextlib.suppress(OSError):
-        os.link(source, target)
-        linked = True
+        if may_link:
+            os.link(source, target)
+            linked = True
     if not linked:
         shutil.copyfile(source, target)
     with target.open("rb+") as f:

@@ -1,0 +1,122 @@
+"""An agent put together out of what lies in HOME: for its own process, and for ``device install`` while none runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cellfleet.config import Project
+from cellfleet.device.actions import Tools
+from cellfleet.device.advance import Done
+from cellfleet.device.agent import Agent, News, Outside
+from cellfleet.device.client import ServerClient
+from cellfleet.device.contact import Contact
+from cellfleet.device.errand import Errands
+from cellfleet.device.facts import device_facts
+from cellfleet.device.home import Home
+from cellfleet.device.identity import Identity, load_identity
+from cellfleet.device.journal import Journal
+from cellfleet.device.slots import Slots
+from cellfleet.device.sources import Sources
+from cellfleet.device.telling import Self, Teller
+from cellfleet.errors import DeviceError
+from cellfleet.ports import Clock
+from cellfleet.ports.http import SystemHttp
+from cellfleet.wire.events import Event
+
+_LOG = logging.getLogger(__name__)
+
+
+class LogSink:
+    """Events of an instrument without a server: the log has them."""
+
+    def put(self, event: Event) -> None:
+        """Write a line."""
+        _LOG.info("%s", event.to_json().decode())
+
+    def backlog(self) -> tuple[int, int]:
+        """Nothing waits for anybody."""
+        return 0, 0
+
+
+@dataclass(frozen=True)
+class Composed:
+    """An agent, and what it talks through."""
+
+    agent: Agent
+    contact: Contact
+    teller: Teller
+    retry_s: float
+
+
+@contextlib.contextmanager
+def composed(
+    home: Home, project: Project, clock: Clock, errands: Errands[Done], news: News, *, online: bool = True
+) -> Iterator[Composed]:
+    """Put an agent together, and take it apart at the end: segmenters, sender and spool are closed.
+
+    Args:
+        online: talk with the server where there is one.
+
+    Raises:
+        DeviceError: HOME was not provisioned, or is damaged.
+        StorageError: the disk refuses.
+    """
+    import threading
+
+    from cellfleet.device import telemetry
+    from cellfleet.device.spool import Spool
+    from cellfleet.device.work import open_work
+
+    settings, identity = project.settings, identity_of(home)
+    client = client_of(identity, project, clock)
+    cancelled = threading.Event()
+    with contextlib.ExitStack() as stack:
+        sink: Spool | LogSink = LogSink()
+        if client is not None:
+            sink = Spool(home.spool_file, clock)
+            stack.callback(sink.close)
+            if online:
+                stack.callback(telemetry.start(home, settings, sink, client, clock).close)
+        facts = device_facts()
+        contact = Contact(home, client if online else None, clock, retry_s=settings.agent.retry_s, incident=sink.put)
+        work = open_work(home, settings, sink, clock)
+        stack.callback(work.close)
+        tools = Tools(
+            home=home,
+            settings=settings,
+            slots=Slots(home),
+            work=work,
+            clock=clock,
+            engines=dict(facts.engines),
+            source_of=Sources(home, identity, client, settings.device, clock, cancelled),
+            cancelled=cancelled,
+        )
+        agent = Agent(tools, Journal(home), Outside(contact, sink, errands, news))
+        me = Self(identity.record, f"boot-{secrets.token_hex(6)}", facts)
+        yield Composed(agent, contact, Teller(agent, contact, me, sink.backlog), settings.agent.retry_s)
+
+
+def identity_of(home: Home) -> Identity:
+    """Who the instrument is.
+
+    Raises:
+        DeviceError: it was not provisioned, or is damaged.
+    """
+    identity = load_identity(home)
+    if identity is None:
+        raise DeviceError(
+            f"{home.root} was not provisioned",
+            hint="run `cellfleet device provision HOME --server URL --token TOKEN --name NAME` (or --alone)",
+        )
+    return identity
+
+
+def client_of(identity: Identity, project: Project, clock: Clock) -> ServerClient | None:
+    """The way to the server; None in a fleet of one. A server named in the settings comes before that of the claim."""
+    device = project.settings.device
+    url = device.server or identity.record.server
+    return ServerClient(url, identity, SystemHttp(timeout_s=device.network_timeout_s), clock) if url else None

@@ -1,0 +1,45 @@
+"""Where an update comes from, as the agent asks it: the fleet server or an offline folder. ``sources`` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cellfleet.device.journal import Update
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An artifact on the disk, length and SHA-256 checked. ``fetched_bytes`` came over the network this time."""
+
+    path: Path
+    fetched_bytes: int
+
+
+class Source(Protocol):
+    """Asks both repositories, and brings the artifact. Called from the agent's worker thread."""
+
+    def check(self, update: Update, installed: Mapping[tuple[str, str], int]) -> None:
+        """Refresh both repositories and ask them whether this device may install the release.
+
+        Args:
+            update: names the release.
+            installed: release counter of the active slot by kind and name.
+
+        Raises:
+            TrustError: no.
+            NetworkError: they cannot be asked now.
+        """
+        ...
+
+    def fetch(self, update: Update) -> Fetched:
+        """Bring the artifact that was checked; goes on where it stopped.
+
+        Raises:
+            TrustError: other bytes than both repositories name.
+            NetworkError: later, perhaps.
+            StorageError: the disk refuses.
+        """
+        ...
