@@ -1,0 +1,33 @@
+"""Trust: two update repositories (TUF, Uptane). The publisher signs one offline, the director orders per instrument online.
+
+Three sides that share no code but the formats: ``TrustFolder`` publishes, ``OnlineKeys`` and ``Director`` sign while serving,
+``Verifier`` and ``download`` decide on an instrument.
+
+>>> from datetime import UTC, datetime
+>>> from pathlib import Path
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as d:
+...     folder = TrustFolder.init(Path(d) / "trust", lambda key: "a long passphrase", datetime.now(UTC))
+...     accepted = check_published({}, folder.image_files(), datetime.now(UTC))
+>>> accepted.root_version, accepted.snapshot_name
+(1, '1.snapshot.json')
+"""
+
+from cellfleet.trust.download import download
+from cellfleet.trust.fetch import folder_fetch, http_fetch
+from cellfleet.trust.folder import TrustFolder
+from cellfleet.trust.online import Director, OnlineKeys, renew_timestamp
+from cellfleet.trust.publish import check_published
+from cellfleet.trust.verify import Verifier
+
+__all__ = [
+    "Director",
+    "OnlineKeys",
+    "TrustFolder",
+    "Verifier",
+    "check_published",
+    "download",
+    "folder_fetch",
+    "http_fetch",
+    "renew_timestamp",
+]

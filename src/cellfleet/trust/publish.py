@@ -1,0 +1,235 @@
+"""What the server takes from a publisher: nothing blindly. Files in, verified files out; no database, no clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cellfleet.canonical import sha256_hex
+from cellfleet.trust.chain import Chain, check_follows
+from cellfleet.trust.layout import (
+    ALLOWANCES,
+    DELEGATED,
+    MODELS,
+    ROLE_OF_KIND,
+    ROOT,
+    SNAPSHOT,
+    SOFTWARE,
+    TARGETS,
+    AllowanceFacts,
+    ReleaseFacts,
+    allowance_path,
+    facts_of,
+    file_name,
+    newest,
+    target_path,
+    version_in,
+)
+from cellfleet.trust.metadata import load, meta_of
+from cellfleet.trust.refusals import BadMetadata, NotUpward
+from cellfleet.trust.tuf_types import Snapshot, TargetFile, Targets
+from cellfleet.wire.enrol import TrustAnchors
+
+_IMAGE, _DIRECTOR = "image", "director"
+_BEHIND = "another publisher was quicker; take what the server has, then publish again"
+_ROLES = (ROOT, SNAPSHOT, TARGETS, *DELEGATED)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A release as the image repository names it."""
+
+    path: str
+    kind: str
+    name: str
+    version: str
+    counter: int
+    sha256: str
+    length: int
+    hardware: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was published and may be stored.
+
+    Attributes:
+        files: new files by name.
+        snapshot_name, snapshot: the newest snapshot: what the timestamp is to name.
+        root_version: of the newest root.
+        named: every release that the repository names now, by target path.
+        added: those of them that it did not name before.
+    """
+
+    files: dict[str, bytes]
+    snapshot_name: str
+    snapshot: bytes
+    root_version: int
+    named: dict[str, Named]
+    added: tuple[Named, ...]
+
+
+def check_published(current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime) -> Accepted:
+    """Verify files for the image repository against what is there.
+
+    Args:
+        current: stored files by name; they were verified before. None: the first root in ``new`` is trusted.
+        new: files by name; ``timestamp.json`` is ignored, what is stored with the same bytes is fine.
+        now: what counts as now.
+
+    Raises:
+        Refusal: of any kind; NotUpward: a version that does not follow, a release that is changed or counted down.
+    """
+    _no_other_bytes(current, new)
+    chain = _follow_roots(_IMAGE, current, new, now)
+    merged = {**current, **new}
+    found = newest(merged, SNAPSHOT)
+    if found is None:
+        raise BadMetadata("image repository: there is no snapshot")
+    version, snapshot = found
+    before, sent = newest(current, SNAPSHOT), newest(new, SNAPSHOT)
+    if before and sent and sent[0] < before[0]:
+        raise NotUpward(
+            f"image repository: snapshot {sent[0]} was sent, but {before[0]} is there already", hint=_BEHIND
+        )
+    chain.add_snapshot(snapshot, named=meta_of(version, snapshot))
+    if before is not None:
+        old = load(Snapshot, before[1], "image repository, snapshot").signed
+        check_follows(chain.snapshot, old)
+    used = {file_name(SNAPSHOT, version)} | {file_name(ROOT, n) for n in range(1, chain.root_version + 1)}
+    for role in (TARGETS, *DELEGATED):
+        name = file_name(role, chain.targets_meta(role).version)
+        if name not in merged:
+            raise BadMetadata(f"image repository: the snapshot names {name}, which was not sent")
+        chain.add_targets(role, merged[name])
+        used.add(name)
+    _check_allowances(chain)
+    now_named = _named(chain)
+    was_named = named(current)
+    _check_upward(was_named, now_named)
+    return Accepted(
+        files={n: d for n, d in new.items() if n in used and n not in current},
+        snapshot_name=file_name(SNAPSHOT, version),
+        snapshot=snapshot,
+        root_version=chain.root_version,
+        named=now_named,
+        added=tuple(n for path, n in now_named.items() if path not in was_named),
+    )
+
+
+def check_director_roots(current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime) -> dict[str, bytes]:
+    """Verify roots for the director against those that are there; gives the new ones, by file name.
+
+    Raises:
+        Refusal: as ``check_published``.
+    """
+    _no_other_bytes(current, new)
+    chain = _follow_roots(_DIRECTOR, current, new, now)
+    wanted = {file_name(ROOT, n) for n in range(1, chain.root_version + 1)}
+    return {n: d for n, d in new.items() if n in wanted and n not in current}
+
+
+def named(files: Mapping[str, bytes]) -> dict[str, Named]:
+    """The releases that verified files of an image repository name, by target path; {} of an empty repository.
+
+    Raises:
+        BadMetadata: the files are damaged.
+    """
+    found = newest(files, SNAPSHOT)
+    if found is None:
+        return {}
+    metas = load(Snapshot, found[1], "image repository, snapshot").signed.meta
+    out: dict[str, Named] = {}
+    for role in (MODELS, SOFTWARE):
+        name = file_name(role, metas[f"{role}.json"].version) if f"{role}.json" in metas else ""
+        if name not in files:
+            raise BadMetadata(f"image repository: {name or role} is missing")
+        out |= _named_by(role, load_targets(files[name], role))
+    return out
+
+
+def load_targets(data: bytes, role: str) -> Mapping[str, TargetFile]:
+    """The targets in a file that was verified before."""
+    return dict(load(Targets, data, f"image repository, {role}").signed.targets)
+
+
+def anchors_of(image_root_1: bytes, director_root_1: bytes) -> TrustAnchors:
+    """What pins the first roots."""
+    return TrustAnchors(image_root=sha256_hex(image_root_1), director_root=sha256_hex(director_root_1))
+
+
+def _no_other_bytes(current: Mapping[str, bytes], new: Mapping[str, bytes]) -> None:
+    for name, data in new.items():
+        if name in current and current[name] != data and any(version_in(name, r) for r in _ROLES):
+            raise NotUpward(
+                f"{name} is there already with other bytes",
+                hint=_BEHIND,
+            )
+
+
+def _follow_roots(repository: str, current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime) -> Chain:
+    start = newest(current, ROOT)
+    if start is None:
+        first = new.get(file_name(ROOT, 1))
+        if first is None:
+            raise BadMetadata(f"{repository} repository: there is no {file_name(ROOT, 1)}")
+        start = (1, first)
+    chain = Chain(repository, start[1], now)
+    while (data := new.get(file_name(ROOT, chain.root_version + 1))) is not None:
+        chain.add_root(data)
+    chain.check_root()
+    return chain
+
+
+def _named(chain: Chain) -> dict[str, Named]:
+    return _named_by(MODELS, chain.targets(MODELS).targets) | _named_by(SOFTWARE, chain.targets(SOFTWARE).targets)
+
+
+def _named_by(role: str, targets: Mapping[str, TargetFile]) -> dict[str, Named]:
+    out: dict[str, Named] = {}
+    for path, found in targets.items():
+        facts = facts_of(ReleaseFacts, found, f"image repository, {role}")
+        sha256 = found.hashes.get("sha256", "")
+        if ROLE_OF_KIND[facts.kind] != role or path != target_path(facts.kind, facts.name, facts.version, sha256):
+            raise BadMetadata(f"image repository, {role}: the facts of {path} do not fit its path")
+        out[path] = Named(
+            path, facts.kind, facts.name, facts.version, facts.release_counter, sha256, found.length, facts.hardware
+        )
+    _check_counters(out.values())
+    return out
+
+
+def _check_counters(releases: Iterable[Named]) -> None:
+    seen: dict[tuple[str, str, int], str] = {}
+    versions: dict[tuple[str, str, str], str] = {}
+    for r in releases:
+        other = seen.setdefault((r.kind, r.name, r.counter), r.path)
+        if other != r.path:
+            raise NotUpward(f"{r.path} and {other} have the same release counter {r.counter}")
+        other = versions.setdefault((r.kind, r.name, r.version), r.path)
+        if other != r.path:
+            raise NotUpward(f"{r.path} and {other} are the same version with other bytes")
+
+
+def _check_upward(old: Mapping[str, Named], new: Mapping[str, Named]) -> None:
+    highest: dict[tuple[str, str], int] = {}
+    for r in old.values():
+        highest[r.kind, r.name] = max(highest.get((r.kind, r.name), 0), r.counter)
+        if r.path in new and new[r.path] != r:
+            raise NotUpward(f"{r.path} was published already and is changed now")
+    for r in new.values():
+        if r.path not in old and r.counter <= highest.get((r.kind, r.name), 0):
+            raise NotUpward(
+                f"{r.path}: its release counter {r.counter} is not above {highest[r.kind, r.name]}",
+                hint="publish it again with a counter above those before",
+            )
+
+
+def _check_allowances(chain: Chain) -> None:
+    for path, found in chain.targets(ALLOWANCES).targets.items():
+        facts = facts_of(AllowanceFacts, found, "image repository, allowances")
+        kind, name = path.split("/")[1:3] if path.count("/") == 3 else ("", "")
+        if path != allowance_path(kind, name, facts.from_counter, facts.to_counter, facts.device_id):
+            raise BadMetadata(f"image repository, allowances: the facts of {path} do not fit its path")
