@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if self.path in ("/endless", "/trickle"):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self._chunks(b"x" * (1000 if self.path == "/endless" else 1))
+            return
         if self.path == "/moved":
             self.send_response(302)
             self.send_header("Location", "/")
@@ -32,6 +39,16 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         self._answer(200 if self.path == "/" else 404, self.path.encode() * 100)
+
+    def _chunks(self, chunk: bytes) -> None:
+        """Chunks, until the other side has had enough."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                self.wfile.flush()
+                if self.path == "/trickle":
+                    self.server.wanted.wait()  # type: ignore[attr-defined]
 
     def do_PUT(self) -> None:
         self._answer(201, self.rfile.read(int(self.headers["Content-Length"])) + self.headers["X-Say"].encode())
@@ -50,9 +67,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    wanted = server.wanted = threading.Event()  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
+    wanted.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -72,6 +91,19 @@ def test_a_body_can_be_read_piece_by_piece(url: str) -> None:
     with SystemHttp().stream(url + "/") as answer:
         assert answer.status == 200
         assert b"".join(answer.chunks) == b"/" * 100
+
+
+def test_what_trickles_arrives_as_it_comes(url: str) -> None:
+    """One byte was sent and no more: it must not wait for a full piece."""
+    with SystemHttp().stream(url + "/trickle") as answer:
+        assert next(iter(answer.chunks)) == b"x"
+
+
+def test_an_answer_without_end_can_be_left(url: str) -> None:
+    http = SystemHttp()
+    with http.stream(url + "/endless") as answer:
+        assert len(next(iter(answer.chunks))) == 1000
+    assert http.request("GET", url + "/").status == 200
 
 
 def test_a_connection_that_breaks_is_an_error(url: str) -> None:

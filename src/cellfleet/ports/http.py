@@ -116,7 +116,7 @@ class SystemHttp:
             names = {k.lower(): v for k, v in raw.headers.items()}
             yield Stream(raw.status, names, _chunks(url, raw))
         finally:
-            raw.drain_conn() if raw.length_remaining in (0, None) else raw.close()
+            raw.drain_conn() if raw.length_remaining == 0 else raw.close()  # never drain what may have no end
             raw.release_conn()
 
 
@@ -125,7 +125,8 @@ def _chunks(url: str, raw: object) -> Iterator[bytes]:
 
     assert isinstance(raw, urllib3.BaseHTTPResponse)
     try:
-        yield from raw.stream(CHUNK, decode_content=True)
+        while chunk := raw.read1(CHUNK, decode_content=True):  # what is there: a server that trickles must be noticed
+            yield chunk
     except (urllib3.exceptions.HTTPError, OSError) as e:
         raise _network_error(url, e) from e
 
