@@ -67,8 +67,7 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """A session that sees one moment and changes nothing; it waits for no writer."""
         with self._reading() as db:
-            yield db
-            db.rollback()
+            yield db  # closing ends the transaction; a rollback would also expire what was read
 
     def upgrade(self) -> None:
         """Bring the schema to its newest version; nothing happens when it is. One replica does it at a time.
