@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bundle": ("cellfleet.cli.bundle", "app", "Build, show and verify bundles."),
     "evaluate": ("cellfleet.cli.evaluate", "evaluate", "Measure a model on held-out data; report and decision record."),
     "segment": ("cellfleet.cli.segment", "segment", "Segment images and videos with a bundle."),
+    "trust": ("cellfleet.cli.trust", "app", "Keys and update repositories: make, show, rotate, allow, export."),
     "lineage": ("cellfleet.cli.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
     "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to a bundle that segments."),
 }
