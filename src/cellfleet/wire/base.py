@@ -21,7 +21,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SemVer = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$", max_length=64)]
 Time = AwareDatetime
 """A time with its zone; UTC by convention."""
-Text = Annotated[str, Field(max_length=2000)]
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+"""A sentence or two; no NUL, which databases refuse."""
 
 
 class Message(BaseModel):

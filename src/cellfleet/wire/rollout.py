@@ -19,7 +19,7 @@ MemberState = Literal[
 class Override(Message):
     """Releasing against a failed gate or without one: who, and why. Shown wherever the release is shown."""
 
-    reason: str = Field(min_length=10, max_length=2000)
+    reason: str = Field(min_length=10, max_length=2000, pattern=r"^[^\x00]*$")
 
 
 class ReleaseRequest(Message):
@@ -47,10 +47,12 @@ class Phase(Message):
     Attributes:
         count, percent: how many devices of the group are offered the release when this phase ends up complete (of all,
             not on top of the phase before); exactly one is given.
-        max_failures: as many failures are tolerated in this phase.
-        max_failure_percent: of those that ended, once ``min_ended`` have; None: only ``max_failures`` counts.
+        max_failures: as many failures are tolerated in this phase in any case.
+        max_failure_percent: more are tolerated up to this share of those that ended, once ``min_ended`` have; None: only
+            ``max_failures`` counts.
         min_ended: least number of ended devices before a percentage is judged.
-        min_success_percent: of the phase's devices that must have succeeded before the next phase.
+        min_success_percent: of the phase's devices that must have succeeded before the next phase; 100: all but the
+            tolerated failures.
         soak_s: time that must pass after that, without a failure, before the next phase.
         silent_after_s: a device that was offered the release and was not heard for so long is a failure.
         approval: a person must say yes before this phase begins.

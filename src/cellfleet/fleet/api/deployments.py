@@ -1,0 +1,192 @@
+"""A release aimed at a group, in phases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from cellfleet.fleet import deployment_views, deployments
+from cellfleet.fleet.api.asking import Approver, Ctx, Db, InPortions, Listing, Operator, RowId, person
+from cellfleet.fleet.api.releases import Why
+from cellfleet.fleet.context import Context
+from cellfleet.fleet.deployment_views import MemberView, View
+from cellfleet.fleet.desired import ref_of
+from cellfleet.wire import Message
+from cellfleet.wire.base import Time
+from cellfleet.wire.rollout import DeploymentRequest, DeploymentState, MemberState
+from cellfleet.wire.states import ReleaseRef
+
+router = APIRouter(prefix="/api/v1/deployments", tags=["deployments"])
+REQUEST: dict[str, Any] = {
+    "release_id": 2,
+    "group": "pilot",
+    "phases": [{"count": 1, "soak_s": 3600}, {"percent": 100, "max_failures": 2, "approval": True}],
+    "window": {"start": "22:00", "end": "04:00", "utc_offset_min": 60},
+    "agent": {"probation_frames": 20},
+    "reason": "finer outlines, asked for by three labs",
+}
+
+
+class DeploymentAnswer(Message):
+    """A deployment.
+
+    Attributes:
+        phase: the one that runs or waits for approval, from 1.
+        counts: member state -> number.
+        waits_for: what has to happen next, in words; only of a single deployment.
+    """
+
+    id: int = Field(examples=[7])
+    state: DeploymentState
+    release: ReleaseRef
+    group: str = Field(examples=["pilot"])
+    phase: int = Field(ge=1, examples=[1])
+    phases: int = Field(ge=1, examples=[2])
+    counts: dict[str, int] = Field(examples=[{"succeeded": 1, "waiting": 2}])
+    halted_reason: str = Field(default="", examples=["XYZ-001 refused the release: ..."])
+    waits_for: str = Field(default="", examples=["0 of 1 instruments of phase 1 have succeeded; 1 must"])
+    request: DeploymentRequest
+    created_by: str = Field(examples=["anna"])
+    created_at: Time
+    approved_by: str | None = None
+    phase_since: Time
+    soak_since: Time | None = None
+    ended_at: Time | None = None
+
+
+class MemberAnswer(Message):
+    """A device in a deployment. ``update`` is its last UpdateReport; ``phase`` counts from 1, None: not offered yet."""
+
+    device_id: str = Field(examples=["dev-0123456789ab"])
+    name: str = Field(examples=["XYZ-001"])
+    state: MemberState
+    phase: int | None = Field(default=None, examples=[1])
+    offered_at: Time | None = None
+    ended_at: Time | None = None
+    heard_at: Time | None = None
+    reason: str = ""
+    update: dict[str, Any] = Field(default={})
+
+
+def answer(view: View, waits_for: str = "") -> DeploymentAnswer:
+    """A deployment as a message."""
+    d = view.deployment
+    request = DeploymentRequest.model_validate(d.request)
+    return DeploymentAnswer(
+        id=d.id,
+        state=d.state,  # type: ignore[arg-type]
+        release=ref_of(view.release),
+        group=view.group,
+        phase=d.phase + 1,
+        phases=len(request.phases),
+        counts=dict(view.counts),
+        halted_reason=d.halted_reason,
+        waits_for=waits_for,
+        request=request,
+        created_by=d.created_by,
+        created_at=d.created_at,
+        approved_by=d.approved_by,
+        phase_since=d.phase_since,
+        soak_since=d.soak_since,
+        ended_at=d.ended_at,
+    )
+
+
+def _one(db: Session, context: Context, deployment_id: int) -> DeploymentAnswer:
+    d = deployments.find(db, deployment_id)
+    waits_for = deployments.waits_for(db, context, d)
+    return answer(deployment_views.views(db, ids=[deployment_id])[0], waits_for)
+
+
+def _member(m: MemberView) -> MemberAnswer:
+    phase = m.member.phase
+    return MemberAnswer(
+        device_id=m.member.device_id,
+        name=m.name,
+        state=m.member.state,  # type: ignore[arg-type]
+        phase=None if phase is None else phase + 1,
+        offered_at=m.member.offered_at,
+        ended_at=m.member.ended_at,
+        heard_at=m.heard_at,
+        reason=m.member.reason,
+        update=m.member.update,
+    )
+
+
+@router.get("", summary="Deployments", description="Newest first.", dependencies=[person("viewer")])
+def listing(
+    db: Db,
+    portion: InPortions,
+    group: Annotated[str, Query(max_length=128, description="Only of this group.", examples=["pilot"])] = "",
+    state: Annotated[str, Query(max_length=24, description="Only in this state.", examples=["running"])] = "",
+) -> Listing[DeploymentAnswer]:
+    found = deployment_views.views(db, before=portion.after_id, limit=portion.limit, group=group, state=state)
+    more = str(found[-1].deployment.id) if len(found) == portion.limit else ""
+    return Listing[DeploymentAnswer](items=tuple(answer(v) for v in found), next=more)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Start a deployment",
+    description="Refused (409) to a group without instruments (`empty-group`), to one whose last deployment has not ended "
+    "(`group-busy`), with a withdrawn release (`release-withdrawn`), and back to an older release without `allow_downgrade`.",
+)
+def start(
+    context: Ctx, db: Db, by: Operator, body: Annotated[DeploymentRequest, Body(examples=[REQUEST])]
+) -> DeploymentAnswer:
+    return _one(db, context, deployments.create(db, context, by, body).id)
+
+
+@router.get(
+    "/{deployment_id}",
+    summary="A deployment",
+    description="How it stands, and what it waits for.",
+    dependencies=[person("viewer")],
+)
+def show(context: Ctx, db: Db, deployment_id: RowId) -> DeploymentAnswer:
+    return _one(db, context, deployment_id)
+
+
+@router.get(
+    "/{deployment_id}/members",
+    summary="The devices of a deployment",
+    description="In the order of their names, in which they are offered the release.",
+    dependencies=[person("viewer")],
+)
+def members(db: Db, deployment_id: RowId, portion: InPortions) -> Listing[MemberAnswer]:
+    deployments.find(db, deployment_id)
+    found = deployment_views.members(db, deployment_id, after=portion.after, limit=portion.limit)
+    more = found[-1].name if len(found) == portion.limit else ""
+    return Listing[MemberAnswer](items=tuple(_member(m) for m in found), next=more)
+
+
+@router.post("/{deployment_id}/approve", summary="Approve the phase that waits", description="For approvers.")
+def approve(context: Ctx, db: Db, by: Approver, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+    return _one(db, context, deployments.approve(db, context, by, deployment_id, body.reason).id)
+
+
+@router.post(
+    "/{deployment_id}/halt",
+    summary="Halt a deployment",
+    description="Nobody else is offered the release; devices that have not activated it keep what they have.",
+)
+def halt(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+    return _one(db, context, deployments.halt(db, context, by, deployment_id, body.reason).id)
+
+
+@router.post(
+    "/{deployment_id}/resume",
+    summary="Go on with a halted deployment",
+    description="Failures up to now count against no threshold any more.",
+)
+def resume(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+    return _one(db, context, deployments.resume(db, context, by, deployment_id, body.reason).id)
+
+
+@router.post("/{deployment_id}/cancel", summary="End a deployment as it stands", description="It cannot be resumed.")
+def cancel(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+    return _one(db, context, deployments.cancel(db, context, by, deployment_id, body.reason).id)

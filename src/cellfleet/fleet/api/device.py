@@ -1,0 +1,63 @@
+"""What instruments ask and tell: desired state and reported state."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cellfleet.fleet import desired, reports
+from cellfleet.fleet.api.asking import Ctx, OfDevice
+from cellfleet.fleet.refusals import too_large
+from cellfleet.wire.states import DesiredState, ReportedState
+
+router = APIRouter(prefix="/api/v1/device", tags=["device"])
+MAX_REPORT_BYTES = 512_000
+REPORT: dict[str, Any] = {
+    "device_id": "dev-0123456789ab",
+    "sequence": 17,
+    "boot_id": "b-1",
+    "at": "2026-03-02T09:00:00Z",
+    "generation": 3,
+    "state": "idle",
+    "counters": {"taken": 60, "stored": 60, "segmented": 60},
+    "health": {"disk_free_mb": 210000, "camera": "running", "segmenter": "running"},
+    "facts": {"cellfleet_version": "0.2.0", "platform": "Linux x86_64"},
+}
+
+
+async def small(request: Request) -> None:
+    """A report is small; whatever is not is refused before it is understood."""
+    if len(await request.body()) > MAX_REPORT_BYTES:
+        raise too_large(f"a report has at most {MAX_REPORT_BYTES} bytes")
+
+
+@router.get(
+    "/desired",
+    summary="What should be on this device",
+    description="Send the `ETag` of the last answer as `If-None-Match`: 304 means that nothing changed, and costs little.",
+    response_model=DesiredState,
+    responses={304: {"description": "Nothing changed."}},
+)
+def ask(
+    context: Ctx, by: OfDevice, if_none_match: Annotated[str, Header(max_length=1000, examples=['"0-60"'])] = ""
+) -> Response:
+    found = desired.ask(context, by.device_id, if_none_match)
+    headers = {"ETag": found.etag, "Cache-Control": "private, no-cache"}
+    if found.state is None:
+        return Response(status_code=304, headers=headers)
+    return Response(found.state.to_json(), media_type="application/json", headers=headers)
+
+
+@router.put(
+    "/reported",
+    status_code=204,
+    summary="What is on this device",
+    description="`sequence` grows with every report. An older one of the same start changes nothing; one of another start means "
+    "two machines with one key: 409 `two-machines`.",
+    dependencies=[Depends(small)],
+)
+def tell(context: Ctx, by: OfDevice, body: Annotated[ReportedState, Body(examples=[REPORT])]) -> None:
+    reports.take(context, by, body)

@@ -1,0 +1,187 @@
+"""What the instruments saw."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cellfleet.fleet import reports, results
+from cellfleet.fleet.api.asking import Ctx, Db, DeviceRef, InPortions, KeyPath, Listing, Operator, person
+from cellfleet.fleet.api.bytes_of import BINARY, bytes_answer
+from cellfleet.fleet.api.releases import Why
+from cellfleet.fleet.results import Counts
+from cellfleet.fleet.store.models import Experiment, FrameRow, ResultRow
+from cellfleet.wire import Message
+from cellfleet.wire.base import Time
+
+router = APIRouter(prefix="/api/v1/devices/{device}", tags=["results"])
+
+
+class CountsAnswer(Message):
+    """Frames as the server counts them; each exists once.
+
+    Attributes:
+        taken: frames that the device told of.
+        unreadable: those of them that cannot be read.
+        segmented: those of them that have a row that counts.
+        rows: rows that count.
+        superseded: rows that count no more.
+    """
+
+    taken: int = Field(examples=[60])
+    unreadable: int = Field(examples=[0])
+    segmented: int = Field(examples=[60])
+    rows: int = Field(examples=[60])
+    superseded: int = Field(examples=[12])
+
+
+class ExperimentAnswer(Message):
+    """One time-lapse on one plate. ``history``: its pins as the device told them, oldest first."""
+
+    name: str = Field(examples=["plate-7"])
+    plate: str = ""
+    plate_format: int = Field(examples=[96])
+    started_at: Time
+    ended_at: Time | None = None
+    pin: int = Field(examples=[1])
+    pinned_sha256: str = ""
+    release_id: int | None = None
+    run_digest: str = ""
+    counts: CountsAnswer
+    history: tuple[dict[str, Any], ...] = ()
+
+
+class ResultAnswer(Message):
+    """A mask's row. ``superseded_by``: the row that counts instead; None: this one counts."""
+
+    id: int = Field(examples=[1])
+    experiment: str = Field(examples=["plate-7"])
+    frame: str = Field(examples=["A1_t0001"])
+    well: str = Field(default="", examples=["A1"])
+    time_s: float | None = Field(default=None, examples=[600.0])
+    pin: int = Field(examples=[1])
+    run_digest: str
+    bundle_sha256: str
+    release_id: int | None = None
+    variant: str = Field(examples=["openvino/fp32"])
+    engine_version: str = ""
+    count: int = Field(examples=[84])
+    confluence_percent: float = Field(examples=[41.5])
+    per_mm2: float | None = None
+    total_ms: float | None = None
+    details: dict[str, Any] = Field(default={})
+    mask_sha256: str
+    segmented_at: Time
+    superseded_by: int | None = None
+
+
+def _counts(c: Counts) -> CountsAnswer:
+    return CountsAnswer(
+        taken=c.taken, unreadable=c.unreadable, segmented=c.segmented, rows=c.rows, superseded=c.superseded
+    )
+
+
+def _experiment(e: Experiment, c: Counts) -> ExperimentAnswer:
+    return ExperimentAnswer(
+        name=e.name,
+        plate=e.plate,
+        plate_format=e.plate_format,
+        started_at=e.started_at,
+        ended_at=e.ended_at,
+        pin=e.pin,
+        pinned_sha256=e.pinned_sha256,
+        release_id=e.release_id,
+        run_digest=e.run_digest,
+        counts=_counts(c),
+        history=tuple(e.history),
+    )
+
+
+def _result(r: ResultRow, f: FrameRow | None) -> ResultAnswer:
+    names = set(ResultAnswer.model_fields) - {"well", "time_s"}
+    facts = {name: getattr(r, name) for name in names}
+    return ResultAnswer(**facts, well=f.well if f else "", time_s=f.time_s if f else None)
+
+
+@router.get(
+    "/counts",
+    summary="Counts of a device's frames",
+    description="Over all of its experiments.",
+    dependencies=[person("viewer")],
+)
+def count(db: Db, device: DeviceRef) -> CountsAnswer:
+    return _counts(results.counts(db, results.device_id_of(db, device)))
+
+
+@router.get(
+    "/experiments",
+    summary="Experiments of a device",
+    description="Newest first, with counts of frames.",
+    dependencies=[person("viewer")],
+)
+def experiments(db: Db, device: DeviceRef, portion: InPortions) -> Listing[ExperimentAnswer]:
+    found = results.experiments(db, results.device_id_of(db, device), before=portion.after_id, limit=portion.limit)
+    more = str(found[-1][0].id) if len(found) == portion.limit else ""
+    return Listing[ExperimentAnswer](items=tuple(_experiment(e, c) for e, c in found), next=more)
+
+
+@router.get(
+    "/results",
+    summary="Rows of a device",
+    description="In the order in which they came; those that count, unless asked.",
+    dependencies=[person("viewer")],
+)
+def rows(
+    db: Db,
+    device: DeviceRef,
+    portion: InPortions,
+    experiment: Annotated[str, Query(max_length=128, description="Only of this one.", examples=["plate-7"])] = "",
+    well: Annotated[str, Query(max_length=128, description="Only of this well.", examples=["A1"])] = "",
+    superseded: Annotated[bool, Query(description="Those that count no more, too.", examples=[False])] = False,
+) -> Listing[ResultAnswer]:
+    found = results.rows(
+        db,
+        results.device_id_of(db, device),
+        experiment=experiment,
+        well=well,
+        superseded=superseded,
+        after=portion.after_id,
+        limit=portion.limit,
+    )
+    more = str(found[-1][0].id) if len(found) == portion.limit else ""
+    return Listing[ResultAnswer](items=tuple(_result(r, f) for r, f in found), next=more)
+
+
+@router.get(
+    "/pictures/{experiment}/{frame}/{kind}",
+    summary="A picture of a frame",
+    description="As the device sent it; of the pin that counts once that was sent.",
+    response_class=Response,
+    responses=BINARY,
+    dependencies=[person("viewer")],
+)
+def picture(
+    context: Ctx,
+    db: Db,
+    request: Request,
+    device: DeviceRef,
+    experiment: KeyPath,
+    frame: KeyPath,
+    kind: Annotated[Literal["thumbnail", "overlay", "mask", "raw"], Path(examples=["overlay"])],
+) -> Response:
+    found = results.picture(db, results.device_id_of(db, device), experiment, frame, kind)
+    return bytes_answer(context, request, found.sha256, media_type=found.media_type, max_age_s=0)
+
+
+@router.post(
+    "/alarms/clear",
+    status_code=204,
+    summary="Clear the alarms of a device",
+    description="A person has looked at them; what still holds comes again with the next report.",
+)
+def clear_alarms(context: Ctx, db: Db, by: Operator, device: DeviceRef, body: Why) -> None:
+    reports.clear_alarms(db, context, by, device, body.reason)

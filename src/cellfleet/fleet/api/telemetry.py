@@ -1,0 +1,64 @@
+"""OTLP over HTTP (protobuf), at the paths that OpenTelemetry's exporters use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header
+from starlette.responses import Response
+
+from cellfleet.fleet import intake
+from cellfleet.fleet.api.asking import Ctx, OfDevice
+from cellfleet.fleet.api.bytes_of import raw_body
+from cellfleet.wire.otlp import CONTENT_TYPE
+
+router = APIRouter(prefix="/v1", tags=["telemetry"])
+RawBody = Annotated[bytes, Depends(raw_body)]
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        max_length=128,
+        description="Names the batch. Sent again with the same bytes it changes nothing. Without it the bytes name themselves.",
+        examples=["b-1-000042"],
+    ),
+]
+Encoding = Annotated[
+    str, Header(alias="Content-Encoding", max_length=40, description="`gzip` or none.", examples=["gzip"])
+]
+
+
+def _otlp(request: str, answer: str) -> dict[str, Any]:
+    binary = {"schema": {"type": "string", "format": "binary", "description": request}}
+    return {
+        "openapi_extra": {"requestBody": {"required": True, "content": {CONTENT_TYPE: binary}}},
+        "responses": {
+            200: {
+                "description": f"{answer}; what could not be understood is its partial success.",
+                "content": {CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+        "response_class": Response,
+    }
+
+
+@router.post(
+    "/logs",
+    summary="Events",
+    description="Frames, rows, transitions and incidents as log records. Each event counts once, in whatever order they come.",
+    **_otlp("ExportLogsServiceRequest", "ExportLogsServiceResponse"),
+)
+def logs(context: Ctx, by: OfDevice, body: RawBody, key: IdempotencyKey = "", encoding: Encoding = "") -> Response:
+    plain = intake.unpack(body, encoding, int(context.settings.max_body_mb * 1e6))
+    return Response(intake.take_logs(context, by, key, plain), media_type=CONTENT_TYPE)
+
+
+@router.post(
+    "/metrics",
+    summary="Measurements",
+    description="Gauges; kept for a day.",
+    **_otlp("ExportMetricsServiceRequest", "ExportMetricsServiceResponse"),
+)
+def metrics(context: Ctx, by: OfDevice, body: RawBody, key: IdempotencyKey = "", encoding: Encoding = "") -> Response:
+    plain = intake.unpack(body, encoding, int(context.settings.max_body_mb * 1e6))
+    return Response(intake.take_metrics(context, by, key, plain), media_type=CONTENT_TYPE)

@@ -1,0 +1,50 @@
+"""Files that come in parts: thumbnails, overlays, masks and raw frames of devices, artifacts of people."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cellfleet.wire.base import Key, Message, Sha256
+
+PictureKind = Literal["thumbnail", "overlay", "mask", "raw"]
+
+
+class UploadRequest(Message):
+    """POST /api/v1/uploads: a device announces a file of a frame.
+
+    Attributes:
+        pin: of the experiment when it was drawn; a file of a higher pin takes the place of one of a lower pin.
+        length: bytes.
+    """
+
+    kind: PictureKind
+    experiment: Key
+    frame: Key
+    pin: int = Field(default=0, ge=0, le=1_000_000)
+    sha256: Sha256
+    length: int = Field(ge=1, le=2**40)
+
+
+class ArtifactRequest(Message):
+    """POST /api/v1/artifacts: a person announces an artifact."""
+
+    sha256: Sha256
+    length: int = Field(ge=1, le=2**40)
+
+
+class UploadPart(Message):
+    """Where a part goes, by PUT and without any other authorisation; the address expires."""
+
+    number: int = Field(ge=1)
+    url: str
+
+
+class UploadReply(Message):
+    """The parts that are still wanted, each of ``part_bytes`` bytes but the last; ``done``: the server has the bytes already."""
+
+    done: bool = False
+    id: str = ""
+    part_bytes: int = Field(default=0, ge=0)
+    parts: tuple[UploadPart, ...] = ()
