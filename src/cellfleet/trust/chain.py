@@ -29,7 +29,7 @@ class Chain:
     """
 
     def __init__(self, name: str, first_root: bytes, now: datetime) -> None:
-        self._name, self._now = name, now
+        self.name, self._now = name, now
         loaded = load(Root, first_root, self._where(ROOT))
         check_signatures(loaded, loaded.signed, ROOT)
         self._root = loaded
@@ -183,7 +183,7 @@ class Chain:
         return None
 
     def _where(self, role: str, version: int | None = None) -> str:
-        return f"{self._name} repository, {role}" + (f" {version}" if version else "")
+        return f"{self.name} repository, {role}" + (f" {version}" if version else "")
 
 
 def check_follows(new: Loaded[Snapshot], old: Snapshot) -> None:

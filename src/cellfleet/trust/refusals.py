@@ -5,6 +5,7 @@
     TrustError
      +-- Refusal               metadata or an artifact that must not be used
      |    +-- UnknownRoot      a first root that is not the pinned one
+     |    +-- Missing          a file that should be there
      |    +-- BadMetadata      a file that is no metadata, or metadata that makes no sense
      |    +-- BadSignature     too few good signatures
      |    +-- Expired          older than it may be
@@ -32,7 +33,13 @@ _DISTRUST = "nothing was installed; ask the publisher, and do not work around th
 
 
 class Refusal(TrustError):
-    """Metadata or an artifact that must not be used; the message says which repository and why."""
+    """Metadata or an artifact that must not be used; the message says which repository and why.
+
+    Attributes:
+        may_pass: nobody need have done wrong, and it may be good another time (a server that was off for a while, a clock).
+    """
+
+    may_pass = False
 
     def __init__(self, message: str, *, hint: str = _DISTRUST) -> None:
         super().__init__(message, hint=hint)
@@ -40,6 +47,12 @@ class Refusal(TrustError):
 
 class UnknownRoot(Refusal):
     """A first root that is not the pinned one."""
+
+
+class Missing(Refusal):
+    """A file that should be there."""
+
+    may_pass = True
 
 
 class BadMetadata(Refusal):
@@ -53,9 +66,13 @@ class BadSignature(Refusal):
 class Expired(Refusal):
     """Older than it may be."""
 
+    may_pass = True
+
 
 class ClockWrong(Refusal):
     """The clock of this machine is before the time at which something was signed."""
+
+    may_pass = True
 
 
 class RolledBack(Refusal):

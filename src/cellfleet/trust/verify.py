@@ -55,10 +55,10 @@ from cellfleet.trust.metadata import check_life, check_signatures, load
 from cellfleet.trust.offline import OFFLINE_FILE, named_snapshot
 from cellfleet.trust.online import DEVICE_ID
 from cellfleet.trust.refusals import (
-    BadMetadata,
     Disagree,
     Downgrade,
     EndlessData,
+    Missing,
     NotNamed,
     Refusal,
     RolledBack,
@@ -342,7 +342,7 @@ def _to_targets(chain: Chain, store: _Store, delegated: tuple[str, ...], named: 
     if meta is None:
         stamp = store.fetch(known, TIMESTAMP)
         if stamp is None:
-            raise BadMetadata(f"there is no {known}", hint="is the address or folder right?")
+            raise Missing(f"{chain.name} repository: there is no {known}", hint="is the address or folder right?")
         fresh = chain.add_timestamp(stamp)
         if fresh:
             store.keep(known, stamp)
@@ -379,7 +379,7 @@ def _named_file(store: _Store, role: str, meta: MetaFile) -> bytes:
     name = file_name(role, meta.version)
     data = store.fetch(name, role, meta.length)
     if data is None:
-        raise BadMetadata(f"there is no {name}, though other metadata names it", hint="the repository is incomplete")
+        raise Missing(f"there is no {name}, though other metadata names it", hint="the repository is incomplete")
     return data
 
 

@@ -1,0 +1,719 @@
+"""What an instrument accepts, and every way in which it refuses. Somebody with stolen keys is ``site.forge_...``."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cellfleet.canonical import sha256_hex
+from cellfleet.errors import NetworkError, StorageError
+from cellfleet.ports import write_atomic
+from cellfleet.trust.layout import AllowanceFacts, ReleaseFacts, allowance_path
+from cellfleet.trust.making import allowance_target, target
+from cellfleet.trust.metadata import ISSUED_AT, load, meta_of, sign
+from cellfleet.trust.refusals import (
+    BadMetadata,
+    BadSignature,
+    ClockWrong,
+    Disagree,
+    Downgrade,
+    EndlessData,
+    Expired,
+    Missing,
+    MixedUp,
+    NotNamed,
+    Refusal,
+    RolledBack,
+    UnknownRoot,
+    WrongDevice,
+)
+from cellfleet.trust.rotation import rotate
+from cellfleet.trust.tuf_types import Root, Targets, Timestamp
+from cellfleet.wire.states import ReleaseRef
+from support_trust import DEVICE, OTHER, START, Site, files_fetch, no_network, secret, stranger
+
+NOTHING: dict[tuple[str, str], int] = {}
+
+
+def check(site: Site, release: ReleaseRef, installed: int = 0, device: str = DEVICE) -> str:
+    have = {("model", release.name): installed} if installed else NOTHING
+    found = site.refreshed(device).check(release, device, have)
+    return found.allowance
+
+
+# --- the good way
+
+
+def test_what_both_repositories_name_may_be_installed(site: Site) -> None:
+    release = site.publish(content=b"weights")
+    site.order(release)
+    found = site.refreshed().check(release, DEVICE, NOTHING)
+    assert (found.path, found.sha256, found.length) == (release.target_path, sha256_hex(b"weights"), 7)
+    assert (found.kind, found.name, found.version, found.counter) == ("model", "cells", "1.0.0", 1)
+    assert (found.deployment_id, found.generation, found.allowance) == (7, 3, "")
+    assert site.refreshed().offered() == (found,)
+
+
+def test_only_what_is_new_is_fetched(site: Site) -> None:
+    site.order(site.publish())
+    site.refreshed()
+    log: list[str] = []
+    site.verifier(image=files_fetch(site.image, log), director=files_fetch(site.director_files(), log)).refresh()
+    assert log == ["2.root.json", "timestamp.json"] * 2
+    site.publish("1.1.0")
+    site.order(None)
+    log.clear()
+    site.verifier(image=files_fetch(site.image, log), director=files_fetch(site.director_files(), log)).refresh()
+    assert "3.models.json" in log
+    assert "1.targets.json" not in log
+
+
+def test_an_instrument_for_which_nothing_is_ordered_is_offered_nothing(site: Site) -> None:
+    release = site.publish()
+    site.order(None)
+    verifier = site.refreshed()
+    assert verifier.offered() == ()
+    with pytest.raises(NotNamed, match="director"):
+        verifier.check(release, DEVICE, NOTHING)
+
+
+def test_the_same_or_a_higher_counter_needs_no_allowance(site: Site) -> None:
+    site.publish()
+    release = site.publish("1.1.0")
+    site.order(release)
+    assert check(site, release, installed=1) == ""
+    assert check(site, release, installed=2) == ""
+
+
+def test_a_server_that_is_away_is_no_refusal(site: Site) -> None:
+    site.order(None)
+    site.refreshed()
+    for away in ({"image": no_network}, {"director": no_network}):
+        with pytest.raises(NetworkError):
+            site.verifier(**away).refresh()
+
+
+# --- steps 1 to 3: roots
+
+
+def test_another_publishers_root_is_unknown(site: Site, tmp_path: Path) -> None:
+    site.order(None)
+    other = Site(tmp_path / "other")
+    other.order(None)
+    with pytest.raises(UnknownRoot, match="director"):
+        site.verifier(director=files_fetch(other.director_files())).refresh()
+    with pytest.raises(UnknownRoot, match="image"):
+        site.verifier(image=files_fetch(other.image)).refresh()
+    with pytest.raises(UnknownRoot):
+        site.verifier(anchors=other.anchors).refresh()
+    with pytest.raises(UnknownRoot, match="no first root"):
+        site.verifier(director=files_fetch({}), home="bare").refresh()
+
+
+def test_roots_are_followed_one_after_the_other(site: Site) -> None:
+    release = site.publish()
+    site.order(release)
+    site.refreshed()
+    for name in ("root-1", "root-2", "root-3"):  # at the end no key of the first root is left
+        rotate(site.folder, name, secret, site.now)
+    site.serve()
+    site.order(release)
+    assert check(site, release) == ""
+    assert (site.root / "home" / DEVICE / "trust" / "image" / "4.root.json").exists()
+    fresh = site.verifier(home="another")
+    fresh.refresh()
+    assert fresh.offered()[0].counter == 1
+
+
+def test_a_root_that_is_left_out_cannot_be_skipped(site: Site) -> None:
+    site.order(None)
+    for name in ("root-1", "root-2", "timestamp"):
+        rotate(site.folder, name, secret, site.now)
+    site.serve()
+    site.image["2.root.json"] = site.image["3.root.json"]
+    with pytest.raises((RolledBack, BadSignature), match="root 2"):
+        site.refreshed()
+    del site.image["2.root.json"]  # kept back: the keys after it are not trusted
+    with pytest.raises(BadSignature, match="timestamp"):
+        site.refreshed()
+
+
+def _forged_root(site: Site, signers: list[Any], version: int = 2) -> bytes:
+    root = load(Root, site.image["1.root.json"], "root").signed
+    root.version = version
+    return sign(root, signers, site.now, timedelta(days=9))
+
+
+def test_one_root_key_is_not_enough(site: Site) -> None:
+    site.order(None)
+    site.image["2.root.json"] = _forged_root(site, [site.key("root-1"), stranger()])
+    with pytest.raises(BadSignature, match=r"root 2.*1/2"):
+        site.refreshed()
+
+
+def test_the_keys_of_the_new_root_alone_are_not_enough(site: Site, tmp_path: Path) -> None:
+    site.order(None)
+    other = Site(tmp_path / "other")
+    site.image["2.root.json"] = _forged_root(other, [other.key("root-1"), other.key("root-2")])
+    with pytest.raises(BadSignature, match="root 2"):
+        site.refreshed()
+
+
+def test_a_root_with_another_version_than_its_name(site: Site) -> None:
+    site.order(None)
+    site.image["2.root.json"] = _forged_root(site, [site.key("root-1"), site.key("root-2")], version=3)
+    with pytest.raises(RolledBack, match="version 3"):
+        site.refreshed()
+
+
+def test_a_root_that_has_expired(site: Site) -> None:
+    site.order(None)
+    site.pass_time(days=731)
+    with pytest.raises(Expired, match="root") as e:
+        site.refreshed()
+    assert "clock" in e.value.hint
+
+
+# --- step 4: timestamps, and the clock
+
+
+@pytest.mark.parametrize("repository", ["image", "director"])
+def test_a_timestamp_that_has_expired(site: Site, repository: str) -> None:
+    site.order(None)
+    site.pass_time(hours=25)
+    if repository == "director":
+        site.stamp()
+    else:
+        site.order(None)
+    with pytest.raises(Expired, match=f"{repository} repository, timestamp"):
+        site.refreshed()
+
+
+def test_it_is_alive_to_its_last_second(site: Site) -> None:
+    site.order(None)
+    site.pass_time(seconds=86399)
+    site.refreshed()
+    site.pass_time(seconds=1)
+    with pytest.raises(Expired):
+        site.refreshed()
+
+
+def test_a_clock_that_was_set_back_revives_nothing(site: Site) -> None:
+    site.pass_time(days=3)
+    site.stamp()
+    site.order(None)
+    site.clock.at = START + timedelta(days=1)
+    with pytest.raises(ClockWrong, match="2026-03-04") as e:
+        site.refreshed()
+    assert "clock" in e.value.hint
+
+
+def test_a_clock_that_is_a_little_slow_is_no_trouble(site: Site) -> None:
+    site.order(None)
+    site.clock.at = START - timedelta(minutes=4)
+    site.refreshed()
+
+
+@pytest.mark.parametrize("repository", ["image", "director"])
+def test_an_older_timestamp_is_a_rollback(site: Site, repository: str) -> None:
+    site.order(None)
+    old_image, old_director = dict(site.image), site.director_files()
+    site.pass_time(hours=1)
+    site.publish()
+    site.order(None)
+    site.refreshed()
+    old = {"image": files_fetch(old_image)} if repository == "image" else {"director": files_fetch(old_director)}
+    with pytest.raises(RolledBack, match=f"{repository} repository, timestamp"):
+        site.verifier(**old).refresh()
+
+
+def test_a_newer_timestamp_for_an_older_snapshot_is_a_rollback(site: Site) -> None:
+    site.order(None)
+    before = site.newest("snapshot")
+    site.publish()
+    site.refreshed()
+    site.pass_time(hours=1)
+    site.stamp(before)
+    with pytest.raises(RolledBack, match="snapshot that it names"):
+        site.refreshed()
+
+
+@pytest.mark.parametrize("signers", [[], [stranger()]], ids=["unsigned", "stranger"])
+def test_a_timestamp_that_nobody_trusted_signed(site: Site, signers: list[Any]) -> None:
+    site.order(None)
+    site.forge_timestamp(lambda _t: None, signers)
+    with pytest.raises(BadSignature, match=r"timestamp.*0/1"):
+        site.refreshed()
+
+
+def test_of_two_timestamps_with_one_version_the_first_stays(site: Site) -> None:
+    site.order(None)
+    site.refreshed()
+    kept = site.root / "home" / DEVICE / "trust" / "image" / "timestamp.json"
+    before = kept.read_bytes()
+    site.pass_time(minutes=1)
+    site.forge_timestamp(lambda _t: None)
+    site.refreshed()
+    assert kept.read_bytes() == before
+
+
+def test_rotating_a_key_recovers_from_a_version_driven_up(site: Site) -> None:
+    site.order(None)
+    site.forge_timestamp(lambda t: setattr(t, "version", 2**50))
+    site.refreshed()
+    site.stamp()
+    honest = site.image["timestamp.json"]
+    assert load(Timestamp, honest, "t").signed.version > 2**50
+    rotate(site.folder, "timestamp", secret, site.now)
+    del site.image["timestamp.json"]
+    site.serve()
+    assert load(Timestamp, site.image["timestamp.json"], "t").signed.version < 2**50
+    site.refreshed()
+
+
+def test_a_director_of_another_key_is_refused_and_a_rotated_one_is_taken(site: Site) -> None:
+    release = site.publish()
+    site.order(release)
+    site.refreshed()
+    stolen = site.online
+    rotate(site.folder, "director", secret, site.now)
+    site.serve()
+    site.order(release)
+    assert check(site, release) == ""
+    site.online = stolen
+    site.order(release)
+    with pytest.raises(BadSignature, match="director"):
+        site.refreshed()
+
+
+# --- step 5: snapshots
+
+
+def test_a_snapshot_that_the_timestamp_does_not_name(site: Site) -> None:
+    site.order(None)
+    name = "1.snapshot.json"
+    site.image[name] = site.image[name].replace(b'"snapshot"', b'"snapshot" ', 1)
+    with pytest.raises(MixedUp, match="snapshot 1"):
+        site.refreshed()
+
+
+def test_a_snapshot_of_a_stranger_under_a_stolen_timestamp_key(site: Site) -> None:
+    site.order(None)
+    site.forge_snapshot(lambda _s: None, stranger())
+    with pytest.raises(BadSignature, match="snapshot 2"):
+        site.refreshed()
+
+
+def test_a_snapshot_without_hashes_is_not_taken(site: Site) -> None:
+    site.order(None)
+    site.forge_timestamp(lambda t: setattr(t.snapshot_meta, "hashes", None))
+    with pytest.raises(MixedUp, match="no length and SHA-256"):
+        site.refreshed()
+
+
+def test_a_snapshot_with_an_older_file_in_it(site: Site) -> None:
+    site.publish()
+    site.order(None)
+    site.refreshed()
+    site.pass_time(minutes=1)
+    old = site.image["1.models.json"]
+    site.forge_snapshot(lambda s: s.meta.update({"models.json": meta_of(1, old)}))
+    with pytest.raises(RolledBack, match=r"models\.json"):
+        site.refreshed()
+
+
+def test_a_snapshot_from_which_a_role_is_gone(site: Site) -> None:
+    site.order(None)
+    site.refreshed()
+    site.pass_time(minutes=1)
+    site.forge_snapshot(lambda s: s.meta.pop("allowances.json"))
+    with pytest.raises(RolledBack, match=r"allowances\.json was there before"):
+        site.refreshed()
+    with pytest.raises(MixedUp, match="names no allowances"):
+        site.verifier(home="new").refresh()
+
+
+def test_a_snapshot_that_has_expired(site: Site) -> None:
+    site.pass_time(days=366)
+    site.stamp()
+    site.order(None)
+    with pytest.raises(Expired, match="snapshot 1"):
+        site.refreshed()
+
+
+def test_a_missing_file_that_is_named(site: Site) -> None:
+    site.order(None)
+    for name in ("1.snapshot.json", "1.software.json"):
+        without = {n: d for n, d in site.image.items() if n != name}
+        with pytest.raises(Missing, match=name):
+            site.verifier(image=files_fetch(without), home=name).refresh()
+    with pytest.raises(Missing, match=r"timestamp\.json"):
+        site.verifier(image=files_fetch({"1.root.json": site.image["1.root.json"]}), home="bare").refresh()
+
+
+# --- step 6: targets
+
+
+def test_targets_of_another_version_under_a_name(site: Site) -> None:
+    site.publish()
+    site.publish("1.1.0")
+    site.order(None)
+    site.image["3.models.json"] = site.image["2.models.json"]
+    with pytest.raises(MixedUp, match="models 3"):
+        site.refreshed()
+
+
+def test_the_snapshot_key_cannot_publish(site: Site) -> None:
+    """Whoever has every key but that of the role names no release."""
+    site.order(None)
+    site.forge_image("models", lambda _t: None, site.key("snapshot"))
+    with pytest.raises(BadSignature, match="models 2"):
+        site.refreshed()
+
+
+def test_a_role_names_only_what_it_may(site: Site) -> None:
+    facts = ReleaseFacts(release_counter=9, kind="software", name="engine", version="1.0.0")
+    path = "software/engine/1.0.0/abcdefabcdef.zip"
+    site.forge_image("models", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"bad"), facts)}))
+    release = ReleaseRef(
+        release_id=1, kind="software", name="engine", version="1.0.0", counter=9, target_path=path,
+        sha256=sha256_hex(b"bad"), length=3,
+    )  # fmt: skip
+    site.order(release)
+    with pytest.raises(NotNamed, match="image repository"):
+        check(site, release)
+
+
+def test_targets_whose_facts_make_no_sense(site: Site) -> None:
+    release = site.publish()
+    site.order(release)
+
+    def change(targets: Targets) -> None:
+        targets.targets[release.target_path].unrecognized_fields["custom"] = {"release_counter": "many"}
+
+    site.forge_image("models", change)
+    with pytest.raises(BadMetadata, match="release_counter"):
+        check(site, release)
+
+
+def test_targets_that_have_expired(site: Site) -> None:
+    site.order(None)
+    site.pass_time(days=366)
+    site.forge_snapshot(lambda _s: None)
+    site.order(None)
+    with pytest.raises(Expired, match="targets 1"):
+        site.refreshed()
+
+
+# --- steps 7 to 9: both must say the same
+
+
+def test_metadata_of_another_instrument(site: Site) -> None:
+    release = site.publish()
+    site.order(release, OTHER)
+    with pytest.raises(WrongDevice, match=OTHER):
+        site.verifier(DEVICE, director=files_fetch(site.director_files(OTHER))).refresh()
+    site.order(None, OTHER)  # also while it names nothing
+    with pytest.raises(WrongDevice, match=OTHER):
+        site.verifier(DEVICE, director=files_fetch(site.director_files(OTHER))).refresh()
+
+
+def test_a_stolen_director_key_cannot_install(site: Site) -> None:
+    site.publish()
+    evil = ReleaseRef(
+        release_id=1, name="cells", version="9.9.9", counter=99, target_path="models/cells/9.9.9/abcdefabcdef.bundle.zip",
+        sha256=sha256_hex(b"evil"), length=4,
+    )  # fmt: skip
+    site.order(evil)
+    with pytest.raises(NotNamed, match="image repository"):
+        check(site, evil)
+
+
+def test_a_stolen_director_key_cannot_put_other_bytes_under_a_published_path(site: Site) -> None:
+    release = site.publish()
+    evil = release.model_copy(update={"sha256": sha256_hex(b"evil"), "length": 4})
+    site.order(evil)
+    for said in (release, evil):
+        with pytest.raises(Disagree, match="other bytes"):
+            check(site, said)
+
+
+def test_a_stolen_director_key_cannot_downgrade(site: Site) -> None:
+    old = site.publish()
+    site.publish("1.1.0")
+    site.order(old)
+    with pytest.raises(Downgrade, match="below the installed 2") as e:
+        check(site, old, installed=2)
+    assert "trust allow" in e.value.hint
+    site.order(old, counter=3)  # nor by a lie about the counter
+    with pytest.raises(Disagree, match="release counters"):
+        check(site, old.model_copy(update={"counter": 3}), installed=2)
+
+
+def test_stolen_image_keys_cannot_install_without_the_director(site: Site) -> None:
+    release = site.publish()
+    site.order(None)
+    with pytest.raises(NotNamed, match="director"):
+        check(site, release)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": "software"},
+        {"name": "other"},
+        {"version": "1.0.1"},
+        {"counter": 2},
+        {"sha256": "0" * 64},
+        {"length": 999},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_a_desired_state_that_says_otherwise(site: Site, changed: dict[str, Any]) -> None:
+    release = site.publish()
+    site.order(release)
+    with pytest.raises(Disagree, match="desired state"):
+        check(site, release.model_copy(update=changed))
+
+
+def test_asking_for_another_instrument(site: Site) -> None:
+    release = site.publish()
+    site.order(release)
+    with pytest.raises(WrongDevice):
+        site.refreshed().check(release, OTHER, NOTHING)
+
+
+# --- step 10: allowances
+
+
+def allow(site: Site, **changed: Any) -> None:
+    given: dict[str, Any] = {
+        "kind": "model", "name": "cells", "from_counter": 3, "to_counter": 1, "device_id": DEVICE,
+        "expires": site.now + timedelta(days=1), "reason": "1.2.0 misses small cells",
+    }  # fmt: skip
+    made = site.folder.allow(**{**given, **changed}, secrets=secret, now=site.now)
+    site.take(made.files)
+
+
+@pytest.fixture
+def old(site: Site) -> ReleaseRef:
+    """The first of three releases, ordered although the third is installed."""
+    release = site.publish()
+    site.publish("1.1.0")
+    site.publish("1.2.0")
+    site.order(release)
+    return release
+
+
+@pytest.mark.parametrize("device", [DEVICE, None])
+def test_an_allowance_lets_it_go_back(site: Site, old: ReleaseRef, device: str | None) -> None:
+    allow(site, device_id=device)
+    assert check(site, old, installed=3) == "1.2.0 misses small cells"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"device_id": OTHER}, {"from_counter": 2}, {"to_counter": 2}], ids=lambda c: next(iter(c))
+)
+def test_an_allowance_for_something_else(site: Site, old: ReleaseRef, changed: dict[str, Any]) -> None:
+    allow(site, **changed)
+    with pytest.raises(Downgrade, match="no allowance"):
+        check(site, old, installed=3)
+
+
+def test_an_allowance_that_has_expired(site: Site, old: ReleaseRef) -> None:
+    allow(site, expires=site.now + timedelta(hours=1))
+    site.pass_time(hours=2)
+    with pytest.raises(Downgrade, match="expired"):
+        check(site, old, installed=3)
+
+
+def test_an_allowance_whose_path_promises_more_than_it_says(site: Site, old: ReleaseRef) -> None:
+    facts = AllowanceFacts(
+        from_counter=2, to_counter=1, device_id=DEVICE, expires=site.now + timedelta(days=1), reason="other"
+    )
+    path = allowance_path("model", "cells", 3, 1, DEVICE)
+    site.forge_image("allowances", lambda t: t.targets.update({path: allowance_target(path, facts)}))
+    with pytest.raises(Downgrade, match="something else"):
+        check(site, old, installed=3)
+
+
+def test_only_the_role_of_allowances_allows(site: Site, old: ReleaseRef) -> None:
+    facts = AllowanceFacts(
+        from_counter=3, to_counter=1, device_id=DEVICE, expires=site.now + timedelta(days=1), reason="forged"
+    )
+    path = allowance_path("model", "cells", 3, 1, DEVICE)
+    site.forge_image("models", lambda t: t.targets.update({path: allowance_target(path, facts)}))
+    with pytest.raises(Downgrade, match="no allowance"):
+        check(site, old, installed=3)
+
+
+# --- step 11: bytes without end, bytes without sense
+
+
+def test_a_file_that_is_too_long(site: Site) -> None:
+    site.order(None)
+    site.image["timestamp.json"] += b" " * (1 << 16)
+    with pytest.raises(EndlessData, match="timestamp"):
+        site.refreshed()
+
+
+def test_the_greatest_length_is_what_the_metadata_names(site: Site) -> None:
+    site.order(None)
+    asked: dict[str, int] = {}
+
+    def fetch(name: str, most_bytes: int) -> bytes | None:
+        asked[name] = most_bytes
+        return site.image.get(name)
+
+    site.verifier(image=fetch).refresh()
+    assert {n: b for n, b in asked.items() if n.startswith("1.") and "root" not in n} == {
+        n: len(d) for n, d in site.image.items() if n.startswith("1.") and "root" not in n
+    }
+    assert asked["timestamp.json"] == 1 << 16
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"signed":{"_type":"timestamp"}}']
+)
+def test_a_file_that_is_no_metadata(site: Site, data: bytes) -> None:
+    site.order(None)
+    site.image["timestamp.json"] = data[: 1 << 16]
+    with pytest.raises(BadMetadata, match="timestamp"):
+        site.refreshed()
+
+
+def test_metadata_of_another_kind_under_a_name(site: Site) -> None:
+    site.order(None)
+    site.image["timestamp.json"] = site.image["1.snapshot.json"]
+    with pytest.raises(BadMetadata, match="snapshot metadata instead of timestamp"):
+        site.refreshed()
+
+
+# --- what is kept
+
+
+def _all_files(site: Site) -> list[Path]:
+    return sorted(p for p in (site.root / "home").rglob("*") if p.is_file())
+
+
+def test_a_power_cut_at_any_write_leaves_an_instrument_that_goes_on(site: Site) -> None:
+    release = site.publish()
+    site.order(release)
+    rotate(site.folder, "root-1", secret, site.now)
+    site.serve()
+    for cut in range(40):
+        left = [cut]
+
+        def write(path: Path, data: bytes, left: list[int] = left) -> None:
+            if left[0] == 0:
+                raise StorageError("the power went")
+            left[0] -= 1
+            write_atomic(path, data)
+
+        home = f"cut-{cut}"
+        try:
+            site.verifier(home=home, write=write).refresh()
+        except StorageError:
+            pass
+        else:
+            break
+        again = site.verifier(home=home)
+        again.refresh()
+        assert again.check(release, DEVICE, NOTHING).counter == 1
+    assert 8 < cut < 39
+
+
+def test_files_that_were_damaged_on_the_disk_are_fetched_again(site: Site) -> None:
+    release = site.publish()
+    site.order(release)
+    site.refreshed()
+    for path in _all_files(site):
+        for damage in (b"", b"\0" * 500, path.read_bytes()[:-7]):
+            path.write_bytes(damage)
+            assert check(site, release) == ""
+            assert path.read_bytes() not in (b"", damage)
+
+
+# --- foreign bytes never do anything but be refused
+
+
+def _mutations(data: bytes) -> st.SearchStrategy[bytes]:
+    document = json.loads(data)
+    paths = list(_paths(document))
+    odd = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(),
+        st.text(max_size=9),
+        st.just([]),
+        st.just({}),
+    )
+    cuts = st.integers(0, len(data)).map(lambda n: data[:n])
+    swaps = st.tuples(st.sampled_from(paths), odd).map(lambda pair: _with(document, *pair))
+    return st.one_of(st.binary(max_size=200), cuts, swaps)
+
+
+def _paths(value: Any, before: tuple[Any, ...] = ()) -> Any:
+    if before:
+        yield before
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from _paths(child, (*before, key))
+
+
+def _with(document: Any, path: tuple[Any, ...], value: Any) -> bytes:
+    copy = json.loads(json.dumps(document))
+    place = copy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return json.dumps(copy).encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["2.root.json", "timestamp.json", "2.snapshot.json", "1.targets.json", "2.models.json"]
+)
+def test_changed_files_are_refused_with_one_of_our_errors(site: Site, name: str) -> None:
+    release = site.publish()
+    site.order(release)
+    rotate(site.folder, "root-1", secret, site.now)
+    site.serve()
+    good = dict(site.image)
+
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(_mutations(good[name]))
+    def refuse(data: bytes) -> None:
+        verifier = site.verifier(image=files_fetch({**good, name: data}), home="fuzzed", write=lambda _p, _d: None)
+        try:
+            verifier.refresh()
+        except Refusal:
+            return
+        # the same facts in other words (white space), or a signature that was not needed
+        assert verifier.check(release, DEVICE, NOTHING).sha256 == release.sha256
+
+    refuse()
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=300), st.sampled_from([Root, Timestamp, Targets]))
+def test_any_bytes_are_read_or_refused(data: bytes, kind: Any) -> None:
+    with pytest.raises(BadMetadata):
+        load(kind, data, "somewhere")
+
+
+@pytest.mark.parametrize("value", [None, 5, "yesterday", "2026-99-99T00:00:00Z"])
+def test_a_time_of_signing_that_makes_no_sense_is_left_out(site: Site, value: Any) -> None:
+    site.order(None)
+    stamp = json.loads(site.image["timestamp.json"])
+    stamp["signed"][ISSUED_AT] = value
+    loaded = load(Timestamp, json.dumps(stamp).encode(), "t")
+    from cellfleet.trust.metadata import issued_at
+
+    assert issued_at(loaded.signed) is None
