@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cellfleet.canonical import canonical_bytes, sha256_hex
 from cellfleet.fleet import access
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.store.models import ApiToken, Device, DeviceGroup, User
+from cellfleet.fleet.store.models import ApiToken, Device, DeviceGroup, TrustFile, User
 from cellfleet.wire.enrol import DeviceFacts, claim_statement, token_statement
 
 with warnings.catch_warnings():
@@ -91,6 +91,13 @@ class World:
     def as_role(self, role: str, name: str = "") -> TestClient:
         """An HTTP client of a person with this role."""
         return new_client(self.client, self.token(role, name))
+
+    def trust(self) -> None:
+        """First roots, so that claim tokens can be made. Nobody looks into them here."""
+        now = self.context.clock.now()
+        with self.context.sessions() as db:
+            for path in ("image/1.root.json", "director/1.root.json"):
+                db.merge(TrustFile(path=path, content=path.encode(), updated_at=now))
 
     def group(self, name: str) -> int:
         """A device group; its number."""

@@ -19,8 +19,10 @@ from cellfleet.fleet.app import create_app
 from cellfleet.fleet.context import Context, open_context
 from cellfleet.fleet.store.database import Database
 from cellfleet.ports import FixedClock
+from cellfleet.trust import TrustFolder
 from support_fleet import TestClient, World
 from support_postgres import server_url
+from support_rollout import PASSPHRASE, Publisher, secrets
 
 DATABASES = os.environ.get("CELLFLEET_TEST_DATABASES", "sqlite,postgresql").split(",")
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -147,3 +149,18 @@ def later(clock: FixedClock) -> Callable[[float], None]:
         clock.at += timedelta(seconds=seconds)
 
     return pass_by
+
+
+@pytest.fixture(scope="session")
+def trust_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trust folder, to be copied."""
+    folder = tmp_path_factory.mktemp("trust") / "trust"
+    TrustFolder.init(folder, secrets, START)
+    return folder
+
+
+@pytest.fixture
+def publisher(context: Context, trust_template: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """Publishes releases; the server has taken its trust folder."""
+    monkeypatch.setenv("CELLFLEET_ONLINE_PASSPHRASE", PASSPHRASE)
+    return Publisher.at(context, trust_template)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
@@ -133,8 +133,8 @@ def insert_or_ignore(db: Session, table: type[Base], rows: Sequence[Mapping[str,
     added = 0
     per_statement = max(1, 900 // max(1, len(values[0])))  # SQLite takes a limited number of parameters
     for at in range(0, len(values), per_statement):
-        statement = make(table).values(values[at : at + per_statement]).on_conflict_do_nothing()
-        added += max(0, db.execute(statement).rowcount)  # type: ignore[attr-defined]
+        statement = make(table.__table__).values(values[at : at + per_statement]).on_conflict_do_nothing()
+        added += len(db.execute(statement.returning(literal(1))).all())
     return added
 
 

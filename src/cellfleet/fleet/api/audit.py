@@ -1,0 +1,62 @@
+"""Who did what, when and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from cellfleet.fleet import audit
+from cellfleet.fleet.api.asking import Db, InPortions, Listing, Viewer
+from cellfleet.wire import Message
+from cellfleet.wire.base import Time
+
+router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
+_Start = Annotated[str, Query(max_length=200, description="Only those that begin with this.", examples=[""])]
+
+
+class AuditAnswer(Message):
+    """An event. ``hash`` is over the event with ``previous``, the hash of the one before."""
+
+    seq: int = Field(examples=[17])
+    at: Time
+    actor: str = Field(examples=["person:anna"])
+    action: str = Field(examples=["device.accepted"])
+    subject: str = Field(examples=["device:dev-0123456789ab"])
+    reason: str = Field(examples=["checked its label on the phone"])
+    detail: dict[str, Any]
+    previous: str
+    hash: str
+
+
+class Verification(Message):
+    """Whether the chain holds. ``head``: hash of the last event that does; kept elsewhere, it proves the end later."""
+
+    whole: bool
+    count: int = Field(examples=[1234])
+    broken_at: int | None = None
+    head: str
+    why: str = Field(default="", examples=[""])
+
+
+@router.get("", summary="List events", description="Newest first; `after` is a number: only older ones.")
+def list_events(
+    db: Db, _by: Viewer, portion: InPortions, actor: _Start = "", action: _Start = "", subject: _Start = ""
+) -> Listing[AuditAnswer]:
+    rows = audit.listing(
+        db, before=portion.after_id or None, limit=portion.limit, actor=actor, action=action, subject=subject
+    )
+    names = tuple(AuditAnswer.model_fields)
+    items = tuple(AuditAnswer(**{name: getattr(row, name) for name in names}) for row in rows)
+    return Listing[AuditAnswer](items=items, next=str(rows[-1].seq) if len(rows) == portion.limit else "")
+
+
+@router.get(
+    "/verify", summary="Verify the chain", description="Reads all events: nothing was changed, removed, put in."
+)
+def verify(db: Db, _by: Viewer) -> Verification:
+    found = audit.verify(db)
+    return Verification(
+        whole=found.broken_at is None, count=found.count, broken_at=found.broken_at, head=found.head, why=found.why
+    )

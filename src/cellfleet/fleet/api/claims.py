@@ -1,0 +1,109 @@
+"""How a device becomes a member of the fleet."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field
+
+from cellfleet.fleet import claims
+from cellfleet.fleet.api.asking import Ctx, Db, InPortions, Listing, Operator, RowId, anybody
+from cellfleet.fleet.store.models import ClaimToken
+from cellfleet.wire import Message
+from cellfleet.wire.base import Time
+from cellfleet.wire.enrol import ClaimReply, ClaimRequest, TokenReply, TokenRequest
+
+router = APIRouter(prefix="/api/v1", tags=["provisioning"])
+
+
+class NewClaim(Message):
+    """What the token is for, and how long it is good."""
+
+    note: str = Field(default="", max_length=200, examples=["microscope in room 4.12"])
+    valid_h: float = Field(default=24, gt=0, le=24 * 90, examples=[24])
+
+
+class ClaimAnswer(Message):
+    """A claim token without its secret. ``used_by``: the device that used it."""
+
+    id: int
+    note: str = Field(examples=["microscope in room 4.12"])
+    created_by: str = Field(examples=["anna"])
+    created_at: Time
+    expires_at: Time
+    used_at: Time | None = None
+    used_by: str | None = Field(default=None, examples=["dev-0123456789ab"])
+
+
+class ClaimMade(ClaimAnswer):
+    """A claim token with its secret, which is shown this once."""
+
+    token: str = Field(examples=["cfc_....0123456789abcdef0123456789abcdef"])
+
+
+@router.get("/claims", summary="List claim tokens", description="Newest first, used and expired ones too.")
+def list_claims(db: Db, _by: Operator, portion: InPortions) -> Listing[ClaimAnswer]:
+    rows = claims.listing(db, after=portion.after_id, limit=portion.limit)
+    more = str(rows[-1].id) if len(rows) == portion.limit else ""
+    return Listing[ClaimAnswer](items=tuple(ClaimAnswer(**_facts(r)) for r in rows), next=more)
+
+
+@router.post(
+    "/claims",
+    status_code=201,
+    summary="Make a claim token",
+    description="Good for one device, once. It ends in the digest of the trust anchors, so that the device that is given "
+    "it trusts the right roots from the start.",
+)
+def make_claim(context: Ctx, db: Db, by: Operator, body: NewClaim) -> ClaimMade:
+    secret, row = claims.make(db, context, by, body.note, body.valid_h)
+    return ClaimMade(token=secret, **_facts(row))
+
+
+@router.delete(
+    "/claims/{number}", status_code=204, summary="Revoke a claim token", description="One that was not used yet."
+)
+def revoke_claim(context: Ctx, db: Db, by: Operator, number: RowId) -> None:
+    claims.revoke(db, context, by, number)
+
+
+@router.post(
+    "/devices/claim",
+    status_code=201,
+    summary="Claim a place (device)",
+    description="A device shows its claim token and proves its key; it is pending until an operator accepts it. The same "
+    "claim again gives the same answer, so that a lost answer does no harm.",
+    dependencies=[Depends(anybody)],
+)
+def claim(context: Ctx, response: Response, body: ClaimRequest) -> ClaimReply:
+    claimed = claims.claim(context, body)
+    if claimed.again:
+        response.status_code = 200
+    return ClaimReply.model_validate({"device_id": claimed.device_id, "state": claimed.state})
+
+
+async def _issued_at(request: Request) -> str:
+    """``issued_at`` as it stands in the message: that is what the device signed."""
+    try:
+        value = json.loads(await request.body())["issued_at"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+@router.post(
+    "/devices/token",
+    summary="Get an access token (device)",
+    description="Signed by the device's key, with a nonce that was never used; the clock may be 5 minutes off. 403 with "
+    "the word `pending`, `rejected` or `revoked` for a device that is no member.",
+    dependencies=[Depends(anybody)],
+)
+def token(context: Ctx, body: TokenRequest, issued_at: Annotated[str, Depends(_issued_at)]) -> TokenReply:
+    return claims.token(context, body, issued_at)
+
+
+def _facts(row: ClaimToken) -> dict[str, object]:
+    names = ("id", "note", "created_by", "created_at", "expires_at", "used_at", "used_by")
+    return {name: getattr(row, name) for name in names}
