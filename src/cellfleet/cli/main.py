@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "segment": ("cellfleet.cli.segment", "segment", "Segment images and videos with a bundle."),
     "trust": ("cellfleet.cli.trust", "app", "Keys and update repositories: make, show, rotate, allow, export."),
     "lineage": ("cellfleet.cli.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
+    "device": ("cellfleet.cli.device", "app", "Run an instrument: provision, run, status, doctor, install, hold."),
     "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to a bundle that segments."),
 }
 

@@ -158,10 +158,13 @@ class Agent:
                 return advance.already_there(update, now) if request.release.sha256 == active else update
         if last is not None and last.folder and not last.settled:
             return last.model_copy(update={"not_before": None}) if its_time_has_come(last, now) else None
-        desired = self._out.contact.desired
+        contact = self._out.contact
+        desired = contact.desired
         if desired is None:
             return None
-        arrived_at = self._out.contact.arrived_at or now
+        arrived_at = contact.arrived_at or now
+        if last is not None and contact.back_at is not None and contact.back_at > last.changed_at:
+            last = last.model_copy(update={"not_before": None})
         if is_wanted(desired, active, last, now):
             return advance.begin(desired, last, arrived_at, now)
         if is_there_already(desired, active, last):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -45,8 +46,9 @@ def run_agent(home: Home, project: Project, stop: threading.Event, clock: Clock)
 
 def news(text: str) -> None:
     """One line for people; the launcher prints it."""
-    sys.stdout.write(text.replace("\n", " ") + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the launcher may be gone; this process ends then, in order
+        sys.stdout.write(text.replace("\n", " ") + "\n")
+        sys.stdout.flush()
 
 
 def main(argv: list[str]) -> int:

@@ -71,6 +71,8 @@ class Contact:
         self.trouble = ""
         """What is wrong with the server now, as a Key; empty: nothing."""
         self.trouble_text = ""
+        self.back_at: datetime | None = None
+        """When the server answered again after a trouble."""
         self._clock_told = False
         self._stop = threading.Event()
 
@@ -174,6 +176,7 @@ class Contact:
 
     def _went_well(self) -> None:
         if self.trouble:
+            self.back_at = self._clock.now()
             self._tell("server-back", f"the server answers again, after {self._failures} tries ({self.trouble})")
         self._failures, self.trouble, self.trouble_text = 0, "", ""
         off = abs(self.clock_offset_s) > CLOCK_OFF_S

@@ -111,7 +111,8 @@ class Launcher:
     def _wait_for_news(self) -> None:
         """Sleep until a child ends, ``stop`` is called, or one is due to be started again."""
         dues = [c.due_s for c in self._children.values() if c.process is None]
-        wait_s = max(0.01, min(dues) - self._clock.monotonic_s()) if dues else None
+        most_s = 0.5 if sys.platform == "win32" else 3600.0  # a wait without end hears no Ctrl-C on Windows
+        wait_s = min(most_s, max(0.01, min(dues) - self._clock.monotonic_s())) if dues else most_s
         with contextlib.suppress(queue.Empty):
             name = self._ended.get(timeout=wait_s)
             if name:

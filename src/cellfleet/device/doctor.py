@@ -1,0 +1,220 @@
+"""``device doctor``: looks at everything that an instrument needs, line by line, with what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from cellfleet.config import Project
+from cellfleet.device.client import ServerClient
+from cellfleet.device.compose import client_of
+from cellfleet.device.contact import CLOCK_OFF_S
+from cellfleet.device.facts import engines
+from cellfleet.device.home import Home
+from cellfleet.device.identity import load_anchors, load_identity, load_or_make_key
+from cellfleet.device.locks import is_held
+from cellfleet.device.provision import ask_state
+from cellfleet.device.slots import Slots
+from cellfleet.device.status import STALE_AFTER_S, read_status
+from cellfleet.errors import CellfleetError
+from cellfleet.ports import Clock
+
+Grade = Literal["ok", "warn", "bad"]
+_EXPIRES_SOON = timedelta(days=7)
+_BACKLOG_MB = 100.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. ``advice`` says what to do; empty when all is well."""
+
+    what: str
+    grade: Grade
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class _Patient:
+    home: Home
+    project: Project
+    clock: Clock
+    client: ServerClient | None
+
+
+def examine(home: Home, project: Project, clock: Clock) -> list[Finding]:
+    """Look at everything; what cannot be looked at is a finding, never an error."""
+    try:
+        identity = load_identity(home)
+        client = client_of(identity, project, clock) if identity is not None else None
+    except CellfleetError:
+        client = None
+    patient = _Patient(home, project, clock, client)
+    return [finding for check in _CHECKS for finding in _guarded(check, patient)]
+
+
+def _guarded(check: Callable[[_Patient], list[Finding]], patient: _Patient) -> list[Finding]:
+    try:
+        return check(patient)
+    except CellfleetError as e:
+        return [Finding(check.__name__.lstrip("_"), "bad", e.message, e.hint)]
+
+
+def _identity(p: _Patient) -> list[Finding]:
+    identity = load_identity(p.home)
+    if identity is None:
+        advice = "run `cellfleet device provision HOME ...`"
+        return [Finding("identity", "bad", f"{p.home.root} was not provisioned", advice)]
+    return [Finding("identity", "ok", f"{identity.record.name} ({identity.device_id})")]
+
+
+def _key(p: _Patient) -> list[Finding]:
+    path = p.home.identity / "device.pem"
+    if not path.exists():
+        return []
+    load_or_make_key(p.home)
+    mode = path.stat().st_mode & 0o077
+    if mode:
+        return [Finding("key", "warn", f"{path} can be read by others", f"chmod 600 {path}")]
+    return [Finding("key", "ok", "readable by its owner alone")]
+
+
+def _disk(p: _Patient) -> list[Finding]:
+    usage = shutil.disk_usage(p.home.root)
+    free_mb, least_mb = usage.free / 1e6, p.project.settings.device.min_free_mb
+    text = f"{free_mb / 1000:,.1f} GB free, the camera waits below {least_mb / 1000:,.1f} GB"
+    if free_mb < least_mb:
+        return [Finding("disk", "bad", text, f"free some space on the disk of {p.home.root}")]
+    if free_mb < 3 * least_mb:
+        return [Finding("disk", "warn", text, "it will be full soon; move old experiments elsewhere")]
+    return [Finding("disk", "ok", text)]
+
+
+def _engines(_: _Patient) -> list[Finding]:
+    found = engines()
+    if not found:
+        return [Finding("engines", "bad", "none is installed", "pip install onnxruntime")]
+    return [Finding("engines", "ok", ", ".join(f"{k} {v}" for k, v in found.items()))]
+
+
+def _server(p: _Patient) -> list[Finding]:
+    if p.client is None:
+        return [Finding("server", "ok", "none: a fleet of one")]
+    url = p.client.base_url
+    try:
+        state = ask_state(p.client)
+    except CellfleetError as e:
+        return [Finding("server", "bad", e.message, e.hint or f"is {url} the right address, and does it run?")]
+    offset_s = p.client.clock_offset_s
+    grade: Grade = "ok" if state == "accepted" else "warn" if state == "pending" else "bad"
+    advice = "" if grade == "ok" else f"an operator must run `cellfleet fleet accept` (now {state})"
+    found = [Finding("server", grade, f"{url}: this instrument is {state}", advice)]
+    if abs(offset_s) > CLOCK_OFF_S:
+        text = f"{abs(offset_s):.0f} s {'behind' if offset_s > 0 else 'ahead of'} the server's"
+        return [*found, Finding("clock", "bad", text, "set this machine's clock (NTP)")]
+    return [*found, Finding("clock", "ok", f"within {abs(offset_s):.0f} s of the server's")]
+
+
+def _trust(p: _Patient) -> list[Finding]:
+    if load_anchors(p.home) is None:
+        return [
+            Finding("trust", "bad", "no trust anchors: nothing can be installed", "provision this instrument again")
+        ]
+    expiries = _expiries(p.home.trust)
+    if not expiries:
+        return [Finding("trust", "ok", "the roots are pinned; no update has been asked for yet")]
+    name, first = min(expiries, key=lambda e: e[1])
+    left = first - p.clock.now()
+    text = f"metadata is good until {first:%Y-%m-%d %H:%M} UTC (first: {name})"
+    if left <= timedelta(0):
+        return [Finding("trust", "warn", text, "it is renewed with the next update; if not, the server must renew it")]
+    roots = [when for file, when in expiries if "root" in file]
+    if roots and min(roots) - p.clock.now() < _EXPIRES_SOON:
+        return [Finding("trust", "warn", text, "the publisher must rotate the root soon: `cellfleet trust rotate`")]
+    return [Finding("trust", "ok", text)]
+
+
+def _slots(p: _Patient) -> list[Finding]:
+    slots = Slots(p.home)
+    if not slots.pointer.active:
+        return [Finding("active", "warn", "no bundle is active: frames are kept and wait", "deploy or install one")]
+    out = []
+    for role in ("active", "previous"):
+        sha256 = getattr(slots.pointer, role)
+        if not sha256:
+            continue
+        slot = slots.intact(sha256)
+        if slot is None:
+            advice = "restart the instrument: it goes back to a slot that is whole, and fetches this one again"
+            out.append(Finding(role, "bad", f"the slot {sha256[:12]} is damaged", advice))
+        else:
+            out.append(Finding(role, "ok", f"{slot.label}, {slot.variant}, bytes verified"))
+    return out
+
+
+def _camera(p: _Patient) -> list[Finding]:
+    camera = p.project.settings.camera
+    source = p.project.path(camera.source)
+    if not source.exists():
+        advice = "make the folder, or set camera.source in cellfleet.toml"
+        return [Finding("camera", "bad", f"{source} does not exist", advice)]
+    found = [Finding("camera", "ok", f"{camera.kind} of {source}")]
+    if p.home.camera_hold.exists():
+        found.append(Finding("camera", "warn", "it is held", "release it: `cellfleet device camera HOME start`"))
+    return found
+
+
+def _processes(p: _Patient) -> list[Finding]:
+    if not is_held(p.home.run_lock):
+        return [Finding("processes", "warn", "the instrument does not run", "start it: `cellfleet device run HOME`")]
+    status = read_status(p.home, p.clock.now())
+    if not status.running or status.age_s is None or status.age_s > STALE_AFTER_S:
+        return [Finding("processes", "bad", "the agent gives no sign of life", f"see {p.home.log / 'agent.log'}")]
+    problems = status.facts["health"]["problems"]
+    if problems:
+        return [Finding("processes", "warn", "; ".join(problems), "see `cellfleet device status HOME`")]
+    return [Finding("processes", "ok", f"running, state {status.facts['state']}")]
+
+
+def _spool(p: _Patient) -> list[Finding]:
+    size_mb = _size_mb(p.home.spool_file)
+    if p.home.spool_file.exists():
+        try:
+            with sqlite3.connect(f"{p.home.spool_file.as_uri()}?mode=ro", uri=True) as db:
+                whole = db.execute("pragma quick_check(1)").fetchone()[0] == "ok"
+            db.close()
+        except sqlite3.Error as e:
+            return [Finding("spool", "bad", f"{p.home.spool_file} cannot be read: {e}", "see agent.log")]
+        if not whole:
+            advice = "move it away; what it held is lost for the server, results stay here"
+            return [Finding("spool", "bad", f"{p.home.spool_file} is damaged", advice)]
+    if size_mb > _BACKLOG_MB:
+        return [Finding("spool", "warn", f"{size_mb:.0f} MB wait for the server", "is the server reachable?")]
+    return [Finding("spool", "ok", f"{size_mb:.1f} MB")]
+
+
+_CHECKS: tuple[Callable[[_Patient], list[Finding]], ...] = (
+    _identity, _key, _disk, _engines, _server, _trust, _slots, _camera, _processes, _spool,
+)  # fmt: skip
+
+
+def _expiries(folder: Path) -> list[tuple[str, datetime]]:
+    """When each metadata file of the trust expires; files that cannot be read are for the agent to refuse."""
+    out = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            text = json.loads(path.read_bytes())["signed"]["expires"]
+            out.append((str(path.relative_to(folder)), datetime.fromisoformat(text)))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return out
+
+
+def _size_mb(path: Path) -> float:
+    return sum(f.stat().st_size for f in path.parent.glob(f"{path.name}*")) / 1e6 if path.parent.is_dir() else 0.0
