@@ -1,0 +1,199 @@
+"""The launcher with real processes: it watches, starts again, and leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cellfleet.device.home import Home
+from cellfleet.device.launcher import Launcher
+from cellfleet.device.locks import held, holder_of, is_held
+from cellfleet.device.logs import RotatingLog
+from cellfleet.errors import DeviceError
+from cellfleet.ports import SystemClock
+
+GOOD = """
+    import os, subprocess, sys, threading
+    from cellfleet.device.tied import stop_with_parent
+    stop = threading.Event()
+    stop_with_parent(stop)
+    print("up", os.getpid(), flush=True)
+    print("a line of the log", file=sys.stderr, flush=True)
+    stop.wait()
+    print("ends in order", flush=True)
+"""
+DIES = "import sys; print('dying', flush=True); sys.exit(9)"
+DEAF = """
+    import os, signal, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", os.getpid(), flush=True)
+    while True:
+        time.sleep(60)
+"""
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    from cellfleet.device.home import Home
+    from cellfleet.device.launcher import Launcher
+    from cellfleet.ports import SystemClock
+    home, camera, agent = sys.argv[1:]
+    say = lambda who, text: print(f"{who}: {text}", flush=True)
+    Launcher(Home.at(Path(home)), SystemClock(), say, programs={"camera": ("-c", camera), "agent": ("-c", agent)}).run()
+"""
+
+
+def source(text: str) -> str:
+    return textwrap.dedent(text)
+
+
+def wait_for(so: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while not so():
+        assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
+        time.sleep(0.05)
+
+
+class Running:
+    """A launcher in a thread of this process, and what it said."""
+
+    def __init__(self, home: Home, programs: dict[str, tuple[str, ...]], grace_s: float = 10.0) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.launcher = Launcher(
+            home,
+            SystemClock(),
+            lambda who, text: self.said.append((who, text)),
+            programs=programs,
+            grace_s=grace_s,
+            first_wait_s=0.05,
+        )
+        self.thread = threading.Thread(target=self.launcher.run, daemon=True)
+        self.thread.start()
+
+    def pids(self, who: str, word: str = "up") -> list[int]:
+        return [int(text.split()[1]) for name, text in self.said if name == who and text.startswith(f"{word} ")]
+
+    def stop(self) -> None:
+        self.launcher.stop()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Running]:
+    programs = {"camera": ("-c", source(GOOD)), "agent": ("-c", source(GOOD))}
+    running = Running(Home.at(tmp_path), programs)
+    wait_for(lambda: bool(running.pids("camera")) and bool(running.pids("agent")), "both are up")
+    yield running
+    running.stop()
+
+
+def test_both_end_in_order(two: Running, tmp_path: Path) -> None:
+    pids = two.pids("camera") + two.pids("agent")
+    two.stop()
+    assert ("camera", "ends in order") in two.said
+    assert ("agent", "ends in order") in two.said
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert "a line of the log" in (tmp_path / "log" / "agent.log").read_text()
+    assert ("agent", "a line of the log") not in two.said, "the log is not for people"
+
+
+def test_a_killed_child_is_started_again(two: Running) -> None:
+    first = two.pids("camera")[0]
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: len(two.pids("camera")) == 2, "the camera is up again")
+    assert len(two.pids("agent")) == 1, "the agent goes on"
+    assert any("by signal 9" in text for _, text in two.said)
+
+
+def test_a_child_that_dies_at_once_waits_longer_each_time(tmp_path: Path) -> None:
+    running = Running(Home.at(tmp_path), {"agent": ("-c", DIES)})
+    wait_for(lambda: sum(text == "dying" for _, text in running.said) >= 4, "it was started four times")
+    running.stop()
+    assert any("exit code 9" in text for _, text in running.said)
+
+
+def test_a_child_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
+    running = Running(Home.at(tmp_path), {"agent": ("-c", source(DEAF))}, grace_s=0.3)
+    wait_for(lambda: bool(running.pids("agent", "deaf")), "it is up")
+    pid = running.pids("agent", "deaf")[0]
+    running.stop()
+    assert not psutil.pid_exists(pid)
+    assert any("by force" in text for _, text in running.said)
+
+
+def test_one_launcher_per_home(two: Running, tmp_path: Path) -> None:
+    other = Launcher(Home.at(tmp_path), SystemClock(), lambda _who, _text: None, programs={})
+    with pytest.raises(DeviceError, match=f"in use by .*process {os.getpid()}"):
+        other.run()
+    assert two.thread.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_stays_behind_when_the_launcher_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    argv = [sys.executable, "-c", source(PROGRAM), str(tmp_path), source(GOOD), source(GOOD)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        pids: list[int] = []
+        while len(pids) < 2:
+            line = launcher.stdout.readline()
+            assert line, "the launcher ended"
+            if ": up " in line:
+                pids.append(int(line.split()[-1]))
+        children = [psutil.Process(pid) for pid in pids]
+        launcher.send_signal(number)
+        launcher.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert alive == []
+
+
+def test_a_log_is_rotated(tmp_path: Path) -> None:
+    log = RotatingLog(tmp_path / "x.log", max_bytes=100, kept=2)
+    for i in range(60):
+        log.write(f"line {i:02d}")
+    log.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.log", "x.log.1", "x.log.2"]
+    assert all(p.stat().st_size <= 110 for p in tmp_path.iterdir())
+    assert (tmp_path / "x.log").read_text().endswith("line 59\n")
+
+
+def test_a_log_on_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a file where the folder should be")
+    log = RotatingLog(tmp_path / "log" / "x.log")
+    log.write("lost")
+    log.close()
+
+
+def test_a_lock_tells_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "a.lock"
+    assert not is_held(path)
+    with held(path, "somebody"):
+        assert is_held(path)
+        assert holder_of(path) == f"somebody (process {os.getpid()})"
+        with pytest.raises(DeviceError, match="somebody"), held(path, "another"):
+            pass
+    assert not is_held(path)
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "a.lock"
+    naps: list[float] = []
+    holder = held(path, "first")
+    holder.__enter__()
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            holder.__exit__(None, None, None)
+
+    with held(path, "second", wait_s=60, sleep=nap):
+        assert len(naps) == 3
