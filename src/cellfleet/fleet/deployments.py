@@ -340,6 +340,7 @@ def _apply(db: Session, context: Context, d: Deployment, crew: Crew, step: Step)
         member = members[device_id]
         member.state, member.ended_at, member.reason = "silent", now, reason
         _note(db, context, d, "member-silent", f"{devices[device_id].name}: {reason}", device=device_id)
+    _apply_standing(db, context, d, step)
     for device_id in step.offer:
         member = members[device_id]
         member.state, member.phase, member.offered_at, member.ended_at = "offered", step.standing.phase, now, None
@@ -347,7 +348,6 @@ def _apply(db: Session, context: Context, d: Deployment, crew: Crew, step: Step)
     if step.offer:
         names = [devices[i].name for i in step.offer]
         _note(db, context, d, "offered", "", phase=step.standing.phase + 1, devices=names)
-    _apply_standing(db, context, d, step)
 
 
 def _apply_standing(db: Session, context: Context, d: Deployment, step: Step) -> None:
