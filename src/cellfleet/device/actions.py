@@ -5,6 +5,7 @@ Each action takes the update and gives the event by which its state is left, wit
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -96,9 +97,18 @@ def fetch(tools: Tools, update: Update) -> Done:
     slot = tools.slots.intact(update.release.sha256)
     if slot is not None:
         return Done("downloaded", "it lies on this instrument already", changes={"artifact": str(slot.bundle)})
+    _drop_other_downloads(tools.home, update.release.sha256)
     got = tools.source_of(update).fetch(update)
     changes = {"artifact": str(got.path), "bytes_downloaded": update.bytes_downloaded + got.fetched_bytes}
     return Done("downloaded", f"{got.fetched_bytes:,} bytes fetched", changes=changes)
+
+
+def _drop_other_downloads(home: Home, sha256: str) -> None:
+    """What updates before this one left unfinished."""
+    for path in home.downloads.iterdir() if home.downloads.is_dir() else []:
+        if not path.name.startswith(sha256):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def install(tools: Tools, update: Update) -> Done:
