@@ -72,6 +72,18 @@ def test_a_decision_by_an_untrusted_key_is_shown_as_a_problem(story: dict[str, A
     assert "signature" in problems["decision"]
 
 
+def test_the_latest_decision_comes_first_and_doubtful_ones_last(story: dict[str, Any], tmp_path: Path) -> None:
+    key, stranger = (SigningKey.load_or_create(tmp_path / name) for name in ("k.pem", "stranger.pem"))
+    store = RecordStore(tmp_path / "many")
+    days = [f"2026-01-{day:02d}T00:00:00+00:00" for day in range(1, 9)]
+    for day in days:
+        store.put("decision", sign({"bundle": BUNDLE, "verdict": "passed", "decided": day}, key))
+    store.put("decision", sign({"bundle": BUNDLE, "verdict": "passed", "decided": "2027"}, stranger))
+    found = [x for x in trace(**{**story, "store": store}).links if x.what == "decision"]
+    assert [x.facts["decided"] for x in found[:-1]] == days[::-1]
+    assert "signature is not good" in found[-1].problem
+
+
 def test_missing_links_say_why(story: dict[str, Any], tmp_path: Path) -> None:
     chain = trace(**{**story, "store": RecordStore(tmp_path / "empty"), "mask": None})
     problems = {x.what: x.problem for x in chain.links if x.problem}

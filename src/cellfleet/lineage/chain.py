@@ -104,17 +104,18 @@ def _bundle(bundle: Mapping[str, Any] | None, digest: str) -> Link:
 
 
 def _decisions(bundle_sha256: str, variant: str, store: RecordStore, trusted: Sequence[bytes]) -> list[Link]:
-    links = []
+    """The decisions about a bundle: signed ones first, of those the latest first."""
+    good: list[Link] = []
+    doubtful: list[Link] = []
     for digest, envelope in store.all("decision"):
         try:
             if unverified_payload(envelope).get("bundle") != bundle_sha256:
                 continue
-            payload = verify(envelope, trusted)
+            good.append(Link("decision", digest, _decision_facts(verify(envelope, trusted), variant)))
         except LineageError as e:
-            links.append(Link("decision", digest, {}, e.message))
-            continue
-        links.append(Link("decision", digest, _decision_facts(payload, variant)))
-    return links or [Link("decision", "", {}, "no decision record of this bundle; run `cellfleet evaluate`")]
+            doubtful.append(Link("decision", digest, {}, e.message))
+    good.sort(key=lambda link: str(link.facts.get("decided") or ""), reverse=True)
+    return good + doubtful or [Link("decision", "", {}, "no decision record of this bundle; run `cellfleet evaluate`")]
 
 
 def _decision_facts(payload: Mapping[str, Any], variant: str) -> dict[str, Any]:

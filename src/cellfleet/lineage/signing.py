@@ -131,7 +131,9 @@ def verify(envelope: Mapping[str, Any], trusted: Sequence[bytes]) -> dict[str, A
         parsed.verify([_ssl_key(_public(pem)) for pem in trusted], 1)
         payload: dict[str, Any] = json.loads(parsed.payload)
     except SecureSystemsError as e:
-        raise LineageError(f"the record's signature is not good: {e}", hint=hint) from e
+        raise LineageError(
+            "the record's signature is not good: it was changed, or somebody else signed it", hint=hint
+        ) from e
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise LineageError(f"not a signed record: {e}", hint=hint) from e
     return payload
