@@ -194,7 +194,7 @@ class Site:
     def key(self, name: str) -> Signer:
         return self.folder.signer(name, secret)
 
-    def forge_image(self, role: str, change: Callable[[Targets], None], signer: Signer | None = None) -> None:
+    def forge_image(self, role: str, change: Callable[[Targets], object], signer: Signer | None = None) -> None:
         """Change targets of a role and sign everything up to the timestamp, with right keys but for ``signer``."""
         found = newest(self.image, role)
         assert found is not None
@@ -205,7 +205,7 @@ class Site:
         self.image[file_name(role, targets.version)] = data
         self.forge_snapshot(lambda s: s.meta.update({f"{role}.json": meta_of(targets.version, data)}))
 
-    def forge_snapshot(self, change: Callable[[Snapshot], None], signer: Signer | None = None) -> None:
+    def forge_snapshot(self, change: Callable[[Snapshot], object], signer: Signer | None = None) -> None:
         """Change the snapshot, sign it and a timestamp for it."""
         snapshot = load(Snapshot, self.newest("snapshot"), "snapshot").signed
         snapshot.version += 1
@@ -214,7 +214,7 @@ class Site:
         self.image[file_name("snapshot", snapshot.version)] = data
         self.stamp(data)
 
-    def forge_timestamp(self, change: Callable[[Timestamp], None], signers: Iterable[Signer] | None = None) -> None:
+    def forge_timestamp(self, change: Callable[[Timestamp], object], signers: Iterable[Signer] | None = None) -> None:
         stamp = load(Timestamp, self.image["timestamp.json"], "timestamp").signed
         change(stamp)
         keys = [self.online.timestamp] if signers is None else list(signers)

@@ -94,6 +94,7 @@ def test_the_same_or_a_higher_counter_needs_no_allowance(site: Site) -> None:
 def test_a_server_that_is_away_is_no_refusal(site: Site) -> None:
     site.order(None)
     site.refreshed()
+    away: dict[str, Any]
     for away in ({"image": no_network}, {"director": no_network}):
         with pytest.raises(NetworkError):
             site.verifier(**away).refresh()
@@ -112,7 +113,7 @@ def test_another_publishers_root_is_unknown(site: Site, tmp_path: Path) -> None:
         site.verifier(image=files_fetch(other.image)).refresh()
     with pytest.raises(UnknownRoot):
         site.verifier(anchors=other.anchors).refresh()
-    with pytest.raises(UnknownRoot, match="no first root"):
+    with pytest.raises(Missing, match="no first root"):
         site.verifier(director=files_fetch({}), home="bare").refresh()
 
 
@@ -228,7 +229,9 @@ def test_an_older_timestamp_is_a_rollback(site: Site, repository: str) -> None:
     site.publish()
     site.order(None)
     site.refreshed()
-    old = {"image": files_fetch(old_image)} if repository == "image" else {"director": files_fetch(old_director)}
+    old: dict[str, Any] = (
+        {"image": files_fetch(old_image)} if repository == "image" else {"director": files_fetch(old_director)}
+    )
     with pytest.raises(RolledBack, match=f"{repository} repository, timestamp"):
         site.verifier(**old).refresh()
 

@@ -219,7 +219,7 @@ def _fetch(
     except NetworkError as e:
         if not fetched:
             raise
-        raise DownloadBroke(e.message, fetched_bytes=fetched, hint=e.hint) from e
+        raise DownloadBroke(e.message, fetched_bytes=fetched) from e
     if part.size < target.length:
         raise DownloadBroke(
             f"{url}: the connection ended after {part.size} of {target.length} bytes", fetched_bytes=fetched

@@ -137,10 +137,11 @@ class Verifier:
         """
         now = self._clock.now()
         self._image = self._wanted = None
+        order = self._fetch_order() if self._offline else b""
         director = self._roots(_DIRECTOR, self._director_store, self._anchors.director_root, now)
         named: MetaFile | None = None
         if self._offline:
-            wanted = self._offline_targets(director, now)
+            wanted = self._offline_targets(director, order, now)
             named = named_snapshot(wanted, f"{_DIRECTOR} repository, {OFFLINE}")
         else:
             _to_targets(director, self._director_store, ())
@@ -187,7 +188,7 @@ class Verifier:
         if first is None or sha256_hex(first) != anchor:
             first = store.fetch(file_name(ROOT, 1), ROOT)
             if first is None:
-                raise UnknownRoot(f"{name} repository: it has no first root", hint="is the address or folder right?")
+                raise Missing(f"{name} repository: it has no first root", hint="is the address or folder right?")
             if sha256_hex(first) != anchor:
                 raise UnknownRoot(
                     f"{name} repository: its first root is not the one that this instrument trusts",
@@ -205,14 +206,17 @@ class Verifier:
         chain.check_root()
         return chain
 
-    def _offline_targets(self, director: Chain, now: datetime) -> Targets:
-        store, where = self._director_store, f"{_DIRECTOR} repository, {OFFLINE}"
-        data = store.fetch(OFFLINE_FILE, TARGETS)
+    def _fetch_order(self) -> bytes:
+        data = self._director_store.fetch(OFFLINE_FILE, TARGETS)
         if data is None:
             raise WrongDevice(
                 f"the folder holds nothing for the instrument {self._device_id}",
                 hint="export it with `cellfleet trust export --device` and this id",
             )
+        return data
+
+    def _offline_targets(self, director: Chain, data: bytes, now: datetime) -> Targets:
+        store, where = self._director_store, f"{_DIRECTOR} repository, {OFFLINE}"
         delegator = offline_delegator(director.root)
         loaded = load(Targets, data, where)
         check_signatures(loaded, delegator, OFFLINE)

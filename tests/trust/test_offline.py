@@ -1,0 +1,254 @@
+"""An exported folder: bound to its instruments, no online key involved, the same refusals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellfleet.errors import WireError
+from cellfleet.trust import Verifier, folder_fetch
+from cellfleet.trust.download import take
+from cellfleet.trust.metadata import load, sign
+from cellfleet.trust.offline import OFFLINE_FILE, Exported, export, ref_of
+from cellfleet.trust.online import director_targets
+from cellfleet.trust.publish import Named
+from cellfleet.trust.refusals import (
+    BadMetadata,
+    BadSignature,
+    Downgrade,
+    Expired,
+    KeyTrouble,
+    Missing,
+    NotNamed,
+    RolledBack,
+    WrongDevice,
+)
+from cellfleet.trust.rotation import rotate
+from cellfleet.trust.tuf_types import Targets
+from cellfleet.wire.states import ReleaseRef
+from support_trust import DEVICE, OTHER, Site, secret
+
+
+@pytest.fixture
+def bundle(site: Site) -> Path:
+    """A published artifact."""
+    return artifact(site, site.publish())
+
+
+def artifact(site: Site, release: ReleaseRef) -> Path:
+    path = site.root / f"{release.name}-{release.version}.zip"
+    path.write_bytes(site.contents[release.sha256])
+    return path
+
+
+def exported(site: Site, *artifacts: Path, devices: tuple[str, ...] = (DEVICE,), out: str = "usb") -> Exported:
+    return export(
+        site.folder,
+        site.root / out,
+        devices=devices,
+        artifacts=artifacts,
+        life=timedelta(days=90),
+        secrets=secret,
+        now=site.now,
+    )
+
+
+def instrument(site: Site, device: str = DEVICE, folder: str = "usb", home: str = "home") -> Verifier:
+    usb = site.root / folder
+    return Verifier(
+        site.root / home / device / "trust",
+        site.anchors,
+        folder_fetch(usb / "image"),
+        folder_fetch(usb / "director" / device),
+        site.clock,
+        device_id=device,
+        offline=True,
+    )
+
+
+def offered(site: Site, **where: str) -> list[str]:
+    verifier = instrument(site, **where)
+    verifier.refresh()
+    return [t.version for t in verifier.offered()]
+
+
+def test_a_folder_is_enough_to_install(site: Site, bundle: Path) -> None:
+    done = exported(site, bundle, devices=(DEVICE, OTHER))
+    assert (done.devices, [r.version for r in done.releases]) == ((DEVICE, OTHER), ["1.0.0"])
+    for device in (DEVICE, OTHER):
+        verifier = instrument(site, device)
+        verifier.refresh()
+        (found,) = verifier.offered()
+        ref = ref_of(done.releases[0])
+        assert verifier.check(ref, device, {}) == found
+        assert found.deployment_id is None
+        got = take(site.root / "usb" / "artifacts" / found.sha256, found, site.root / device)
+        assert got.path.read_bytes() == bundle.read_bytes()
+
+
+def test_no_online_key_is_needed_and_none_counts(site: Site, bundle: Path) -> None:
+    shutil.rmtree(site.folder.path / "online")
+    exported(site, bundle)
+    assert not (site.root / "usb" / "image" / "timestamp.json").exists()
+    assert offered(site) == ["1.0.0"]
+
+
+def test_it_lives_longer_than_what_the_server_signs(site: Site, bundle: Path) -> None:
+    exported(site, bundle)
+    site.pass_time(days=89)
+    assert offered(site) == ["1.0.0"]
+    site.pass_time(days=1)
+    with pytest.raises(Expired, match="director repository, offline"):
+        offered(site)
+
+
+def test_it_is_bound_to_its_instruments(site: Site, bundle: Path) -> None:
+    exported(site, bundle)
+    with pytest.raises(WrongDevice, match="holds nothing for") as e:
+        offered(site, device=OTHER)
+    assert "--device" in e.value.hint
+    director = site.root / "usb" / "director"
+    shutil.copytree(director / DEVICE, director / OTHER)
+    with pytest.raises(WrongDevice, match=DEVICE):
+        offered(site, device=OTHER)
+
+
+def forge(site: Site, key: str, change: Callable[[Targets], None] = lambda _t: None) -> None:
+    path = site.root / "usb" / "director" / DEVICE / OFFLINE_FILE
+    targets = load(Targets, path.read_bytes(), "offline").signed
+    change(targets)
+    path.write_bytes(sign(targets, [site.key(key)], site.now, timedelta(days=999)))
+
+
+@pytest.mark.parametrize("key", ["director", "timestamp", "models", "snapshot", "targets", "root-1"])
+def test_no_other_key_can_make_it(site: Site, bundle: Path, key: str) -> None:
+    """Above all not the director's, which lies on a server."""
+    exported(site, bundle)
+    forge(site, key)
+    with pytest.raises(BadSignature, match="offline"):
+        offered(site)
+
+
+def test_a_stolen_offline_key_cannot_install_what_is_not_published(site: Site, bundle: Path) -> None:
+    exported(site, bundle)
+    evil = Named("models/cells/9.0.0/abcdefabcdef.bundle.zip", "model", "cells", "9.0.0", 9, "0" * 64, 3, {})
+    made = director_targets(DEVICE, [ref_of(evil)], None, 1, 1)
+    forge(site, "allowances", lambda t: t.targets.update(made.targets))
+    with pytest.raises(NotNamed, match="image repository"):
+        offered(site)
+
+
+def test_an_older_folder_after_a_newer_one(site: Site, bundle: Path) -> None:
+    exported(site, bundle, out="old")
+    site.pass_time(days=1)
+    exported(site, bundle)
+    assert offered(site, folder="old") == ["1.0.0"]
+    assert offered(site) == ["1.0.0"]
+    with pytest.raises(RolledBack, match="older folder"):
+        offered(site, folder="old")
+
+
+def test_an_older_image_repository_under_a_newer_order(site: Site, bundle: Path) -> None:
+    exported(site, bundle, out="old")
+    site.pass_time(days=1)
+    second = artifact(site, site.publish("1.1.0"))
+    exported(site, second)
+    assert offered(site) == ["1.1.0"]
+    shutil.rmtree(site.root / "old" / "director")
+    shutil.copytree(site.root / "usb" / "director", site.root / "old" / "director")
+    with pytest.raises(Missing, match=r"3\.snapshot\.json"):
+        offered(site, folder="old", home="new")
+
+
+def test_going_back_takes_an_allowance_here_too(site: Site, bundle: Path) -> None:
+    site.publish("1.1.0")
+    exported(site, bundle)
+    verifier = instrument(site)
+    verifier.refresh()
+    ref = site.ref(verifier.offered()[0].path)
+    with pytest.raises(Downgrade):
+        verifier.check(ref, DEVICE, {("model", "cells"): 2})
+    given: dict[str, Any] = {"kind": "model", "name": "cells", "from_counter": 2, "to_counter": 1}
+    site.folder.allow(
+        **given,
+        device_id=DEVICE,
+        expires=site.now + timedelta(days=30),
+        reason="the new one misses cells",
+        secrets=secret,
+        now=site.now,
+    )
+    site.pass_time(minutes=1)
+    exported(site, bundle)
+    again = instrument(site)
+    again.refresh()
+    assert again.check(ref, DEVICE, {("model", "cells"): 2}).allowance == "the new one misses cells"
+
+
+def test_an_instrument_may_be_online_and_offline_in_turn(site: Site, bundle: Path) -> None:
+    exported(site, bundle)
+    assert offered(site) == ["1.0.0"]
+    site.pass_time(hours=1)
+    second = site.publish("1.1.0")
+    site.order(second)
+    assert site.refreshed().check(second, DEVICE, {("model", "cells"): 1}).version == "1.1.0"
+    with pytest.raises(RolledBack, match="image repository, snapshot"):
+        offered(site)
+    exported(site, artifact(site, second))
+    assert offered(site) == ["1.1.0"]
+    site.stamp()
+    site.order(second)
+    site.refreshed()
+
+
+def test_a_rotated_offline_key_is_taken_and_the_old_one_is_not(site: Site, bundle: Path) -> None:
+    exported(site, bundle)
+    assert offered(site) == ["1.0.0"]
+    old = (site.root / "usb" / "director" / DEVICE / OFFLINE_FILE).read_bytes()
+    rotate(site.folder, "allowances", secret, site.now)
+    site.pass_time(minutes=1)
+    exported(site, bundle)
+    assert offered(site) == ["1.0.0"]
+    (site.root / "usb" / "director" / DEVICE / OFFLINE_FILE).write_bytes(old)
+    with pytest.raises(BadSignature):
+        offered(site)
+
+
+def test_what_is_not_published_is_not_exported(site: Site, bundle: Path) -> None:
+    bundle.write_bytes(b"other bytes")
+    with pytest.raises(NotNamed, match="not published") as e:
+        exported(site, bundle)
+    assert "release publish" in e.value.hint
+    assert not (site.root / "usb").exists()
+
+
+def test_an_image_repository_that_has_expired_is_not_exported(site: Site, bundle: Path) -> None:
+    site.pass_time(days=366)
+    with pytest.raises(Expired):
+        exported(site, bundle)
+
+
+def test_a_device_id_that_is_none(site: Site, bundle: Path) -> None:
+    for bad in ("../../etc", "dev-1", ""):
+        with pytest.raises(WireError, match="device_id"):
+            exported(site, bundle, devices=(bad,))
+    assert not (site.root / "usb").exists()
+
+
+def test_a_locked_key_is_told(site: Site, bundle: Path) -> None:
+    (site.folder.path / "keys" / "allowances.pem").unlink()
+    with pytest.raises(KeyTrouble, match="allowances"):
+        exported(site, bundle)
+    assert not (site.root / "usb").exists()
+
+
+@pytest.mark.parametrize("field", ["image_snapshot", "device_id"])
+def test_an_order_that_lacks_a_field(site: Site, bundle: Path, field: str) -> None:
+    exported(site, bundle)
+    forge(site, "allowances", lambda t: t.unrecognized_fields.pop(field))
+    with pytest.raises((BadMetadata, WrongDevice)):
+        offered(site)

@@ -1,0 +1,141 @@
+"""Keys change and metadata is renewed without an instrument noticing; what is lost or locked is told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner
+
+from cellfleet.trust import TrustFolder
+from cellfleet.trust.keys import KEY_NAMES, ExternalKey
+from cellfleet.trust.refusals import KeyTrouble
+from cellfleet.trust.rotation import RENEWABLE, RoleStatus, renew, rotate, status
+from support_trust import DEVICE, PASSPHRASE, START, Site, secret
+
+
+def rows(site: Site) -> dict[tuple[str, str], RoleStatus]:
+    return {(r.repository, r.role): r for r in status(TrustFolder.load(site.folder.path), site.now)}
+
+
+@pytest.mark.parametrize("name", KEY_NAMES)
+def test_every_key_can_be_replaced(site: Site, name: str) -> None:
+    release = site.publish()
+    site.order(release)
+    site.refreshed()
+    old = site.folder.book.keys[name]
+    old_file = site.folder.path / old.uri.removeprefix("file:")
+    files = rotate(site.folder, name, secret, site.now)
+    assert files
+    assert not old_file.exists()
+    reloaded = TrustFolder.load(site.folder.path)
+    assert reloaded.book.keys[name].keyid != old.keyid
+    reloaded.signer(name, secret)
+    site.folder = reloaded
+    site.serve()
+    second = site.publish("1.1.0")
+    site.order(second)
+    assert site.refreshed().check(second, DEVICE, {("model", "cells"): 1}).counter == 2
+    fresh = site.verifier(home="new")
+    fresh.refresh()
+    assert [t.version for t in fresh.offered()] == ["1.1.0"]
+
+
+def test_a_lost_root_key_is_replaced_by_the_two_others(site: Site) -> None:
+    site.order(None)
+    (site.folder.path / "keys" / "root-2.pem").unlink()
+    rotate(site.folder, "root-2", secret, site.now)
+    site.serve()
+    site.refreshed()
+
+
+def test_two_lost_root_keys_cannot_be_replaced(site: Site) -> None:
+    for n in (1, 2):
+        (site.folder.path / "keys" / f"root-{n}.pem").unlink()
+    with pytest.raises(KeyTrouble, match=r"1 root key\(s\) are at hand, 2 must sign"):
+        rotate(site.folder, "root-1", secret, site.now)
+    assert sorted(p.name for p in (site.folder.path / "keys").glob("root-*")) == ["root-3.pem"]
+
+
+def test_a_rotation_that_fails_leaves_the_folder_as_it_was(site: Site) -> None:
+    before = {p: p.read_bytes() for p in site.folder.path.rglob("*") if p.is_file()}
+    with pytest.raises(KeyTrouble, match="wrong passphrase"):
+        rotate(site.folder, "models", lambda _: "not the passphrase", site.now)
+    with pytest.raises(KeyTrouble, match="no key 'modles'"):
+        rotate(site.folder, "modles", secret, site.now)
+    assert {p: p.read_bytes() for p in site.folder.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_file_becomes_a_uri(site: Site) -> None:
+    """From a file to another key holder: securesystemslib's own signer of plain files stands for it."""
+    signer = CryptoSigner.generate_rsa()
+    key_file = site.root / "elsewhere.pem"
+    key_file.write_bytes(signer.private_bytes)
+    assert "file2" in SIGNER_FOR_URI_SCHEME
+    rotate(site.folder, "models", secret, site.now, ExternalKey(f"file2:{key_file}", signer.public_key))
+    assert not (site.folder.path / "keys" / "models.pem").exists()
+    site.folder = TrustFolder.load(site.folder.path)
+    site.serve()
+    release = site.publish()
+    site.order(release)
+    assert site.refreshed().check(release, DEVICE, {}).counter == 1
+
+
+def test_one_key_has_one_role(site: Site) -> None:
+    taken = ExternalKey("file2:somewhere", site.folder.book.keys["software"].key())
+    with pytest.raises(KeyTrouble, match="in use already"):
+        rotate(site.folder, "models", secret, site.now, taken)
+
+
+@pytest.mark.parametrize("role", RENEWABLE)
+def test_every_role_can_be_renewed(site: Site, role: str) -> None:
+    site.order(site.publish())
+    site.refreshed()
+    before = rows(site)["image", role]
+    site.pass_time(days=1)
+    assert renew(site.folder, role, secret, site.now)
+    after = rows(site)["image", role]
+    assert after.version == before.version + 1
+    assert before.expires is not None
+    assert after.expires == before.expires + timedelta(days=1)
+    assert after.keys == before.keys
+    site.serve()
+    site.order(None)
+    site.refreshed()
+
+
+@pytest.mark.parametrize("role", ["timestamp", "director", "root-1", ""])
+def test_what_is_not_renewed_by_hand(site: Site, role: str) -> None:
+    with pytest.raises(KeyTrouble, match="not renewed by hand"):
+        renew(site.folder, role, secret, site.now)
+
+
+def test_status_of_a_new_folder(site: Site) -> None:
+    found = rows(site)
+    assert {r.state for r in found.values()} == {"ok", "server"}
+    root = found["image", "root"]
+    assert (root.threshold, root.version, root.expires) == (2, 1, START + timedelta(days=730))
+    assert root.keys == ("root-1 (file)", "root-2 (file)", "root-3 (file)")
+    assert found["image", "timestamp"].state == "server"
+    assert found["director", "director"].version == 0
+
+
+def test_status_tells_what_expires_and_which_key_is_elsewhere(site: Site) -> None:
+    (site.folder.path / "keys" / "models.pem").unlink()
+    site.pass_time(days=336)
+    assert {role for (_, role), r in rows(site).items() if r.state == "soon"} == {
+        "targets", "models", "software", "allowances", "snapshot",
+    }  # fmt: skip
+    assert rows(site)["image", "models"].keys == ("models (not here)",)
+    site.pass_time(days=30)
+    assert rows(site)["image", "models"].state == "expired"
+    assert rows(site)["image", "root"].state == "ok"
+    site.pass_time(days=310)
+    assert rows(site)["image", "root"].state == "soon"
+
+
+def test_status_needs_no_passphrase(site: Site) -> None:
+    for pem in site.folder.path.rglob("*.pem"):
+        pem.unlink()
+    assert PASSPHRASE not in repr(rows(site))
+    assert rows(site)["director", "root"].keys[0] == "root-1 (not here)"
