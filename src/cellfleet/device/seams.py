@@ -61,7 +61,8 @@ class FrameOutcome:
     """What became of one frame.
 
     Attributes:
-        slot: sha256 of the bundle that drew it, or should have.
+        slot: sha256 of the bundle that drew it, or should have; empty when it failed for a reason of its own (it cannot
+            be read).
         milliseconds: total of the segmenter for this frame, without waiting.
         memory_mb: of the segmenter after it; 0 when unknown.
         live: it was taken a short while ago (not back-filled, not segmented again).
@@ -102,6 +103,7 @@ class Seen:
         pending: frames on the disk that have no mask yet.
         camera, segmenter: words of ``Health``.
         problems: what is wrong now, in words.
+        pids: SHA-256 of the slot and process id of every segmenter that runs.
     """
 
     frames: tuple[FrameOutcome, ...] = ()
@@ -115,6 +117,7 @@ class Seen:
     camera: Literal["running", "waiting", "stopped", "failing"] = "stopped"
     segmenter: Literal["running", "starting", "stopped", "failing"] = "stopped"
     problems: tuple[str, ...] = ()
+    pids: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

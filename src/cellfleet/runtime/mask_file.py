@@ -85,3 +85,16 @@ def labels_digest(labels: NDArray[Any]) -> str:
     """SHA-256 of a mask's labels as stored: uint16 or uint32, little-endian, row by row."""
     little = np.ascontiguousarray(labels, labels.dtype.newbyteorder("<"))
     return sha256_hex(little.data.cast("B"))
+
+
+def read_labels(path: Path) -> NDArray[np.uint32]:
+    """The labels of a mask that ``write_mask`` wrote: uint32 [H,W].
+
+    Raises:
+        ReadError: it cannot be read.
+    """
+    try:
+        labels: NDArray[np.uint32] = tifffile.imread(path).astype(np.uint32)
+    except Exception as e:  # tifffile and its codecs raise whatever they meet in a damaged file
+        raise ReadError(f"{path}: truncated or damaged: {e}", hint="restore it, or segment the frame again") from e
+    return labels

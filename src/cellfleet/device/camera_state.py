@@ -1,0 +1,53 @@
+"""The camera's heartbeat: ``HOME/state/camera.json``, written by the camera process, read by the agent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cellfleet.errors import WireError
+from cellfleet.ports import write_atomic
+from cellfleet.wire.base import Message, Text, Time, parse
+
+CameraWord = Literal["running", "waiting", "stopped", "failing"]
+BEAT_S = 3.0
+_LATE_S = 20.0
+
+
+class CameraState(Message):
+    """How the camera is.
+
+    Attributes:
+        reason: why it waits, stopped or fails; empty while it runs.
+        taken: frames since provisioning.
+    """
+
+    format_version: Literal[1] = 1
+    at: Time
+    pid: int = Field(ge=0)
+    state: CameraWord
+    reason: Text = ""
+    experiment: str = ""
+    taken: int = Field(default=0, ge=0)
+
+
+def write_camera(path: Path, state: CameraState) -> None:
+    """Write the heartbeat."""
+    write_atomic(path, state.to_json())
+
+
+def read_camera(path: Path, now: datetime) -> tuple[CameraWord, str]:
+    """The camera's state as a word, and what is wrong with it in words; a heartbeat that is late counts as failing."""
+    try:
+        found = parse(CameraState, path.read_bytes())
+    except FileNotFoundError:
+        return "stopped", ""
+    except (OSError, WireError) as e:
+        return "failing", f"the camera's state cannot be read: {e}"
+    late_s = (now - found.at).total_seconds()
+    if found.state != "stopped" and late_s > _LATE_S:
+        return "failing", f"nothing was heard of the camera for {late_s:.0f} s"
+    return found.state, found.reason if found.state in ("waiting", "failing") else ""

@@ -1,0 +1,205 @@
+"""Frames on the disk: how the camera puts them there, and how everybody else finds them.
+
+::
+
+    HOME/frames/<experiment>/experiment.json    ExperimentFile; written again when the experiment ends
+    HOME/frames/<experiment>/<frame>.<suffix>   the raw bytes as they came
+    HOME/frames/<experiment>/<frame>.json       FrameFile; written last and durably: from now on the frame is taken
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cellfleet.canonical import sha256_hex
+from cellfleet.errors import WireError
+from cellfleet.ports import make_dir, write_atomic
+from cellfleet.ports.disk import storage_error
+from cellfleet.wire.base import Key, Message, Text, Time, parse
+from cellfleet.wire.events import FrameTaken
+
+EXPERIMENT = "experiment.json"
+WriteFn = Callable[[Path, bytes], None]
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}")
+
+
+class ExperimentFile(Message):
+    """One time-lapse on one plate.
+
+    Attributes:
+        number: grows with every experiment of an instrument.
+        channels: names of the channels, in the order of the files.
+        pixel_size_um: where the files do not tell it.
+    """
+
+    format_version: Literal[1] = 1
+    experiment: Key
+    number: int = Field(ge=1)
+    plate: Text = ""
+    plate_format: int = 96
+    channels: tuple[str, ...] = ()
+    pixel_size_um: float | None = None
+    started_at: Time
+    ended_at: Time | None = None
+
+
+class FrameFile(Message):
+    """One frame that is taken.
+
+    Attributes:
+        file: name of the raw file, beside this one.
+        original: the file's name where it came from, as it was.
+        channels, pixel_size_um: where the source tells them for this frame.
+        position: number of the frame in the source, from 0; over all experiments.
+        source_time_s: time of the frame in the source, where it tells it.
+    """
+
+    format_version: Literal[1] = 1
+    taken: FrameTaken
+    file: str = Field(max_length=255)
+    original: str = Field(default="", max_length=4096)
+    channels: tuple[str, ...] = ()
+    pixel_size_um: float | None = None
+    position: int = Field(default=0, ge=0)
+    source_time_s: float | None = None
+
+
+class FramesFolder:
+    """``HOME/frames``.
+
+    Args:
+        root: the folder.
+        write: the disk; tests bring one that fails.
+    """
+
+    def __init__(self, root: Path, write: WriteFn = write_atomic) -> None:
+        self.root, self._write = root, write
+
+    def names(self) -> list[str]:
+        """Experiments, oldest first (their names begin with their number)."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if (p / EXPERIMENT).is_file())
+
+    def read(self, experiment: str) -> ExperimentFile:
+        """An experiment's facts.
+
+        Raises:
+            WireError: damaged, or of another version.
+            StorageError: it cannot be read.
+        """
+        path = self.root / experiment / EXPERIMENT
+        try:
+            return parse(ExperimentFile, path.read_bytes())
+        except OSError as e:
+            raise storage_error("read", path, e) from e
+
+    def save(self, experiment: ExperimentFile) -> None:
+        """Write an experiment's facts durably."""
+        self._write(self.root / experiment.experiment / EXPERIMENT, experiment.to_json())
+
+    def frame(self, experiment: str, name: str) -> FrameFile:
+        """A frame's facts; errors as of ``read``."""
+        path = self.root / experiment / f"{name}.json"
+        try:
+            return parse(FrameFile, path.read_bytes())
+        except OSError as e:
+            raise storage_error("read", path, e) from e
+
+    def frame_names(self, experiment: str) -> list[str]:
+        """Frames that are taken, in order (their names begin with their index)."""
+        folder = self.root / experiment
+        if not folder.is_dir():
+            return []
+        return sorted(p.stem for p in folder.iterdir() if _is_frame(p.name))
+
+    def put(self, facts: FrameFile, data: bytes) -> None:
+        """Take a frame: the raw bytes whole and synced, then its facts. The same call again is fine.
+
+        Raises:
+            StorageError: the disk refuses; the frame is then not taken.
+        """
+        folder = make_dir(self.root / facts.taken.experiment)
+        self._write(folder / facts.file, data)
+        self._write(folder / f"{facts.taken.frame}.json", facts.to_json())
+
+
+def _is_frame(name: str) -> bool:
+    return name.endswith(".json") and name != EXPERIMENT and not name.startswith(".")
+
+
+def experiment_name(number: int, at: datetime) -> str:
+    """``e00012-20260131-174500``: sorts by number, tells when."""
+    return f"e{number:05d}-{at:%Y%m%d-%H%M%S}"
+
+
+def number_of(experiment: str) -> int:
+    """The number in a name; 0 when it has none."""
+    found = re.match(r"e(\d+)-", experiment)
+    return int(found[1]) if found else 0
+
+
+def frame_name(index: int, original: str) -> str:
+    """A name for a frame that is safe as a file name anywhere: its index, and what is safe of the original name.
+
+    >>> frame_name(7, "../../Zellen \u00fcber Nacht #3.tif")
+    'f00007-Zellen-uber-Nacht-3'
+    """
+    stem = re.split(r"[\\/]", original)[-1].partition(".")[0]
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-")[:60].rstrip("-")
+    return f"f{index:05d}-{safe}" if safe else f"f{index:05d}"
+
+
+def safe_suffix(original: str) -> str:
+    """The suffix for the raw file: that of the original where it is plain, else ``.raw``."""
+    low = original.lower()
+    for double in (".ome.tiff", ".ome.tif"):
+        if low.endswith(double):
+            return double
+    suffix = Path(low).suffix
+    return suffix if _SUFFIX.fullmatch(suffix) and suffix != ".json" else ".raw"
+
+
+def taken(
+    experiment: str, index: int, data: bytes, *, original: str, well: str, field: int, time_s: float, at: datetime
+) -> FrameTaken:
+    """The event of a frame, with what can be said of its bytes at a glance."""
+    return FrameTaken(
+        experiment=experiment,
+        frame=frame_name(index, original),
+        index=index,
+        well=well,
+        field=field,
+        time_s=max(0.0, time_s),
+        taken_at=at,
+        sha256=sha256_hex(data),
+        bytes=len(data),
+        problem=problem_of(data),
+    )
+
+
+def problem_of(data: bytes) -> str:
+    """Why bytes can be no image that is read here, from the first of them; empty when they may be one."""
+    if not data:
+        return "the file is empty (0 bytes)"
+    if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+") or data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG is not read: its compression changes outlines and intensities"
+    return "neither TIFF nor PNG"
+
+
+def read_quietly(folder: FramesFolder, experiment: str, name: str) -> FrameFile | None:
+    """A frame's facts; None when they are damaged or of another version."""
+    try:
+        return folder.frame(experiment, name)
+    except WireError:
+        return None

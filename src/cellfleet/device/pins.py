@@ -1,0 +1,118 @@
+"""Pins and outcomes of an experiment, beside its results: which slot draws it, and what became of every frame.
+
+::
+
+    HOME/results/<experiment>/pins.jsonl        Pin per line; the last one counts
+    HOME/results/<experiment>/outcomes.jsonl    FrameSegmented or FrameFailed per line, synced one by one
+
+A line that a power cut left half is passed over. An outcome counts under the pin that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from cellfleet.canonical import canonical_bytes
+from cellfleet.errors import WireError
+from cellfleet.ports import make_dir, write_atomic
+from cellfleet.ports.disk import storage_error
+from cellfleet.wire.base import Message, Sha256, Text, Time, parse
+from cellfleet.wire.events import FrameFailed, FrameSegmented, parse_event
+
+PINS, OUTCOMES = "pins.jsonl", "outcomes.jsonl"
+Outcome = FrameSegmented | FrameFailed
+
+
+class Pin(Message):
+    """Which slot draws an experiment.
+
+    Attributes:
+        number: 1 for the first pin, 2 after a rollback.
+        bundle_sha256: empty: no slot; the frames wait.
+        run_digest: empty until the first frame is drawn.
+        reason: why it was pinned anew.
+    """
+
+    format_version: Literal[1] = 1
+    number: int = Field(ge=1)
+    bundle_sha256: Sha256 | Literal[""] = ""
+    variant: Text = ""
+    run_digest: Text = ""
+    release_id: int | None = None
+    reason: Text = ""
+    at: Time
+
+
+def read_pins(folder: Path) -> list[Pin]:
+    """The pins of an experiment's results folder, in order."""
+    pins = []
+    for line in _lines(folder / PINS):
+        try:
+            pins.append(parse(Pin, line))
+        except WireError:
+            continue
+    return pins
+
+
+def write_pins(folder: Path, pins: list[Pin]) -> None:
+    """Write all pins durably.
+
+    Raises:
+        StorageError: the disk refuses; the pins are as they were.
+    """
+    write_atomic(folder / PINS, b"".join(canonical_bytes(p.model_dump(mode="json")) + b"\n" for p in pins))
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """The outcomes of an experiment's results folder, in order; the last one of a frame and pin counts."""
+    out: list[Outcome] = []
+    for line in _lines(folder / OUTCOMES):
+        try:
+            event = parse_event(json.loads(line))
+        except (ValueError, WireError):
+            continue
+        if isinstance(event, FrameSegmented | FrameFailed):
+            out.append(event)
+    return out
+
+
+def append_outcome(folder: Path, outcome: Outcome) -> None:
+    """Add an outcome; durable when it returns.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    path = make_dir(folder) / OUTCOMES
+    line = canonical_bytes(outcome.model_dump(mode="json")) + b"\n"
+    try:
+        with path.open("ab+") as f:
+            if f.tell() and not _ends_line(f.fileno(), f.tell()):
+                line = b"\n" + line  # what a power cut left half stays a line of its own
+            f.write(line)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        raise storage_error("write", path, e) from e
+
+
+def _ends_line(fd: int, size: int) -> bool:
+    os.lseek(fd, size - 1, os.SEEK_SET)
+    last = os.read(fd, 1)
+    os.lseek(fd, 0, os.SEEK_END)
+    return last == b"\n"
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise storage_error("read", path, e) from e
+    yield from (line for line in data.split(b"\n") if line)
