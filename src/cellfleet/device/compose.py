@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from cellfleet.device.telling import Self, Teller
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import SystemHttp
-from cellfleet.wire.events import Event
+from cellfleet.wire.events import AgentMoved, Event, Incident
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ class LogSink:
     """Events of an instrument without a server: the log has them."""
 
     def put(self, event: Event) -> None:
-        """Write a line."""
-        _LOG.info("%s", event.to_json().decode())
+        """Write a line; what is told of every frame is in the results already."""
+        if isinstance(event, AgentMoved | Incident):
+            _LOG.info("%s", event.to_json().decode())
 
     def backlog(self) -> tuple[int, int]:
         """Nothing waits for anybody."""
@@ -65,8 +67,6 @@ def composed(
         DeviceError: HOME was not provisioned, or is damaged.
         StorageError: the disk refuses.
     """
-    import threading
-
     from cellfleet.device import telemetry
     from cellfleet.device.spool import Spool
     from cellfleet.device.work import open_work
