@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
@@ -104,6 +104,6 @@ def token(context: Ctx, body: TokenRequest, issued_at: Annotated[str, Depends(_i
     return claims.token(context, body, issued_at)
 
 
-def _facts(row: ClaimToken) -> dict[str, object]:
+def _facts(row: ClaimToken) -> dict[str, Any]:
     names = ("id", "note", "created_by", "created_at", "expires_at", "used_at", "used_by")
     return {name: getattr(row, name) for name in names}

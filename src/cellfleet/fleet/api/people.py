@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import Field
 
@@ -107,7 +109,7 @@ def _person(user: User) -> PersonAnswer:
     return PersonAnswer(name=user.name, role=user.role, disabled=user.disabled, created_at=user.created_at)
 
 
-def _facts(row: ApiToken, owner: str) -> dict[str, object]:
+def _facts(row: ApiToken, owner: str) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,

@@ -10,12 +10,12 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.orm.session import SessionTransaction
 
@@ -87,7 +87,7 @@ class Database:
             raise StorageError(
                 f"{self.shown}: {e}", hint="the database is newer than this program; install the newer cellfleet"
             ) from e
-        except OperationalError as e:
+        except DBAPIError as e:
             raise self.unreachable(e) from e
 
     @property
@@ -133,7 +133,7 @@ def insert_or_ignore(db: Session, table: type[Base], rows: Sequence[Mapping[str,
     added = 0
     per_statement = max(1, 900 // max(1, len(values[0])))  # SQLite takes a limited number of parameters
     for at in range(0, len(values), per_statement):
-        statement = make(table.__table__).values(values[at : at + per_statement]).on_conflict_do_nothing()
+        statement = make(cast(Table, table.__table__)).values(values[at : at + per_statement]).on_conflict_do_nothing()
         added += len(db.execute(statement.returning(literal(1))).all())
     return added
 
@@ -149,6 +149,8 @@ def _with_defaults(columns: Mapping[str, Any], row: Mapping[str, Any]) -> dict[A
 
 def at_commit(db: Session, action: Callable[[Session], None]) -> None:
     """Run ``action`` as the last thing before this session commits, in the order of these calls; not after a rollback."""
+    if not db.in_transaction():
+        db.begin()  # so that a rollback is noticed even when no statement came before it
     db.info.setdefault(_AT_COMMIT, []).append(action)
 
 

@@ -1,0 +1,148 @@
+"""The chain of audit events holds under concurrent writers, and shows whoever tampers with it by SQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from cellfleet.fleet import audit
+from cellfleet.fleet.context import Context
+from support_fleet import World
+
+
+def note(context: Context, count: int, word: str = "thing") -> None:
+    for i in range(count):
+        with context.sessions() as db:
+            audit.record(db, context, "person:anna", f"{word}.done", f"{word}:{i}", "because", number=i, name="é\u4e2d")
+
+
+def verified(context: Context) -> audit.Verified:
+    with context.reading() as db:
+        return audit.verify(db)
+
+
+def without_triggers(context: Context, *statements: str) -> None:
+    """What an attacker who owns the database can do."""
+    with context.database.engine.begin() as connection:
+        if context.database.is_sqlite:
+            for word in ("UPDATE", "DELETE"):
+                connection.execute(text(f"DROP TRIGGER audit_events_no_{word}"))
+        else:
+            connection.execute(text("ALTER TABLE audit_events DISABLE TRIGGER ALL"))
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def test_an_empty_chain_and_a_whole_one(context: Context) -> None:
+    assert verified(context) == audit.Verified(0, None, audit.FIRST)
+    note(context, 3)
+    found = verified(context)
+    assert (found.count, found.broken_at) == (3, None)
+    assert found.head != audit.FIRST
+
+
+def test_nothing_is_noted_when_the_transaction_fails(context: Context) -> None:
+    def fail() -> None:
+        with context.sessions() as db:
+            audit.record(db, context, "server", "thing.done", "thing:1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert verified(context).count == 0
+
+
+def test_a_session_that_is_used_again_after_a_rollback(context: Context) -> None:
+    with context.sessions() as db:
+        audit.record(db, context, "server", "thing.lost", "thing:1")
+        db.rollback()
+        audit.record(db, context, "server", "thing.kept", "thing:2")
+    with context.reading() as db:
+        assert [e.action for e in audit.listing(db)] == ["thing.kept"]
+
+
+def test_eight_writers_in_two_replicas(context: Context, reopen: Callable[[], Context]) -> None:
+    other = reopen()
+    threads = [threading.Thread(target=note, args=((context, other)[n % 2], 10, f"writer-{n}")) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verified(context).count == 80
+    assert verified(context).broken_at is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "broken_at", "why"),
+    [
+        ("UPDATE audit_events SET reason = 'another' WHERE seq = 4", 4, "changed"),
+        ("UPDATE audit_events SET actor = 'person:ben' WHERE seq = 1", 1, "changed"),
+        ("DELETE FROM audit_events WHERE seq = 4", 4, "missing"),
+        ("DELETE FROM audit_events WHERE seq = 1", 1, "missing"),
+        ("DELETE FROM audit_events WHERE seq > 5", 6, "missing"),
+        ("UPDATE audit_events SET seq = seq + 100 WHERE seq = 6", 6, "missing"),
+        (
+            "INSERT INTO audit_events (seq, at, actor, action, subject, reason, detail, previous, hash) "
+            "SELECT 7, at, 'person:eve', action, subject, reason, detail, hash, 'f' || substr(hash, 2) "
+            "FROM audit_events WHERE seq = 6",
+            7,
+            "changed",
+        ),
+    ],
+)
+def test_tampering_shows(context: Context, statement: str, broken_at: int, why: str) -> None:
+    note(context, 6)
+    without_triggers(context, statement)
+    found = verified(context)
+    assert found.broken_at == broken_at
+    assert why in found.why
+    assert found.count == broken_at - 1
+
+
+def test_a_row_put_in_between_shows(context: Context) -> None:
+    note(context, 4)
+    without_triggers(
+        context,
+        "UPDATE audit_events SET seq = 5 WHERE seq = 4",
+        "UPDATE audit_events SET seq = 4 WHERE seq = 3",
+        "INSERT INTO audit_events (seq, at, actor, action, subject, reason, detail, previous, hash) "
+        "SELECT 3, at, actor, action, 'thing:99', reason, detail, hash, substr(hash, 2) || '0' "
+        "FROM audit_events WHERE seq = 2",
+    )
+    assert verified(context).broken_at == 3
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit_events SET reason = 'x'", "DELETE FROM audit_events"])
+def test_the_database_itself_refuses(context: Context, statement: str) -> None:
+    note(context, 2)
+    with pytest.raises(SQLAlchemyError, match="append-only"), context.sessions() as db:
+        db.execute(text(statement))
+    assert verified(context).count == 2
+
+
+def test_long_chains_are_read_in_portions(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_BATCH", 3)
+    note(context, 7)
+    assert verified(context).count == 7
+    without_triggers(context, "UPDATE audit_events SET reason = 'x' WHERE seq = 7")
+    assert verified(context).broken_at == 7
+
+
+def test_events_over_the_api(context: Context, world: World) -> None:
+    viewer = world.as_role("viewer")
+    note(context, 3, "door")
+    note(context, 2, "window")
+    first = viewer.get("/api/v1/audit", params={"limit": 2}).json()
+    assert [e["subject"] for e in first["items"]] == ["window:1", "window:0"]
+    older = viewer.get("/api/v1/audit", params={"limit": 100, "after": first["next"]}).json()
+    assert [e["seq"] for e in older["items"]] == [3, 2, 1]
+    assert older["next"] == ""
+    doors = viewer.get("/api/v1/audit", params={"subject": "door:"}).json()["items"]
+    assert len(doors) == 3
+    assert viewer.get("/api/v1/audit", params={"subject": "d%"}).json()["items"] == []
+    verdict = viewer.get("/api/v1/audit/verify").json()
+    assert (verdict["whole"], verdict["count"], verdict["broken_at"]) == (True, 5, None)
