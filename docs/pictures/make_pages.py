@@ -1,0 +1,169 @@
+"""Pictures of the fleet's pages: fills a database, serves it on loopback, and photographs every view in headless Chromium.
+
+    python docs/pictures/make_pages.py FOLDER [--devices 3 --devices 500] [--width 1440 --width 400] [--language en]
+
+Needs chromium and chromedriver (`scripts/with-chromium.sh` installs them by apt) and the environment of development.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import uvicorn  # noqa: E402
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+from cellfleet.config import load_project  # noqa: E402
+from cellfleet.fleet import people  # noqa: E402
+from cellfleet.fleet.app import create_app  # noqa: E402
+from cellfleet.fleet.context import Context, open_context  # noqa: E402
+from support_fleet_data import Filled, fill  # noqa: E402
+
+NAME, PASSWORD = "ada", "a long password"
+
+
+def main() -> None:
+    """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--devices", type=int, action="append")
+    parser.add_argument("--width", type=int, action="append")
+    parser.add_argument("--language", choices=("en", "zh-TW"), action="append")
+    parser.add_argument("--view", action="append", help="only views whose name has this text")
+    parser.add_argument("--scheme", choices=("light", "dark"), default="light")
+    parser.add_argument("--viewport", type=int, default=0, help="height of the picture (default: the whole page)")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    for devices in asked.devices or (3, 500):
+        with (
+            tempfile.TemporaryDirectory() as home,
+            served(Path(home), devices) as (address, filled),
+            browser() as driver,
+        ):
+            for width in asked.width or (1440, 400):
+                for language in asked.language or ("en", "zh-TW"):
+                    photograph(driver, address, filled, asked, devices, width, language)
+
+
+def views(filled: Filled) -> dict[str, str]:
+    """Name of the picture -> address."""
+    device = filled.devices[0]
+    return {
+        "sign-in": "/sign-in",
+        "fleet": "/",
+        "device": f"/devices/{device}",
+        "frame": f"/devices/{device}/frames/{filled.experiment}/B2_t0035",
+        "deployments": "/deployments",
+        "deployment": f"/deployments/{filled.deployments['running']}",
+        "halted": f"/deployments/{filled.deployments['halted']}",
+        "new": "/deployments/new",
+        "releases": "/releases",
+        "release": f"/releases/{filled.releases['1.1.0']}",
+        "override": f"/releases/{filled.releases['1.2.0']}",
+        "provisioning": "/provisioning",
+        "audit": "/audit?check=1",
+        "people": "/people",
+        "missing": "/devices/nobody",
+    }
+
+
+def photograph(driver: Any, address: str, filled: Filled, asked: Any, devices: int, width: int, language: str) -> None:
+    """All views at one width in one language."""
+    mode = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 760}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", mode)
+    scheme = [
+        {"name": "prefers-color-scheme", "value": asked.scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    for name, path in views(filled).items():
+        if asked.view and not any(text in name for text in asked.view):
+            continue
+        driver.delete_all_cookies()
+        if name != "sign-in":
+            sign_in(driver, address)
+        driver.get(f"{address}{path}{'&' if '?' in path else '?'}lang={language}")
+        WebDriverWait(driver, 20).until(_drawn)
+        height = asked.viewport or driver.execute_script("return document.documentElement.scrollHeight")
+        wide = driver.execute_script("return document.documentElement.scrollWidth")
+        clip = {"x": 0, "y": 0, "width": width, "height": min(height, 6000), "scale": 1}
+        shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+        file = asked.folder / f"{devices}-{width}-{language}-{name}.png"
+        file.write_bytes(base64.b64decode(shot["data"]))
+        sys.stdout.write(f"{file}  {width} x {height}{f'  WIDER THAN THE SCREEN: {wide}' if wide > width else ''}\n")
+
+
+def _drawn(driver: Any) -> bool:
+    """All pictures are loaded and all charts have a canvas."""
+    done: bool = driver.execute_script(
+        "return document.readyState === 'complete' && [...document.images].every(i => i.complete || i.loading === 'lazy') &&"
+        "[...document.querySelectorAll('[data-chart]')].every(c => c.querySelector('canvas'))"
+    )
+    return done
+
+
+def sign_in(driver: Any, address: str) -> None:
+    """Sign in through the form."""
+    driver.get(f"{address}/sign-in?lang=en")
+    driver.find_element("name", "name").send_keys(NAME)
+    driver.find_element("name", "password").send_keys(PASSWORD)
+    driver.find_element("css selector", "main form button").click()
+    WebDriverWait(driver, 20).until(lambda d: "/sign-in" not in d.current_url)
+
+
+@contextmanager
+def served(home: Path, devices: int) -> Iterator[tuple[str, Filled]]:
+    """A filled fleet on a free port."""
+    (home / "cellfleet.toml").write_text("[fleet]\nmax_logins_per_min = 1000\n", encoding="utf-8")
+    context = open_context(load_project(home))
+    filled = fill(context, devices)
+    with context.sessions() as db:
+        people.add(db, context, "server", NAME, "admin", PASSWORD)
+    with running(context) as address:
+        yield address, filled
+
+
+@contextmanager
+def running(context: Context) -> Iterator[str]:
+    """The application on a free port of loopback; its address."""
+    server = uvicorn.Server(uvicorn.Config(create_app(context), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise SystemExit("the server did not start")
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        context.close()
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+if __name__ == "__main__":
+    main()

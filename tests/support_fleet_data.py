@@ -1,0 +1,535 @@
+"""A fleet that looks real, written through the tables: devices, releases, deployments, experiments, curves, pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from cellfleet.fleet import audit
+from cellfleet.fleet.context import Context
+from cellfleet.fleet.store.models import (
+    Deployment,
+    DeploymentMember,
+    Device,
+    DeviceEvent,
+    DeviceGroup,
+    Experiment,
+    FrameRow,
+    GaugePoint,
+    Picture,
+    Release,
+    ResultRow,
+)
+from support_fleet_releases import facts_of, make_releases, sha, slot_row
+
+LABS = ("Basel", "Taipei", "Hsinchu", "Boston", "Leiden", "Kyoto", "Lund", "Oxford")
+WELLS = ("B2", "B3", "C2", "C3", "D4", "E5")
+
+
+@dataclass
+class Filled:
+    """What was written, by the names that tests use."""
+
+    devices: list[str] = field(default_factory=list)
+    releases: dict[str, int] = field(default_factory=dict)
+    deployments: dict[str, int] = field(default_factory=dict)
+    experiment: str = ""
+
+
+def pictures(n: int = 4, seed: int = 7) -> list[tuple[bytes, bytes]]:
+    """Overlay and thumbnail (PNG) of ``n`` frames of a synthetic time-lapse."""
+    import cv2
+
+    from cellfleet.data.synthetic import SceneParams, simulate
+    from cellfleet.runtime.overlay import overlay_png
+
+    out = []
+    for frame in simulate(SceneParams(height_px=384, width_px=512), frames=n, seed=seed):
+        plane = frame.pixels if frame.pixels.ndim == 2 else frame.pixels[0]
+        grey = cv2.normalize(plane, None, 0, 255, cv2.NORM_MINMAX).astype("uint8")  # type: ignore[call-overload]
+        small = cv2.imencode(".png", cv2.resize(grey, (256, 192), interpolation=cv2.INTER_AREA))[1].tobytes()
+        out.append((overlay_png(plane, frame.labels), small))
+    return out
+
+
+def fill(context: Context, devices: int = 3, *, frames: int = 36, with_pictures: bool = True, seed: int = 5) -> Filled:
+    """Write a fleet. Half of the devices beyond the first few have no results, as in a lab at night."""
+    filled, chance, now = Filled(), random.Random(seed), context.clock.now()
+    drawn = pictures() if with_pictures else []
+    with context.sessions() as db:
+        groups = _groups(db, now)
+        releases = make_releases(db, context, now)
+        filled.releases = {v: r.id for v, r in releases.items()}
+        rows = [_device(db, i, devices, groups, releases, now, chance) for i in range(devices)]
+        filled.devices = [d.name for d in rows]
+        db.flush()
+        _deployments(db, rows, groups, releases, now, filled)
+        for i, device in enumerate(rows):
+            if device.state == "accepted" and (i < 4 or i % 2 == 0):
+                experiment = _experiment(db, device, releases, now, frames if i < 4 else 6, chance, last=i)
+                filled.experiment = filled.experiment or experiment
+                if i < 4:
+                    _pictures(db, context, device, experiment, drawn, now)
+            _events(db, device, now, i)
+        _waiting(db, now)
+        _audit(db, context, rows, filled)
+        db.commit()
+    return filled
+
+
+def _groups(db: Session, now: datetime) -> dict[str, DeviceGroup]:
+    made = {
+        name: DeviceGroup(name=name, description=text, created_at=now - timedelta(days=90))
+        for name, text in (
+            ("pilot", "two instruments near us"),
+            ("europe", "customers in Europe"),
+            ("asia", "customers in Asia"),
+        )
+    }
+    db.add_all(made.values())
+    db.flush()
+    return made
+
+
+def _device(
+    db: Session,
+    i: int,
+    n: int,
+    groups: dict[str, DeviceGroup],
+    releases: dict[str, Release],
+    now: datetime,
+    chance: random.Random,
+) -> Device:
+    ident, name = f"dev-{sha('device', i)[:12]}", f"{LABS[i % len(LABS)]}-{i + 1:03d}"
+    pending, silent = n > 5 and i % 83 == 11, n > 5 and i % 41 == 7
+    group = ("pilot", "europe", "asia")[0 if i < 2 else 1 + i % 2]
+    active = releases["1.0.0" if i % 5 == 2 else "1.1.0"]
+    seen = now - (timedelta(hours=7, minutes=i) if silent else timedelta(seconds=3 + i % 40))
+    problems = ["the disk has 412 MB left; the camera waits below 1024 MB"] if i % 29 == 2 else []
+    alarms = {"two-machines": "reports come from two machines with this key"} if n > 5 and i % 149 == 20 else {}
+    health = {
+        "disk_free_mb": 412.0 if problems else 210_000 + chance.random() * 1e5,
+        "queue_frames": 23 if problems else 0,
+        "spool_items": chance.randrange(4),
+        "spool_mb": 0.2,
+        "segmenter_memory_mb": 640 + chance.random() * 90,
+        "segmenter_restarts": int(i % 17 == 3),
+        "camera": "waiting" if problems else "running",
+        "segmenter": "running",
+        "clock_offset_s": 0.1,
+        "problems": problems,
+    }
+    reported = {
+        "protocol": 1,
+        "device_id": ident,
+        "sequence": 900 + i,
+        "boot_id": f"boot-{i}",
+        "at": seen.isoformat(),
+        "generation": 3,
+        "state": "idle",
+        "active": slot_row(active, now - timedelta(days=9, hours=i % 20)),
+        "previous": slot_row(releases["1.0.0"], now - timedelta(days=50)),
+        "candidate": None,
+        "update": None,
+        "experiment": f"plate-{240 + i}",
+        "counters": {"taken": 8412, "stored": 8412, "segmented": 8409, "failed": 0, "skipped": 0},
+        "health": health,
+        "facts": facts_of(),
+    }
+    device = Device(
+        id=ident,
+        name=name,
+        public_key=f"key {i}",
+        key_sha256=sha("key", i),
+        state="pending" if pending else "accepted",
+        group_id=None if pending else groups[group].id,
+        tags=["10x"] if i % 3 else ["10x", "CO2"],
+        facts=facts_of(),
+        created_at=now - timedelta(days=80),
+        decided_at=now - timedelta(days=80),
+        decided_by="person:ada",
+        last_seen_at=seen,
+        desired={},
+        reported={} if pending else reported,
+        reported_sequence=900 + i,
+        boot_id=f"boot-{i}",
+        active_sha256="" if pending else active.sha256,
+        alarms=alarms,
+    )
+    db.add(device)
+    return device
+
+
+def _deployments(
+    db: Session,
+    rows: Sequence[Device],
+    groups: dict[str, DeviceGroup],
+    releases: dict[str, Release],
+    now: datetime,
+    filled: Filled,
+) -> None:
+    phases = [
+        {"count": 1, "soak_s": 3600, "approval": False},
+        {"percent": 100.0, "min_success_percent": 95.0, "approval": True},
+    ]
+
+    def deploy(word: str, version: str, group: str, state: str, days: float, **more: Any) -> Deployment:
+        since = now - timedelta(days=days)
+        request = {
+            "release_id": releases[version].id,
+            "group": group,
+            "phases": phases,
+            "needs_approval": False,
+            "reason": "finer outlines, asked for by three labs",
+        }
+        made = Deployment(
+            release_id=releases[version].id,
+            group_id=groups[group].id,
+            state=state,
+            request=request,
+            phase_since=since,
+            created_by="person:ada",
+            created_at=since,
+            **more,
+        )
+        db.add(made)
+        db.flush()
+        filled.deployments[word] = made.id
+        return made
+
+    done = deploy(
+        "done",
+        "1.1.0",
+        "pilot",
+        "succeeded",
+        13,
+        phase=1,
+        ended_at=now - timedelta(days=12),
+        approved_by="person:grace",
+    )
+    for d in (d for d in rows if d.group_id == groups["pilot"].id):
+        _member(db, done, d, "succeeded", now - timedelta(days=13), "activated in 4.2 s; 20 frames on probation")
+    running = deploy(
+        "running", "1.1.0", "europe", "running", 0.1, phase=1, approved_by="person:grace", approved_phase=1
+    )
+    words = ("succeeded", "updating", "deferred", "waiting", "succeeded", "offered")
+    for i, d in enumerate(d for d in rows if d.group_id == groups["europe"].id):
+        state = words[i % len(words)]
+        reason = "an experiment runs until 21:40; the update waits for it" if state == "deferred" else ""
+        _member(db, running, d, state, now - timedelta(hours=2), reason, phase=0 if i == 0 else 1)
+    halted = deploy(
+        "halted",
+        "1.2.0",
+        "asia",
+        "halted",
+        1,
+        phase=0,
+        ended_at=None,
+        halted_reason=f"{rows[-1].name} refused the release: golden frame g1: AP@0.5 is 0.03, below the least value 0.40. "
+        "1 failure in phase 1; 0 are tolerated.",
+    )
+    asia = [d for d in rows if d.group_id == groups["asia"].id] or [rows[-1]]
+    _member(
+        db,
+        halted,
+        asia[0],
+        "refused",
+        now - timedelta(days=1),
+        "golden frame g1: AP@0.5 is 0.03, below the least value 0.40",
+        phase=0,
+    )
+    for d in asia[1:]:
+        _member(db, halted, d, "waiting", None, "", phase=None)
+
+
+def _waiting(db: Session, now: datetime) -> None:
+    """An instrument that claimed its place and waits."""
+    db.add(
+        Device(
+            id=f"dev-{sha('waiting')[:12]}",
+            name="Graz-new",
+            public_key="key",
+            key_sha256=sha("waiting key"),
+            state="pending",
+            tags=[],
+            facts=facts_of(),
+            created_at=now - timedelta(minutes=12),
+            desired={},
+            reported={},
+            alarms={},
+        )
+    )
+
+
+def _audit(db: Session, context: Context, rows: Sequence[Device], filled: Filled) -> None:
+    for d in rows[:8]:
+        audit.record(db, context, "person:ada", "device.accepted", f"device:{d.id}", name=d.name)
+    for version, number in filled.releases.items():
+        reason = (
+            "Customer in Leiden needs debris-heavy plates today; agreed by phone with Dr Lin."
+            if version == "1.2.0"
+            else ""
+        )
+        audit.record(db, context, "person:ada", "release.published", f"release:{number}", reason, override=bool(reason))
+    for word, number in filled.deployments.items():
+        audit.record(
+            db,
+            context,
+            "person:ada",
+            "deployment.started",
+            f"deployment:{number}",
+            "finer outlines, asked for by three labs",
+        )
+        if word == "halted":
+            audit.record(
+                db,
+                context,
+                "server",
+                "deployment.halted",
+                f"deployment:{number}",
+                "1 failure in phase 1; 0 are tolerated",
+            )
+
+
+def _member(
+    db: Session,
+    deployment: Deployment,
+    device: Device,
+    state: str,
+    at: datetime | None,
+    reason: str,
+    phase: int | None = 0,
+) -> None:
+    waiting = state == "waiting"
+    ended = at + timedelta(minutes=9) if at and state in ("succeeded", "refused", "failed", "rolled-back") else None
+    db.add(
+        DeploymentMember(
+            deployment_id=deployment.id,
+            device_id=device.id,
+            state=state,
+            phase=None if waiting else phase,
+            offered_at=None if waiting else at,
+            ended_at=ended,
+            reason=reason,
+            update={},
+        )
+    )
+
+
+def _experiment(
+    db: Session,
+    device: Device,
+    releases: dict[str, Release],
+    now: datetime,
+    frames: int,
+    chance: random.Random,
+    last: int,
+) -> str:
+    name, started = f"plate-{240 + last}", now - timedelta(minutes=10 * frames)
+    release = next(r for r in releases.values() if r.sha256 == device.active_sha256)
+    run = sha("run", release.sha256)
+    message = {
+        "event": "experiment",
+        "experiment": name,
+        "plate": "A172 / staurosporine",
+        "plate_format": 96,
+        "started_at": started.isoformat(),
+        "ended_at": None,
+        "pin": 1,
+        "pinned_sha256": release.sha256,
+        "release_id": release.id,
+        "run_digest": run,
+        "reason": "",
+    }
+    db.add(
+        Experiment(
+            device_id=device.id,
+            name=name,
+            plate="A172 / staurosporine",
+            plate_format=96,
+            started_at=started,
+            pin=1,
+            pinned_sha256=release.sha256,
+            release_id=release.id,
+            run_digest=run,
+            history=[message],
+        )
+    )
+    for i in range(frames):
+        for w, well in enumerate(WELLS):
+            _frame(
+                db,
+                device,
+                name,
+                i * len(WELLS) + w,
+                well,
+                started + timedelta(minutes=10 * i, seconds=20 * w),
+                release,
+                run,
+                chance,
+                w,
+            )
+    return name
+
+
+def _frame(
+    db: Session,
+    device: Device,
+    experiment: str,
+    index: int,
+    well: str,
+    at: datetime,
+    release: Release,
+    run: str,
+    chance: random.Random,
+    w: int,
+) -> None:
+    frame, step = f"{well}_t{index // len(WELLS):04d}", index // len(WELLS)
+    grown = 12 + 4 * w + 60 / (1 + math.exp(-(step - 18 - 2 * w) / 6)) + chance.gauss(0, 0.6)
+    timings = {
+        "wait": 40 + 8 * chance.random(),
+        "prepare": 12 + chance.random(),
+        "network": 210 + 25 * chance.random(),
+        "resample": 6.0,
+        "objects": 48 + 6 * chance.random(),
+        "measure": 22.0,
+        "watch": 9.0,
+    }
+    flags = (
+        [{"name": "out-of-focus", "reason": "sharpness 0.11, usual here 0.42 to 0.60"}]
+        if (step, w) in ((11, 1), (12, 1))
+        else []
+    )
+    db.add(
+        FrameRow(
+            device_id=device.id,
+            experiment=experiment,
+            name=frame,
+            index=index,
+            well=well,
+            field=1,
+            time_s=600.0 * step + 20 * w,
+            taken_at=at,
+            sha256=sha("raw", device.id, frame),
+            bytes=524_288,
+        )
+    )
+    db.add(
+        ResultRow(
+            device_id=device.id,
+            experiment=experiment,
+            frame=frame,
+            pin=1,
+            run_digest=run,
+            bundle_sha256=release.sha256,
+            release_id=release.id,
+            variant="openvino/fp32",
+            engine_version="2026.4.1",
+            count=int(grown * 3.1),
+            confluence_percent=min(100.0, max(0.0, grown)),
+            per_mm2=grown * 8.4,
+            total_ms=sum(timings.values()) - timings["wait"],
+            details={
+                "features": {"sharpness": 0.5},
+                "flags": flags,
+                "timings_ms": {**timings, "total": sum(timings.values())},
+            },
+            mask_sha256=sha("mask", device.id, frame),
+            segmented_at=at + timedelta(seconds=1),
+        )
+    )
+
+
+def _pictures(
+    db: Session, context: Context, device: Device, experiment: str, drawn: list[tuple[bytes, bytes]], now: datetime
+) -> None:
+    rows = (
+        db.query(FrameRow)
+        .filter_by(device_id=device.id, experiment=experiment)
+        .order_by(FrameRow.index.desc())
+        .limit(18)
+    )
+    for i, row in enumerate(rows if drawn else ()):
+        overlay, thumbnail = drawn[i % len(drawn)]
+        for kind, data in (("overlay", overlay), ("thumbnail", thumbnail)):
+            digest = hashlib.sha256(data).hexdigest()
+            if not context.blobs.has(digest):
+                context.blobs.put([data], sha256=digest, length=len(data))
+            db.add(
+                Picture(
+                    device_id=device.id,
+                    experiment=experiment,
+                    frame=row.name,
+                    kind=kind,
+                    pin=1,
+                    sha256=digest,
+                    media_type="image/png",
+                    stored_at=now,
+                )
+            )
+
+
+def _events(db: Session, device: Device, now: datetime, i: int) -> None:
+    walk = (
+        ("idle", "checking", "update-wanted", ""),
+        ("checking", "downloading", "trusted", ""),
+        ("downloading", "installing", "downloaded", ""),
+        ("installing", "self-testing", "installed", ""),
+        ("self-testing", "deferred", "passed", "3 golden frames, least AP@0.5 0.81"),
+        ("deferred", "activating", "may-activate", ""),
+        ("activating", "probation", "activated", ""),
+        ("probation", "committing", "good", "20 frames, median 299 ms"),
+        ("committing", "idle", "committed", ""),
+    )
+    start = now - timedelta(days=9, minutes=i)
+    for n, (source, target, trigger, reason) in enumerate(walk):
+        at = start + timedelta(seconds=40 * n)
+        content = {
+            "event": "agent",
+            "at": at.isoformat(),
+            "source": source,
+            "target": target,
+            "trigger": trigger,
+            "reason": reason,
+            "deployment_id": 1,
+            "release_id": 2,
+            "numbers": {},
+        }
+        db.add(
+            DeviceEvent(
+                device_id=device.id, at=at, kind="agent", content=content, digest=sha(device.id, json.dumps(content))
+            )
+        )
+    incident = {
+        "event": "incident",
+        "at": (now - timedelta(hours=3)).isoformat(),
+        "kind": "server-away",
+        "text": "the server was away for 4 minutes; 12 items wait in the spool",
+    }
+    db.add(
+        DeviceEvent(
+            device_id=device.id,
+            at=now - timedelta(hours=3),
+            kind="incident",
+            content=incident,
+            digest=sha(device.id, "incident"),
+        )
+    )
+    for n in range(12):
+        db.add(
+            GaugePoint(
+                device_id=device.id,
+                name="cellfleet.queue.frames",
+                at=now - timedelta(minutes=n),
+                value=float(n % 3),
+                unit="1",
+            )
+        )
