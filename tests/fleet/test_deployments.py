@@ -229,7 +229,8 @@ def test_two_deployments_to_one_group_at_once(
 ) -> None:
     release = publisher.publish(operator, "1.0.0")
     request = DeploymentRequest(release_id=release, group="pilot", phases=(Phase(count=1), Phase(percent=100)))
-    servers, begin, outcomes = [context, reopen(), reopen(), reopen()], threading.Barrier(4), []
+    servers, begin = [context, reopen(), reopen(), reopen()], threading.Barrier(4)
+    outcomes: list[int | str] = []
 
     def try_it(server: Context) -> None:
         begin.wait(30)

@@ -73,6 +73,10 @@ class Rehearsal:
         return self
 
     @property
+    def state(self) -> str:
+        return self.standing.state
+
+    @property
     def states(self) -> list[str]:
         return [m.state for m in self.members]
 
@@ -88,7 +92,7 @@ def test_phases_go_one_after_the_other_in_the_order_of_names() -> None:
     r.end(1, "succeeded").tick()
     assert r.states[3] == "offered"
     r.end(3, "succeeded").tick()
-    assert r.standing.state == "succeeded"
+    assert r.state == "succeeded"
     assert r.offers == [m.device_id for m in in_order(r.members)]
 
 
@@ -99,7 +103,7 @@ def test_one_failure_halts_and_nobody_else_is_offered_it() -> None:
         .end(0, "refused", "golden frame g1: AP@0.5 is 0.03")
         .tick()
     )
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
     assert r.reason == (
         "XYZ-000 refused the release: golden frame g1: AP@0.5 is 0.03. 1 failure in phase 1; 0 are tolerated."
     )
@@ -110,49 +114,49 @@ def test_one_failure_halts_and_nobody_else_is_offered_it() -> None:
 def test_as_many_failures_as_tolerated_do_not_halt() -> None:
     r = Rehearsal.of(5, Phase(percent=100, max_failures=1)).tick()
     r.end(0, "rolled-back").tick()
-    assert r.standing.state == "running"
+    assert r.state == "running"
     r.end(1, "succeeded").end(2, "succeeded").end(3, "succeeded").tick()
-    assert r.standing.state == "running"
-    assert r.end(4, "succeeded").tick().standing.state == "succeeded"
+    assert r.state == "running"
+    assert r.end(4, "succeeded").tick().state == "succeeded"
 
 
 def test_a_share_of_failures_is_judged_from_the_least_count_on() -> None:
     phase = Phase(percent=100, max_failure_percent=20, min_ended=5, min_success_percent=50)
     r = Rehearsal.of(10, phase).tick()
     r.end(0, "failed").end(1, "failed").end(2, "succeeded").end(3, "succeeded").tick()
-    assert r.standing.state == "running"
+    assert r.state == "running"
     r.end(4, "succeeded").tick()
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
     assert "2 failures in phase 1 among 5 that ended; 20 % are tolerated" in r.reason
 
 
 def test_a_least_count_above_the_phase_is_judged_when_all_have_ended() -> None:
     phase = Phase(percent=100, max_failure_percent=40, min_ended=50, min_success_percent=1)
     r = Rehearsal.of(2, phase).tick().end(0, "failed").tick()
-    assert r.standing.state == "running"
-    assert r.end(1, "succeeded").tick().standing.state == "halted"
+    assert r.state == "running"
+    assert r.end(1, "succeeded").tick().state == "halted"
 
 
 def test_halts_when_the_success_threshold_is_out_of_reach() -> None:
     r = Rehearsal.of(4, Phase(percent=100, max_failures=4, min_success_percent=75)).tick().end(0, "failed").tick()
-    assert r.standing.state == "running"
+    assert r.state == "running"
     r.end(1, "failed").tick()
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
     assert "At most 2 of the 4 instruments of phase 1 can succeed; 3 must." in r.reason
 
 
 def test_a_phase_of_failures_only_is_never_a_success() -> None:
     r = Rehearsal.of(2, Phase(count=1, max_failures=1), Phase(percent=100)).tick().end(0, "failed").tick()
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
     assert r.states[1] == "waiting"
 
 
 def test_silence_is_a_failure() -> None:
     r = Rehearsal.of(2, Phase(count=1, silent_after_s=60), Phase(percent=100)).tick().later(60).tick()
-    assert r.standing.state == "running"
+    assert r.state == "running"
     r.later(1).tick()
     assert r.states == ["silent", "waiting"]
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
     assert "was not heard: not heard since 2026-03-01 12:00:00 UTC; 60 s are tolerated" in r.reason
 
 
@@ -160,7 +164,7 @@ def test_a_deferred_instrument_that_is_heard_is_no_failure() -> None:
     r = Rehearsal.of(1, Phase(percent=100, silent_after_s=60)).tick()
     for _ in range(50):
         r.later(50).end(0, "deferred").tick()
-    assert r.standing.state == "running"
+    assert r.state == "running"
 
 
 def test_soak_begins_again_after_a_tolerated_failure() -> None:
@@ -186,18 +190,18 @@ def test_approval_is_waited_for_before_the_phase() -> None:
 def test_a_failure_while_it_waits_for_approval_halts_too() -> None:
     phases = (Phase(percent=50, min_success_percent=50), Phase(percent=100, approval=True))
     r = Rehearsal.of(4, *phases).tick().end(0, "succeeded").tick()
-    assert r.standing.state == "awaiting-approval"
-    assert r.end(1, "failed").tick().standing.state == "halted"
+    assert r.state == "awaiting-approval"
+    assert r.end(1, "failed").tick().state == "halted"
 
 
 def test_resumed_failures_count_no_more_and_new_ones_do() -> None:
     r = Rehearsal.of(3, Phase(count=1), Phase(percent=100)).tick().end(0, "failed").tick()
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
     r.standing = replace(r.standing, state="running", resumed_at=r.later(5).now)
     r.tick()
     assert (r.standing.state, r.states) == ("running", ["failed", "offered", "offered"])
     r.later(1).end(1, "failed").tick()
-    assert r.standing.state == "halted"
+    assert r.state == "halted"
 
 
 def test_without_instruments_it_halts() -> None:
@@ -215,7 +219,7 @@ def test_a_deployment_waits_for_its_stragglers() -> None:
     )
     assert (r.standing.state, r.waits_for) == ("running", "2 instruments that have not ended")
     r.end(2, "succeeded").end(3, "succeeded").tick()
-    assert r.standing.state == "succeeded"
+    assert r.state == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -325,6 +329,6 @@ def test_when_everybody_succeeds_the_deployment_does(phases: list[Phase], device
                 r.end(i, "succeeded")
         r.later(301)
     r.tick()
-    assert r.standing.state == "succeeded"
+    assert r.state == "succeeded"
     assert len(r.offers) == devices
     assert not FAILURES & set(r.states)

@@ -6,6 +6,7 @@ published it, who answered for it and what was overridden stands between the run
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ class Records(RecordStore):
 
     def all(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if kind == releases.DECISION and self._decision:
-            yield self._decision, self.get(kind, self._decision)
+            with contextlib.suppress(LineageError):  # ``releases.decision_of`` says why it cannot be shown
+                yield self._decision, self.get(kind, self._decision)
 
 
 def of_mask(db: Session, context: Context, device_ref: str, experiment: str, frame: str) -> Chain:

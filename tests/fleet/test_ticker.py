@@ -1,0 +1,129 @@
+"""What happens with time, and which replica does it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cellfleet.config.fleet import FleetSection
+from cellfleet.errors import StorageError
+from cellfleet.fleet import deployments, metadata, ticker
+from cellfleet.fleet.context import Context
+from cellfleet.fleet.store.models import Lease, TrustFile
+from cellfleet.trust import TrustFolder
+from support_fleet import TestClient, World
+from support_rollout import Publisher, deployment, instruments, member_states, secrets, start
+
+
+@pytest.fixture
+def fleet_settings(database_url: str) -> FleetSection:
+    return FleetSection(database=database_url, public_url="http://fleet.test", tick_s=0.05)
+
+
+def test_one_replica_at_a_time(context: Context, reopen: Callable[[], Context], later: Callable[[float], None]) -> None:
+    other = reopen()
+    assert ticker.hold(context)
+    assert not ticker.hold(other)
+    assert ticker.hold(context), "the holder renews it"
+    later(16)
+    assert ticker.hold(other), "its holder is gone"
+    assert not ticker.hold(context)
+    ticker.release(context)
+    assert not ticker.hold(context), "only the holder gives it back"
+    ticker.release(other)
+    assert ticker.hold(context)
+
+
+def test_many_replicas_want_it_at_once(context: Context, reopen: Callable[[], Context]) -> None:
+    replicas, begin, got = [context, *(reopen() for _ in range(3))], threading.Barrier(4), []
+
+    def want(replica: Context) -> None:
+        begin.wait(30)
+        got.append(ticker.hold(replica))
+
+    threads = [threading.Thread(target=want, args=(r,)) for r in replicas]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert sorted(got) == [False, False, False, True]
+
+
+def test_it_runs_until_it_is_told_to_stop(
+    context: Context,
+    publisher: Publisher,
+    as_role: Callable[[str], TestClient],
+    world: World,
+    later: Callable[[float], None],
+) -> None:
+    pilot = instruments(world, "pilot", 2)
+    operator = as_role("operator")
+    phases = [{"count": 1, "soak_s": 60}, {"percent": 100}]
+    number = start(operator, publisher.publish(operator, "1.0.0"), "pilot", phases)
+    pilot[0].succeeds(context)
+    stop = threading.Event()
+    thread = threading.Thread(target=ticker.run, args=(context, stop))
+    thread.start()
+    try:
+        assert member_states(context, number) == ["succeeded", "waiting"]
+        later(61)
+        _wait_for(lambda: member_states(context, number) == ["succeeded", "offered"])
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
+    with context.reading() as db:
+        assert db.query(Lease).count() == 0, "given back"
+
+
+def _wait_for(condition: Callable[[], bool], patience_s: float = 30.0) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        threading.Event().wait(0.02)
+
+
+def test_one_trouble_does_not_stop_the_others(
+    context: Context,
+    publisher: Publisher,
+    as_role: Callable[[str], TestClient],
+    world: World,
+    later: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    operator, release = as_role("operator"), publisher.publish(as_role("operator"), "1.0.0")
+    numbers = []
+    for name in ("a", "b"):
+        instruments_of = [world.device(f"{name}-1", group=name)]
+        assert instruments_of
+        numbers.append(start(operator, release, name, [{"percent": 100, "silent_after_s": 60}]))
+    look = deployments.look
+
+    def troubled(c: Context, number: int) -> None:
+        if number == numbers[0]:
+            raise StorageError("the disk is full")
+        look(c, number)
+
+    monkeypatch.setattr(deployments, "look", troubled)
+    later(61)
+    with caplog.at_level(logging.ERROR):
+        ticker.tick(context)
+    assert [deployment(context, n).state for n in numbers] == ["running", "halted"]
+    assert "the disk is full" in caplog.text
+
+
+def test_new_keys_of_the_trust_folder_are_taken(context: Context, publisher: Publisher) -> None:
+    from cellfleet.trust.rotation import rotate
+
+    rotate(TrustFolder.load(publisher.folder), "models", secrets, context.clock.now())
+    assert metadata.take_folder(context)
+    assert not metadata.take_folder(context), "once"
+    with context.reading() as db:
+        assert db.get(TrustFile, "image/2.snapshot.json") is not None
+    body = publisher.request("1.0.0")
+    assert body["metadata"]
