@@ -1,0 +1,189 @@
+"""Slots, their pointer, and numbered files: what a damaged disk does to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellfleet.device.home import Home
+from cellfleet.device.journal import Entry, Journal
+from cellfleet.device.numbered import NumberedFile
+from cellfleet.device.seams import Slot
+from cellfleet.device.slots import Slots
+from cellfleet.errors import DeviceError, StorageError
+
+NOW = "2026-03-02T12:00:00+00:00"
+
+
+def artifact(home: Home, text: str) -> tuple[Path, Slot]:
+    data = text.encode()
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = home.downloads / sha256
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    facts = Slot(folder=home.slots, sha256=sha256, name=text, version="1.0.0", counter=1, installed_at=NOW)
+    return path, facts
+
+
+def installed(slots: Slots, home: Home, text: str, *, committed: bool = True) -> Slot:
+    slot = slots.install(*artifact(home, text))
+    if committed:
+        slots.commit(slot.sha256, NOW)
+    return slot
+
+
+def spoil(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()  # the artifact may be a hard link
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def test_install_activate_and_roll_back(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    a, b = installed(slots, home, "a"), installed(slots, home, "b")
+    slots.activate(a.sha256, NOW)
+    slots.name_candidate(b.sha256)
+    slots.activate(b.sha256, NOW)
+    slots.activate(b.sha256, "later")
+    again = Slots(home)
+    assert (again.pointer.active, again.pointer.previous, again.pointer.candidate) == (b.sha256, a.sha256, "")
+    again.roll_back(b.sha256, a.sha256, NOW)
+    again.roll_back(b.sha256, "", NOW)
+    assert (Slots(home).pointer.active, Slots(home).pointer.previous) == (a.sha256, "")
+
+
+def test_counters_are_those_of_the_active_slot(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    assert slots.counters() == {}
+    slot = installed(slots, home, "a")
+    slots.activate(slot.sha256, NOW)
+    assert slots.counters() == {("model", "a"): 1}
+
+
+def test_other_bytes_get_no_slot(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    path, facts = artifact(home, "a")
+    path.write_bytes(b"b")
+    with pytest.raises(DeviceError, match="not the artifact"):
+        Slots(home).install(path, facts)
+    assert list(home.slots.iterdir()) == []
+
+
+def test_a_damaged_slot_is_found_and_installed_anew(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    slot = installed(slots, home, "a")
+    spoil(slot.bundle)
+    assert slots.find(slot.sha256) is not None
+    assert slots.intact(slot.sha256) is None
+    installed(slots, home, "a")
+    assert slots.intact(slot.sha256) is not None
+
+
+def test_an_artifact_of_somebody_else_is_copied_not_linked(tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "home")
+    path, facts = artifact(home, "a")
+    outside = tmp_path / "stick" / "a.zip"
+    outside.parent.mkdir()
+    path.rename(outside)
+    slot = Slots(home).install(outside, facts)
+    outside.write_bytes(b"changed in place")
+    assert Slots(home).intact(slot.sha256) is not None
+
+
+def test_the_fallback_is_whole_and_was_committed(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    a, b, c = (installed(slots, home, t) for t in "abc")
+    never = installed(slots, home, "never", committed=False)
+    slots.activate(b.sha256, NOW)
+    slots.activate(c.sha256, NOW)
+    assert slots.fallback(c.sha256) == slots.find(b.sha256)
+    spoil(b.bundle)
+    assert slots.fallback(c.sha256) == slots.find(a.sha256)
+    spoil(a.bundle)
+    assert slots.fallback(c.sha256) is None
+    assert slots.intact(never.sha256) is not None
+
+
+def test_sweeping_keeps_what_is_needed(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    made = [installed(slots, home, t) for t in "abcdef"]
+    slots.activate(made[0].sha256, NOW)
+    slots.activate(made[1].sha256, NOW)
+    slots.name_candidate(made[2].sha256)
+    (home.slots / ".x.part").mkdir()
+    gone = slots.sweep(2, frozenset({made[3].sha256}))
+    assert set(gone) == {made[4].sha256, made[5].sha256}
+    assert all(slots.find(s.sha256) is not None for s in made[:4])
+    assert not (home.slots / ".x.part").exists()
+    slots.remove(made[0].sha256)
+    assert slots.find(made[0].sha256) is not None, "a slot with a role is not removed"
+
+
+def test_a_full_disk_leaves_no_half_slot(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+
+    def full(target: Path, data: bytes) -> None:
+        raise StorageError(f"{target}: {len(data)} bytes too many")
+
+    with pytest.raises(StorageError):
+        Slots(home, full).install(*artifact(home, "a"))
+    assert list(home.slots.iterdir()) == []
+
+
+@given(st.binary(max_size=60))
+def test_facts_of_a_slot_may_be_anything(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    home = Home.at(tmp_path_factory.mktemp("home"))
+    slots = Slots(home)
+    slot = installed(slots, home, "a")
+    (slot.folder / "slot.json").write_bytes(data)
+    assert slots.find(slot.sha256) is None
+
+
+def test_the_newest_valid_file_counts(tmp_path: Path) -> None:
+    file = NumberedFile(tmp_path, "x", keep=3)
+    for value in range(6):
+        file.write({"v": value})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x-4.json", "x-5.json", "x-6.json"]
+    (tmp_path / "x-6.json").write_bytes((tmp_path / "x-5.json").read_bytes())
+    newest = NumberedFile(tmp_path, "x").read()
+    assert (newest.content, newest.number, newest.damaged) == ({"v": 4}, 5, ("x-6.json",))
+    again = NumberedFile(tmp_path, "x")
+    again.read()
+    assert again.write({"v": 9}) == 7
+
+
+@given(st.data())
+def test_a_flipped_byte_is_never_believed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("n")
+    file = NumberedFile(folder, "x")
+    file.write({"active": "old"})
+    file.write({"active": "new", "n": [1, 2.5, None, "ü"]})
+    path = folder / "x-2.json"
+    raw = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(raw) - 1))
+    raw[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(raw))
+    content = NumberedFile(folder, "x").read().content
+    assert content in ({"active": "old"}, {"active": "new", "n": [1, 2.5, None, "ü"]})
+
+
+def test_a_journal_of_another_version_begins_anew(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    NumberedFile(home.state, "journal").write({"state": "dreaming"})
+    NumberedFile(home.state, "slots").write({"acting": "x"})
+    journal = Journal(home)
+    assert (journal.entry.state, journal.entry.number) == ("idle", 1)
+    assert Slots(home).pointer.active == ""
+    journal.write(Entry(state="checking"))
+    assert Journal(home).entry.state == "checking"
+    assert json.loads((home.state / "journal-2.json").read_bytes())["number"] == 2
