@@ -20,11 +20,12 @@ from cellfleet.device.home import Home
 from cellfleet.device.pins import read_outcomes
 from cellfleet.device.seams import FrameOutcome, Seen, Slot, Trouble
 from cellfleet.device.work import FrameWork
-from cellfleet.wire.events import Event, FrameFailed, FrameSegmented
+from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
 from support_bundle import discs, tiny_bundle
 from support_onnx import tiny_spec
 
 DEADLINE_S = 60.0
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 WRAPPER = """
 import os, sys, time
@@ -55,6 +56,14 @@ def do(self, what, request):
 segmenter_desk.Desk.do = do
 sys.exit(segmenter_main.main())
 """
+
+
+def taken_frame(index: int, problem: str = "") -> FrameTaken:
+    """The event of a frame."""
+    return FrameTaken(
+        experiment="e1", frame=f"f{index}", index=index, well="A1", time_s=0, taken_at=START, sha256="0" * 64, bytes=1,
+        problem=problem,
+    )  # fmt: skip
 
 
 class Sink:

@@ -209,14 +209,19 @@ def test_a_switch_without_a_pause_leaves_pinned_experiments_alone(make: MakeFn) 
 def test_a_gap_is_measured(make: MakeFn) -> None:
     box = make()
     work = box.open(box.slot())
-    gaps = []
-    box.until(work, lambda: gaps.append(box.seen.gap_s) or box.seen.ready)
+    gaps: list[float] = []
+
+    def note() -> bool:
+        gaps.append(box.seen.gap_s)
+        return True
+
+    box.until(work, lambda: note() and box.seen.ready)
     ((_, pid),) = box.seen.pids
     box.poll(work)
     assert box.poll(work).gap_s == 0
     os.kill(pid, signal.SIGKILL)
     gaps.clear()
-    box.until(work, lambda: gaps.append(box.seen.gap_s) or (box.seen.ready and box.seen.pids[0][1] != pid))
+    box.until(work, lambda: note() and box.seen.ready and box.seen.pids[0][1] != pid)
     box.poll(work)
     assert max([*gaps, box.seen.gap_s]) > 0.05
 

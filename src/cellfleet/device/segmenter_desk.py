@@ -73,7 +73,7 @@ class Desk:
 
     def memory_mb(self) -> float:
         """Memory of this process."""
-        return round(psutil.Process().memory_info().rss / 1e6, 1)
+        return round(float(psutil.Process().memory_info().rss) / 1e6, 1)
 
     def do(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
         """Answer a request.
@@ -119,7 +119,7 @@ class Desk:
         else:  # a power cut came between the row and the answer: it is not drawn again
             found, timings = None, dict(row["timings_ms"])
             at = datetime.fromtimestamp((folder.path / row["files"]["mask"]).stat().st_mtime, UTC)
-        files = {k: str(folder.path / v) for k, v in row["files"].items()}
+        files: dict[str, str] = {k: str(folder.path / v) for k, v in row["files"].items()}
         if request.get("thumbnail"):
             files |= self._pictures(Path(request["thumbnail"]), loaded.frame, found, folder, row)
         return {"event": "segmented", "row": self._row(facts, row, timings, at), "files": files}

@@ -13,7 +13,6 @@ from cellfleet.config import Settings
 from cellfleet.device.frames_folder import FrameFile
 from cellfleet.device.home import Home
 from cellfleet.device.ledger import Experiment, Ledger
-from cellfleet.device.pins import Outcome
 from cellfleet.device.queueing import Task
 from cellfleet.device.seams import EventSink, FrameOutcome
 from cellfleet.device.segmenter_process import Answer, SegmenterProcess
@@ -145,7 +144,7 @@ class Settling:
             _LOG.warning("%s", e.message)
             self._untold.append(event)
 
-    def _row(self, task: Task, answer: Answer, now: datetime) -> Outcome | str:
+    def _row(self, task: Task, answer: Answer, now: datetime) -> FrameSegmented | str:
         """The outcome as an event; a sentence when it cannot be one."""
         pin = task.experiment.pin
         try:

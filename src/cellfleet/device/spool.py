@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cellfleet.canonical import canonical_bytes, sha256_hex
 from cellfleet.device.spool_tables import SCHEMA, SPOOL_FORMAT, open_database
@@ -29,6 +29,7 @@ PictureKind = Literal["thumbnail", "overlay"]
 
 _KEPT_DIGESTS = 200_000
 _PRUNE_EVERY = 1000
+_TELL_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Spool:
         self._clock, self._limits = clock, limits or Limits()
         self._lock = threading.RLock()
         self._db, damaged = open_database(path, clock.now())
-        self._puts = 0
+        self._puts = self._dropped = 0
+        self._told_drop_s = -1e18
         self.last_ms: float | None = None
         with self._transaction() as db:
             db.executescript(SCHEMA)
@@ -195,6 +197,11 @@ class Spool:
             self._remove(db, batch)
             db.execute("DELETE FROM dead WHERE id <= (SELECT MAX(id) FROM dead) - ?", (self._limits.dead,))
 
+    def renew(self, batch: SpoolBatch) -> None:
+        """Send its items under another key: the server knows this one with other bytes (an older program made them)."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM batches WHERE key = ?", (batch.key,))
+
     def dead(self) -> list[tuple[str, str]]:
         """What was set aside: the item as JSON, and the reason."""
         with self._lock:
@@ -207,7 +214,7 @@ class Spool:
         """The newest picture that waits: people look at what is new."""
         with self._lock:
             row = self._db.execute(f"SELECT {_PICTURE} FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
-        return None if row is None else Picture(*row[:5], Path(row[5]), row[6])
+        return None if row is None else _picture(row)
 
     def picture_done(self, picture: Picture) -> None:
         """It was uploaded, or never can be: it goes, and its file."""
@@ -241,7 +248,9 @@ class Spool:
         return (first, last) if first else None
 
     def _open_batch(self, db: sqlite3.Connection, kind: Kind, first: int, last: int) -> tuple[str, int, int, str]:
-        row = (f"{self._id}-{kind}-{first}-{last}", first, last, self._clock.now().isoformat())
+        now = self._clock.now()
+        key = f"{self._id}-{kind}-{first}-{last}-{secrets.token_hex(4)}"
+        row = (key, first, last, now.isoformat())
         db.execute("INSERT INTO batches (key, first_id, last_id, at, kind) VALUES (?, ?, ?, ?, ?)", (*row, kind))
         return row
 
@@ -271,14 +280,20 @@ class Spool:
             for row in db.execute(f"SELECT {_PICTURE} FROM pictures ORDER BY id"):
                 if size <= self._limits.picture_bytes:
                     break
-                gone.append(Picture(*row[:5], Path(row[5]), row[6]))
+                gone.append(_picture(row))
                 size -= row[6]
         if not gone:
             return
         for picture in gone:
             self.picture_done(picture)
-        text = f"{len(gone)} pictures were dropped, oldest first: the server has not taken them; frames and numbers are kept"
-        self.put(Incident(at=self._clock.now(), kind="pictures-dropped", text=text))
+        self._dropped += len(gone)
+        now_s = self._clock.monotonic_s()
+        if now_s - self._told_drop_s >= _TELL_EVERY_S:
+            text = (
+                f"{self._dropped} pictures were dropped, oldest first: the server has not taken them; no number is lost"
+            )
+            self.put(Incident(at=self._clock.now(), kind="pictures-dropped", text=text))
+            self._told_drop_s, self._dropped = now_s, 0
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -288,6 +303,11 @@ class Spool:
                     yield self._db
             except sqlite3.Error as e:
                 raise StorageError(f"cannot write the spool: {e}", hint="free some space on that disk") from e
+
+
+def _picture(row: tuple[Any, ...]) -> Picture:
+    number, kind, experiment, frame, pin, path, size = row
+    return Picture(number, kind, experiment, frame, pin, Path(path), size)
 
 
 _IDS = "SELECT id FROM items WHERE kind = ? AND id BETWEEN ? AND ? ORDER BY id"

@@ -31,7 +31,8 @@ from cellfleet.wire.events import Incident
 from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
 
 _LOG = logging.getLogger(__name__)
-_POISON = (400, 409, 415, 422)
+_CONFLICT = 409
+_POISON = (400, 415, 422)
 """The server has understood that it cannot take this content. Everything else may be different another time."""
 
 PICTURES_WAIT_S = 30.0
@@ -92,7 +93,7 @@ class Sender:
         self._retry_s, self._timeout_s = settings.agent.retry_s, settings.device.network_timeout_s
         self._http: Http = http or SystemHttp(timeout_s=self._timeout_s)
         self._pace, self._jitter = pace or Pace(), jitter
-        self._failures = 0
+        self._failures, self._renewed = 0, -1
         self._measured_at = self._pictures_after = -1e9
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -161,7 +162,10 @@ class Sender:
         if answer.status < 300:
             self._spool.confirm(batch)
             _note_rejected(answer)
-        elif answer.status == 413 or answer.status in _POISON:
+        elif answer.status == _CONFLICT and self._renewed != batch.first_id:
+            self._renewed = batch.first_id
+            self._spool.renew(batch)
+        elif answer.status in (413, _CONFLICT, *_POISON):
             self._refused(batch, answer)
         else:
             raise _later(answer, path)

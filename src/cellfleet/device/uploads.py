@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
 
-from cellfleet.canonical import canonical_bytes, sha256_hex
+from cellfleet.canonical import sha256_hex
 from cellfleet.device.spool import Picture
+from cellfleet.errors import WireError
 from cellfleet.ports.http import Response
+from cellfleet.wire.base import parse
+from cellfleet.wire.uploads import UploadReply, UploadRequest
 
 Ask = Callable[[str, str, bytes, dict[str, str]], Response]
 Put = Callable[[str, bytes], Response]
@@ -34,6 +35,8 @@ def upload(picture: Picture, ask: Ask, put: Put) -> None:
         data = picture.path.read_bytes()
     except OSError as e:
         raise Refused(f"its file cannot be read: {e.strerror}") from e
+    if not data:
+        raise Refused("its file is empty")
     wanted = {
         "kind": picture.kind,
         "experiment": picture.experiment,
@@ -42,25 +45,18 @@ def upload(picture: Picture, ask: Ask, put: Put) -> None:
         "sha256": sha256_hex(data),
         "length": len(data),
     }
-    place = _json(ask("POST", "/api/v1/uploads", canonical_bytes(wanted), _JSON))
-    if place.get("done"):
-        return
-    try:
-        size, number = int(place["part_bytes"]), str(place["id"])
-        parts = [(int(p["number"]), str(p["url"])) for p in place["parts"]]
-    except (KeyError, TypeError, ValueError) as e:
-        raise Refused("the server's answer is not understood") from e
-    for i, (_, url) in enumerate(sorted(parts)):
-        _check(put(url, data[i * size : (i + 1) * size]))
-    _check(ask("POST", f"/api/v1/uploads/{number}/complete", b"{}", _JSON))
-
-
-def _json(answer: Response) -> dict[str, Any]:
+    request = UploadRequest.model_validate(wanted)
+    answer = ask("POST", "/api/v1/uploads", request.to_json(), _JSON)
     _check(answer)
     try:
-        return dict(json.loads(answer.body))
-    except (ValueError, TypeError) as e:
-        raise Refused("the server's answer is not understood") from e
+        place = parse(UploadReply, answer.body)
+    except WireError as e:
+        raise Refused(f"the server's answer is not understood: {e.message}") from e
+    if place.done:
+        return
+    for part in place.parts:
+        _check(put(part.url, data[(part.number - 1) * place.part_bytes : part.number * place.part_bytes]))
+    _check(ask("POST", f"/api/v1/uploads/{place.id}/complete", b"", {}))
 
 
 def _check(answer: Response) -> None:
