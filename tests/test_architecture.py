@@ -108,7 +108,23 @@ def test_files_and_public_surfaces_stay_small() -> None:
         assert len(names) <= 9, f"{init}: {len(names)} public names"
 
 
-@pytest.mark.parametrize("package", ["data", "metrics", "bundle", "lineage", "runtime", "ports", "config", "cli.main"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "data",
+        "metrics",
+        "bundle",
+        "lineage",
+        "monitor",
+        "wire",
+        "trust",
+        "runtime",
+        "device.work",
+        "ports",
+        "config",
+        "cli.main",
+    ],
+)
 def test_a_device_imports_no_torch(package: str) -> None:
     code = (
         "import sys\n"

@@ -340,3 +340,18 @@ def test_without_pyarrow_there_is_csv(segment: Run, images: Path, monkeypatch: p
     report = segment(images)
     assert not report.parquet
     assert sorted(p.name for p in report.folder.glob("objects.*")) == ["objects.csv"]
+
+
+def test_rows_carry_features_and_rows_of_before_have_none(segment: Run, images: Path) -> None:
+    """The features of the monitor are in rows and table; rows that were written without them are still read."""
+    rows = sorted((segment(images).folder / "rows").glob("*.json"))
+    old = json.loads(rows[0].read_bytes())
+    assert old["features"]["objects"] == 6
+    del old["features"], old["timings_ms"]["watch"]
+    rows[0].write_text(json.dumps(old), encoding="utf-8")
+    again = segment(images)
+    assert (again.segmented, again.skipped) == (0, 3)
+    found = table(again.folder / "frames.csv")
+    assert [row["feature_objects"] for row in found] == ["", "6.0", "6.0"]
+    assert float(found[1]["feature_noise"]) > 0
+    assert found[1]["watch_ms"] != found[0]["watch_ms"] == ""

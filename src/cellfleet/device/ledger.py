@@ -123,6 +123,8 @@ class Ledger:
                 self.problems.pop(name, None)
             except CellfleetError as e:
                 self.problems[name] = e.message
+            except OSError as e:
+                self.problems[name] = f"{self._folder.root / name} cannot be read: {e.strerror}"
         return changed, new
 
     def open(self) -> Iterator[Experiment]:

@@ -21,6 +21,7 @@ from cellfleet.errors import CellfleetError
 PROTOCOL = 1
 REFUSED_EXIT = 3
 _GRACE_S = 20.0
+_CHUNK = 1 << 16
 
 Line = dict[str, Any]
 
@@ -81,9 +82,15 @@ def _requests() -> queue.SimpleQueue[bytes | None]:
     """Lines of standard input, None at its end; soon after that the process ends whatever it does."""
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
+    fd = sys.stdin.fileno()
+
     def read() -> None:
-        for line in sys.stdin.buffer:
-            lines.put(line)
+        """Without Python's buffer, whose lock a thread that waits for input would hold while the process ends."""
+        rest = b""
+        while chunk := os.read(fd, _CHUNK):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                lines.put(line)
         lines.put(None)
         threading.Event().wait(_GRACE_S)
         os._exit(0)

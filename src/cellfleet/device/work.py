@@ -176,8 +176,12 @@ class FrameWork:
             self._wake.clear()
             if self._stop.is_set():
                 return
-            with self._lock:
-                self._try_step(self._clock.now())
+            try:
+                with self._lock:
+                    self._try_step(self._clock.now())
+            except Exception:  # a thread that ends in silence would stop the instrument's work
+                _LOG.exception("the work failed; it goes on")
+                self._stop.wait(_SCAN_EVERY_S)
             if self._problem:
                 self._stop.wait(_SCAN_EVERY_S)
 
@@ -187,9 +191,14 @@ class FrameWork:
             self._step(now)
             self._problem = ""
         except CellfleetError as e:
-            if e.message != self._problem:
-                _LOG.warning("%s", e.message)
-            self._problem = e.message
+            self._note_problem(e.message)
+        except OSError as e:
+            self._note_problem(f"{e.filename or 'the disk'}: {e.strerror}")
+
+    def _note_problem(self, text: str) -> None:
+        if text != self._problem:
+            _LOG.warning("%s", text)
+        self._problem = text
 
     def _step(self, now: datetime) -> None:
         if self._clock.monotonic_s() - self._scanned_s >= _SCAN_EVERY_S:

@@ -158,8 +158,9 @@ def _structure(plane: Plane, noise: float) -> float:
 def _unevenness(plane: Plane) -> float:
     picture = small(plane, _GRID)
     fields = min(_FIELDS, *picture.shape)
-    rows = np.array_split(picture, fields, axis=0)
-    medians = np.array([[float(np.median(part)) for part in np.array_split(row, fields, axis=1)] for row in rows])
+    height, width = picture.shape[0] // fields, picture.shape[1] // fields
+    parts = picture[: fields * height, : fields * width].reshape(fields, height, fields, width)
+    medians = np.median(parts.transpose(0, 2, 1, 3).reshape(fields, fields, -1), axis=2)
     middle = float(np.median(medians))
     if middle <= 0:
         return 0.0
