@@ -32,8 +32,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("cellfleet.cli.evaluate", "evaluate", "Measure a model on held-out data; report and decision record."),
     "segment": ("cellfleet.cli.segment", "segment", "Segment images and videos with a bundle."),
     "trust": ("cellfleet.cli.trust", "app", "Keys and update repositories: make, show, rotate, allow, export."),
+    "release": ("cellfleet.cli.release", "app", "Publish bundles as signed releases; show and withdraw them."),
+    "deploy": ("cellfleet.cli.deploy", "app", "Bring a release to a device group in phases; halt, resume, watch."),
     "lineage": ("cellfleet.cli.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
     "device": ("cellfleet.cli.device", "app", "Run an instrument: provision, run, status, doctor, install, hold."),
+    "fleet": ("cellfleet.cli.fleet", "app", "Run the fleet server; people, devices, groups, audit."),
     "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to a bundle that segments."),
 }
 
@@ -45,13 +48,20 @@ def build_app(wanted: str) -> typer.Typer:
     for name, (module, attribute, text) in COMMANDS.items():
         target = getattr(importlib.import_module(module), attribute) if name == wanted else _not_asked_for
         if isinstance(target, typer.Typer):
-            for info in target.registered_commands:
-                assert info.callback is not None
-                info.callback = _guarded(info.callback)
+            _guard_all(target)
             app.add_typer(target, name=name, help=text, no_args_is_help=True)
         else:
             app.command(name=name, help=text)(_guarded(target))
     return app
+
+
+def _guard_all(group: typer.Typer) -> None:
+    for info in group.registered_commands:
+        assert info.callback is not None
+        info.callback = _guarded(info.callback)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _guard_all(inner.typer_instance)
 
 
 def _root(

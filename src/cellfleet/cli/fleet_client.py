@@ -1,0 +1,181 @@
+"""The fleet server's API for people's programs: ``--server`` and ``CELLFLEET_API_TOKEN``, or what ``fleet login`` keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import typer
+
+from cellfleet.errors import ConfigError, FleetError
+from cellfleet.ports import write_atomic
+from cellfleet.ports.http import Http, Response, SystemHttp
+
+ServerOption = Annotated[
+    str,
+    typer.Option(
+        "--server", envvar="CELLFLEET_SERVER", metavar="URL", help="The fleet server (default: that of `fleet login`)."
+    ),
+]
+TOKEN_VARIABLE = "CELLFLEET_API_TOKEN"
+_TIMEOUT_S = 60.0
+
+
+class ServerRefuses(FleetError):
+    """The server says no.
+
+    Attributes:
+        status: HTTP status.
+        word: of the problem, such as ``gate-failed``; empty when the answer was none of ours.
+    """
+
+    def __init__(self, message: str, *, status: int, word: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status, self.word = status, word
+
+
+class FleetClient:
+    """One person's way to the API. Paths begin with ``/``; answers are plain JSON data.
+
+    Args:
+        base_url: address of the server.
+        token: API token; empty: none.
+        http: the network.
+
+    All methods raise NetworkError (the server cannot be reached) and ServerRefuses (it says no).
+    """
+
+    def __init__(self, base_url: str, token: str = "", http: Http | None = None) -> None:
+        if urlsplit(base_url).scheme not in ("http", "https"):
+            raise ConfigError(f"{base_url!r} is no address of a server", hint="as in http://127.0.0.1:8460")
+        self.base_url = base_url.rstrip("/")
+        self.headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._http = http or SystemHttp(timeout_s=_TIMEOUT_S)
+
+    def get(self, path: str, **query: str | int | None) -> Any:
+        """GET; query values that are None or empty are left out."""
+        asked = urlencode({k: v for k, v in query.items() if v not in (None, "")})
+        return _data(self.request("GET", f"{path}?{asked}" if asked else path))
+
+    def all(self, path: str, **query: str | int | None) -> Iterator[dict[str, Any]]:
+        """All entries of a list, portion by portion."""
+        after = ""
+        while True:
+            portion = self.get(path, **query, after=after)
+            yield from portion["items"]
+            after = portion["next"]
+            if not after:
+                return
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """POST plain JSON data."""
+        return _data(self.request("POST", path, _json({} if body is None else body)))
+
+    def put(self, path: str, body: Any) -> Any:
+        """PUT plain JSON data."""
+        return _data(self.request("PUT", path, _json(body)))
+
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH plain JSON data."""
+        return _data(self.request("PATCH", path, _json(body)))
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self.request("DELETE", path)
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Any request; a body is JSON unless ``headers`` says otherwise. ``path`` may be a whole address, too."""
+        url = path if path.startswith(("http:", "https:")) else self.base_url + path
+        sent = self.headers | ({"Content-Type": "application/json"} if body is not None else {}) | dict(headers or {})
+        answer = self._http.request(method, url, headers=sent, body=body)
+        if answer.status >= 300:
+            raise _refusal(method, path, answer)
+        return answer
+
+
+def part(text: str) -> str:
+    """A name as a part of a path."""
+    return quote(text, safe="")
+
+
+def open_client(server: str = "") -> FleetClient:
+    """The client for a command: option, else environment, else what ``fleet login`` kept.
+
+    Raises:
+        ConfigError: no server or no token is known.
+    """
+    kept = Credentials.load()
+    url = (server or kept.default).rstrip("/")
+    if not url:
+        raise ConfigError(
+            "no fleet server is known", hint="name it with --server, or sign in with `cellfleet fleet login`"
+        )
+    token = os.environ.get(TOKEN_VARIABLE, "") or kept.tokens.get(url, "")
+    if not token:
+        raise ConfigError(
+            f"no API token for {url} is known", hint=f"sign in with `cellfleet fleet login`, or set {TOKEN_VARIABLE}"
+        )
+    return FleetClient(url, token)
+
+
+class Credentials:
+    """What ``fleet login`` keeps: server -> API token, and the server that was signed in to last."""
+
+    def __init__(self, default: str = "", tokens: Mapping[str, str] | None = None) -> None:
+        self.default, self.tokens = default, dict(tokens or {})
+
+    @staticmethod
+    def path() -> Path:
+        """In the user's configuration folder."""
+        return Path(typer.get_app_dir("cellfleet")) / "credentials.json"
+
+    @classmethod
+    def load(cls) -> Credentials:
+        """Empty when there is none.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = cls.path()
+        if not path.is_file():
+            return cls()
+        try:
+            data = json.loads(path.read_bytes())
+            return cls(str(data["default"]), {str(k): str(v) for k, v in data["tokens"].items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ConfigError(f"{path} cannot be read: {e}", hint="remove it and sign in again") from e
+
+    def save(self) -> None:
+        """Write the file, for its owner only."""
+        content = {"format_version": 1, "default": self.default, "tokens": self.tokens}
+        write_atomic(self.path(), _json(content), mode=0o600)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _data(answer: Response) -> Any:
+    if not answer.body:
+        return None
+    try:
+        return json.loads(answer.body)
+    except ValueError as e:
+        raise FleetError("the server's answer is no JSON", hint="is that the address of a fleet server?") from e
+
+
+def _refusal(method: str, path: str, answer: Response) -> ServerRefuses:
+    try:
+        problem = json.loads(answer.body)
+        word = str(problem["type"]).rsplit(":", 1)[-1]
+        detail, hint = str(problem.get("detail") or problem["title"]), str(problem.get("hint", ""))
+    except (ValueError, KeyError, TypeError):
+        word, detail = "", f"{method} {path}: status {answer.status}"
+        hint = "is that the address of a fleet server of this version?"
+    return ServerRefuses(detail, status=answer.status, word=word, hint=hint)
