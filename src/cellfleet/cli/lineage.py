@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from cellfleet.cli.common import JsonOption, ProjectOption, SetOption, print_jso
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.config import Project
 from cellfleet.errors import BundleError, LineageError, ReadError
+from cellfleet.wire.base import is_key
 
 if TYPE_CHECKING:
     from cellfleet.lineage.chain import Chain, Link
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _TABLES = (".csv", ".parquet")
 _RUN = re.compile(r"^[0-9a-f]{8,64}$")
+_FULL_RUN = re.compile(r"^[0-9a-f]{64}$")
 _KEY_NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
 _NO_KEY = "signed, but there is no public key here to check it with; name one with --public-key"
 
@@ -29,8 +32,9 @@ def lineage(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="MASK|BUNDLE|ROW",
-            help="A mask, a bundle, a row as objects.csv#17 (the first is 1), or a run digest.",
+            metavar="MASK|BUNDLE|ROW|DEVICE/EXPERIMENT/FRAME",
+            help="A mask, a bundle, a row as objects.csv#17 (the first is 1), or a run digest; with --server the mask of a "
+            "frame on an instrument as DEVICE/EXPERIMENT/FRAME, or a run digest.",
         ),
     ],
     bundle: Annotated[
@@ -40,6 +44,9 @@ def lineage(
         list[Path] | None,
         typer.Option("--public-key", help="Trusted key (PEM) besides the project's; may be repeated."),
     ] = None,
+    server: Annotated[
+        str, typer.Option("--server", metavar="URL", help="Ask this fleet server (token as of `fleet login`).")
+    ] = "",
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -47,6 +54,10 @@ def lineage(
     """Print the chain from a mask back to data and commit. Exit 0: shown, 1: a link of it cannot be trusted."""
     from cellfleet.lineage import RecordStore, trace
 
+    usual = "" if server else _usual_server(what)
+    if server or usual:
+        _print_chain(_of_server(what, server or usual), as_json)
+        return
     p = project_of(project, settings)
     store = RecordStore(p.path(p.settings.lineage.records))
     trusted = _trusted(p, public_key or [])
@@ -65,7 +76,33 @@ def lineage(
         store=store,
         trusted=trusted,
     )
-    chain = _judged(chain, origin, bool(trusted))
+    _print_chain(_judged(chain, origin, bool(trusted)), as_json)
+
+
+def _usual_server(what: str) -> str:
+    """The fleet server that is asked about DEVICE/EXPERIMENT/FRAME when no file has that name; empty: none."""
+    names = what.split("/")
+    if len(names) != 3 or not all(is_key(name) for name in names) or Path(what).exists():
+        return ""
+    from cellfleet.cli.fleet_client import Credentials
+
+    return os.environ.get("CELLFLEET_SERVER", "") or Credentials.load().default
+
+
+def _of_server(what: str, server: str) -> Chain:
+    from cellfleet.cli.fleet_client import open_client, part
+    from cellfleet.lineage.chain import Chain, Link
+
+    names = what.split("/")
+    if len(names) == 1 and _FULL_RUN.match(what):
+        names = ["run", what]
+    elif len(names) != 3:
+        raise LineageError(f"{what}: which mask?", hint="name it as DEVICE/EXPERIMENT/FRAME, or a whole run digest")
+    found = open_client(server).get(f"/api/v1/lineage/{'/'.join(part(n) for n in names)}")
+    return Chain(tuple(Link(x["what"], x["digest"], x["facts"], x["problem"]) for x in found["links"]))
+
+
+def _print_chain(chain: Chain, as_json: bool) -> None:
     if as_json:
         print_json(chain.as_json())
     else:
