@@ -20,6 +20,7 @@
      +-- NetworkError           no connection, a timeout, a connection that broke
      +-- WireError              a message that cannot be understood
      +-- TrustError             keys, signatures and metadata of the update repositories
+     |    +-- (one subclass per way in which trust is refused, see cellfleet.trust.refusals)
      +-- DeviceError            an instrument that cannot do what was asked
      |    +-- CameraError       a camera or a replayed data set
      |    +-- SelfTestFailed    a bundle that this instrument refuses
