@@ -249,7 +249,7 @@ def test_a_download_that_breaks_twice_succeeds(tmp_path: Path, releases: Release
 
 def test_a_bundle_that_is_none_is_refused(tmp_path: Path, releases: Releases) -> None:
     world = world_with_old(tmp_path, releases)
-    source_of(world).fetch_errors = [BundleError("no bundle")]  # type: ignore[list-item]
+    source_of(world).fetch_errors = [BundleError("no bundle")]
     world.desire(releases.new)
     world.run(world.idle)
     assert (world.update.outcome, world.update.reason) == ("refused", "no bundle")

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -66,7 +66,7 @@ def wait_for(so: Callable[[], bool], what: str, patience_s: float = 60.0) -> Non
 class Running:
     """A launcher in a thread of this process, and what it said."""
 
-    def __init__(self, home: Home, programs: dict[str, tuple[str, ...]], grace_s: float = 10.0) -> None:
+    def __init__(self, home: Home, programs: Mapping[str, tuple[str, ...]], grace_s: float = 10.0) -> None:
         self.said: list[tuple[str, str]] = []
         self.launcher = Launcher(
             home,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -87,8 +87,8 @@ class SimWork:
                 frames.append(self._outcome(index, sha256, now))
         memory = {f.slot: self._of(f.slot).live_memory_mb for f in frames}
         self.drawn += len(frames)
-        running = "running" if self.takes_frames else "stopped"
-        return Seen(tuple(frames), tuple(troubles), memory, ready=bool(self._active), camera=running)
+        seen = Seen(tuple(frames), tuple(troubles), memory, ready=bool(self._active), camera="running")
+        return seen if self.takes_frames else replace(seen, camera="stopped")
 
     def warm(self, slot: Slot) -> Warm:
         """Fails when the model does."""

@@ -69,8 +69,9 @@ def run_action(tools: Tools, state: UpdateState, update: Update) -> Done:
     except CellfleetError as e:
         fetched = update.bytes_downloaded + int(getattr(e, "fetched_bytes", 0))
         changes = {"bytes_downloaded": fetched} if state == "downloading" else {}
-        event, temporary = ("refused", isinstance(e, StorageError)) if state == "activating" else ("failed", True)
-        return Done(event, _words(e), changes=changes, temporary=temporary)
+        if state == "activating":
+            return Done("refused", _words(e), temporary=isinstance(e, StorageError))
+        return Done("failed", _words(e), changes=changes, temporary=True)
     except Exception as e:  # a defect, perhaps one that a hostile bundle found
         _LOG.exception("defect in the state %s", state)
         text = f"a defect of cellfleet ({type(e).__name__}: {e}); see agent.log"

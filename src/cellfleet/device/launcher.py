@@ -119,7 +119,7 @@ class Launcher:
                 self._note_end(self._children[name])
 
     def _start(self, child: Child) -> None:
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+        flags = int(getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))  # Windows
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         child.started_s = self._clock.monotonic_s()
         try:

@@ -48,7 +48,9 @@ def held(
         deadline = monotonic_s() + wait_s
         while not _try_lock(file):
             if monotonic_s() >= deadline:
-                raise DeviceError(f"{path.parent.parent} is in use by {holder_of(path) or 'another process'}", hint=hint)
+                raise DeviceError(
+                    f"{path.parent.parent} is in use by {holder_of(path) or 'another process'}", hint=hint
+                )
             sleep(_POLL_S)
         file.seek(0)
         file.truncate()
