@@ -2,7 +2,7 @@
 
     python docs/pictures/make_pages.py FOLDER [--devices 3 --devices 500] [--width 1440 --width 400] [--language en]
 
-Needs chromium and chromedriver (`scripts/with-chromium.sh` installs them by apt) and the environment of development.
+Needs the environment of development; Chromium is installed by apt when the machine has none.
 """
 
 from __future__ import annotations
@@ -11,26 +11,14 @@ import argparse
 import base64
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import uvicorn  # noqa: E402
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-from cellfleet.config import load_project  # noqa: E402
-from cellfleet.fleet import people  # noqa: E402
-from cellfleet.fleet.app import create_app  # noqa: E402
-from cellfleet.fleet.context import Context, open_context  # noqa: E402
-from support_fleet_data import Filled, fill  # noqa: E402
-
-NAME, PASSWORD = "ada", "a long password"
+from support_browser import browser, served, sign_in, wait  # noqa: E402
+from support_fleet_data import Filled  # noqa: E402
 
 
 def main() -> None:
@@ -94,7 +82,7 @@ def photograph(driver: Any, address: str, filled: Filled, asked: Any, devices: i
         if name != "sign-in":
             sign_in(driver, address)
         driver.get(f"{address}{path}{'&' if '?' in path else '?'}lang={language}")
-        WebDriverWait(driver, 20).until(_drawn)
+        wait(driver).until(_drawn)
         height = asked.viewport or driver.execute_script("return document.documentElement.scrollHeight")
         wide = driver.execute_script("return document.documentElement.scrollWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, 6000), "scale": 1}
@@ -111,58 +99,6 @@ def _drawn(driver: Any) -> bool:
         "[...document.querySelectorAll('[data-chart]')].every(c => c.querySelector('canvas'))"
     )
     return done
-
-
-def sign_in(driver: Any, address: str) -> None:
-    """Sign in through the form."""
-    driver.get(f"{address}/sign-in?lang=en")
-    driver.find_element("name", "name").send_keys(NAME)
-    driver.find_element("name", "password").send_keys(PASSWORD)
-    driver.find_element("css selector", "main form button").click()
-    WebDriverWait(driver, 20).until(lambda d: "/sign-in" not in d.current_url)
-
-
-@contextmanager
-def served(home: Path, devices: int) -> Iterator[tuple[str, Filled]]:
-    """A filled fleet on a free port."""
-    (home / "cellfleet.toml").write_text("[fleet]\nmax_logins_per_min = 1000\n", encoding="utf-8")
-    context = open_context(load_project(home))
-    filled = fill(context, devices)
-    with context.sessions() as db:
-        people.add(db, context, "server", NAME, "admin", PASSWORD)
-    with running(context) as address:
-        yield address, filled
-
-
-@contextmanager
-def running(context: Context) -> Iterator[str]:
-    """The application on a free port of loopback; its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(context), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        if not thread.is_alive():
-            raise SystemExit("the server did not start")
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        context.close()
-
-
-@contextmanager
-def browser() -> Iterator[Any]:
-    """Headless Chromium."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 if __name__ == "__main__":

@@ -99,18 +99,14 @@ def counts_of(db: Session, device_id: str, names: Sequence[str]) -> dict[str, tu
             select(FrameRow.experiment, func.count())
             .where(FrameRow.device_id == device_id, FrameRow.experiment.in_(names))
             .group_by(FrameRow.experiment)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     drawn: dict[str, int] = dict(
         db.execute(
             select(ResultRow.experiment, func.count())
             .where(ResultRow.device_id == device_id, ResultRow.experiment.in_(names), ResultRow.superseded_by.is_(None))
             .group_by(ResultRow.experiment)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     return {n: (taken.get(n, 0), drawn.get(n, 0)) for n in names}
 
@@ -267,4 +263,4 @@ def pictures(db: Session, device_id: str, experiment: str, name: str) -> dict[st
         Picture.frame == name,
         Picture.kind.in_(("overlay", "thumbnail")),
     )
-    return dict(db.execute(of).tuples().all())
+    return dict(db.execute(of).all())

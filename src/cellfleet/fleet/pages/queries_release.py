@@ -58,7 +58,7 @@ def running_count(db: Session, release: Release) -> int:
 
 def _running(db: Session, digests: list[str]) -> dict[str, int]:
     of = select(Device.active_sha256, func.count()).where(Device.state == "accepted", Device.active_sha256.in_(digests))
-    return dict(db.execute(of.group_by(Device.active_sha256)).tuples().all())
+    return dict(db.execute(of.group_by(Device.active_sha256)).all())
 
 
 def decision(db: Session, context: Context, release: Release) -> tuple[Decision | None, str]:

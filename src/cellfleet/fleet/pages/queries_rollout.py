@@ -139,7 +139,7 @@ def phases(db: Session, row: Row) -> list[PhaseView]:
         .where(DeploymentMember.deployment_id == row.deployment.id, DeploymentMember.phase.is_not(None))
         .group_by(DeploymentMember.phase, DeploymentMember.state)
     ):
-        counts.setdefault(phase, {})[state] = n
+        counts.setdefault(phase or 0, {})[state] = n
     d, made = row.deployment, []
     asked = list(d.request.get("phases") or [{"percent": 100}])
     for i, phase in enumerate(asked):

@@ -26,6 +26,7 @@ from cellfleet.fleet.refusals import Refusal, bad_request, unauthorized
 from cellfleet.wire.problem import Problem
 
 MAX_FIELDS, MAX_FIELD_CHARACTERS = 200, 20_000
+GREATEST_NUMBER = 1e9
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Form:
             made = float(value) if value else default
         except ValueError:
             raise bad_request("not-a-number", f"{name}: {value!r} is not a number") from None
-        if made != made or made in (float("inf"), float("-inf")):
-            raise bad_request("not-a-number", f"{name}: {value!r} is not a number")
+        if not abs(made) <= GREATEST_NUMBER:
+            raise bad_request("not-a-number", f"{name}: {value!r} is no number that can be used")
         return made
 
 

@@ -337,4 +337,5 @@ def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
 
 def _as_regex(key: str) -> str:
     parts = re.split(r"\{(\w+)\}", key[1:])
-    return "".join(re.escape(p) if i % 2 == 0 else f"(?P<{p}>.*?)" for i, p in enumerate(parts))
+    any_of = {True: r"\S*?", False: r".*?"}  # a name of one letter stands for one word or number
+    return "".join(re.escape(p) if i % 2 == 0 else f"(?P<{p}>{any_of[len(p) == 1]})" for i, p in enumerate(parts))

@@ -51,6 +51,9 @@
   function draw(node) {
     const source = document.getElementById(node.dataset.from);
     if (!source || !window.echarts) return;
+    const colours = css("--text");
+    if (charts.has(node) && node.dataset.drawn === colours + source.textContent) return;
+    node.dataset.drawn = colours + source.textContent;
     const data = JSON.parse(source.textContent);
     let chart = charts.get(node);
     if (!chart) {
@@ -71,7 +74,7 @@
   // A replacement that is the same as what is there is not made. What a reader has opened, scrolled or focused stays so,
   // and a change is told once to screen readers.
   const seen = new Map();
-  let kept = { opened: [], scrolled: [], focused: null };
+  let kept = { opened: [], scrolled: [], focused: null, charts: new Map() };
   function pathOf(node) {
     if (node.id) return `#${CSS.escape(node.id)}`;
     const href = node.getAttribute?.("href");
@@ -82,6 +85,7 @@
     kept = {
       opened: [...target.querySelectorAll("details[open][id]")].map((d) => d.id),
       scrolled: [...target.querySelectorAll(".scroll, .strip")].map((n) => n.scrollLeft),
+      charts: new Map([...target.querySelectorAll("[data-chart]")].map((n) => [n.dataset.from, n])),
       focused: focused && pathOf(focused) ? { path: pathOf(focused), at: [...target.querySelectorAll(pathOf(focused))].indexOf(focused) } : null,
     };
   }
@@ -97,6 +101,8 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     const root = event.detail.target;
     times(root);
+    // A chart stays the same element, so that it does not blink.
+    for (const n of root.querySelectorAll("[data-chart]")) if (kept.charts.has(n.dataset.from)) n.replaceWith(kept.charts.get(n.dataset.from));
     for (const id of kept.opened) document.getElementById(id)?.setAttribute("open", "");
     [...root.querySelectorAll(".scroll, .strip")].forEach((n, i) => { if (kept.scrolled[i]) n.scrollLeft = kept.scrolled[i]; });
     if (kept.focused) root.querySelectorAll(kept.focused.path)[kept.focused.at]?.focus({ preventScroll: true });

@@ -1,0 +1,69 @@
+"""How an instrument is, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cellfleet.fleet.pages.condition import condition
+from cellfleet.fleet.pages.i18n import Translator
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+FINE: dict[str, Any] = {
+    "active": {"name": "m"},
+    "health": {"camera": "running", "segmenter": "running", "problems": []},
+}
+
+
+def judged(
+    reported: dict[str, Any], *, alarms: dict[str, str] | None = None, seen_s: float | None = 3, state: str = "accepted"
+) -> Any:
+    seen = None if seen_s is None else NOW - timedelta(seconds=seen_s)
+    return condition(state, reported, alarms or {}, seen, NOW, 300)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "reason"),
+    [
+        ({}, "well", ""),
+        ({"health": {"problems": ["the disk is full"]}}, "unwell", "the disk is full"),
+        ({"health": {"camera": "failing"}}, "unwell", "the camera fails"),
+        ({"health": {"segmenter": "failing"}}, "unwell", "the segmenter fails"),
+        ({"health": {"camera": "waiting"}}, "warning", "the camera waits"),
+        ({"health": {"clock_offset_s": -90.0}}, "warning", "its clock is 1 min 30 s off"),
+        (
+            {"update": {"outcome": "rolled-back", "reason": "too slow"}},
+            "warning",
+            "rolled its last update back; too slow",
+        ),
+        ({"update": {"outcome": "succeeded", "reason": ""}}, "well", ""),
+        ({"active": None}, "warning", "no model is installed"),
+    ],
+)
+def test_reasons(changes: dict[str, Any], word: str, reason: str) -> None:
+    found = judged({**FINE, **changes})
+    assert found.word == word
+    assert "; ".join(r.told(Translator()) for r in found.reasons) == reason
+    assert found.needs_eyes == (word != "well")
+
+
+def test_silence_is_judged_by_the_servers_clock() -> None:
+    assert judged(FINE, seen_s=300).word == "well"
+    found = judged(FINE, seen_s=301)
+    assert found.word == "silent"
+    assert found.reasons[0].told(Translator("zh-TW")) == "自 2026-03-02 08:54 起沒有回報"
+    assert judged({}, seen_s=None).word == "silent"
+
+
+def test_what_is_wrong_comes_before_silence() -> None:
+    found = judged(FINE, alarms={"two-machines": "two machines use one key"}, seen_s=4000)
+    assert found.word == "unwell"
+    assert found.reasons[0].text == "two machines use one key"
+    assert len(found.reasons) == 2
+
+
+@pytest.mark.parametrize("state", ["pending", "rejected", "revoked"])
+def test_who_is_no_member_is_not_judged(state: str) -> None:
+    assert judged({}, seen_s=None, state=state).word == state
