@@ -17,10 +17,12 @@ import pytest
 from cellfleet.canonical import sha256_file
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.main import run
+from cellfleet.lineage import RecordStore, SigningKey, sign
 from cellfleet.ports import SystemClock
 from cellfleet.trust import TrustFolder, Verifier, folder_fetch
 from cellfleet.trust.folder import Artifact
 from cellfleet.trust.rotation import renew
+from support_bundle import tiny_bundle
 from support_trust import DEVICE, PASSPHRASE, secret
 
 Capture = pytest.CaptureFixture[str]
@@ -190,6 +192,11 @@ def test_rotate_and_renew(made: Desk) -> None:
         (["init", "--trust", "new", "--key", "root-1=hsm:1"], ExitCode.USAGE, "belong together"),
         (["allow", "cells", "--from", "2", "--to", "1", "--reason", "x"], ExitCode.REFUSED, "no release of cells"),
         (["export", "usb", "--device", DEVICE, "--artifact", "absent.zip"], ExitCode.STORAGE, "absent.zip"),
+        (
+            ["export", "o", "--device", DEVICE, "--artifact", "a", "--decision", "d"],
+            ExitCode.USAGE,
+            "goes with --publish",
+        ),
         (["export", "usb", "--device", "me", "--artifact", "keys.json"], ExitCode.REFUSED, "device_id"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
@@ -236,3 +243,40 @@ def test_an_exported_folder_is_one_that_an_instrument_takes(made: Desk) -> None:
     verifier.refresh()
     (found,) = verifier.offered()
     assert sha256_file(usb / "artifacts" / found.sha256) == found.sha256
+
+
+def decided(root: Path, bundle: Path, verdict: str) -> None:
+    """A signed decision record about a bundle, as an evaluation leaves it in the project."""
+    payload = {"format_version": 1, "kind": "decision", "bundle": sha256_file(bundle), "verdict": verdict}
+    key = SigningKey.load_or_create(root / "keys" / "decision.pem")
+    RecordStore(root / "records").put("decision", sign({**payload, "reasons": ["ap50 is .31, below .50"]}, key))
+
+
+def test_a_fleet_without_a_server_publishes_through_the_same_gate(made: Desk) -> None:
+    bundle = tiny_bundle(made.root)
+    arguments = ["export", "usb", "--device", DEVICE, "--artifact", str(bundle)]
+    assert "trust export --publish" in made.run(*arguments, code=ExitCode.REFUSED)
+    assert "no decision record" in made.run(*arguments, "--publish", code=ExitCode.REFUSED)
+    decided(made.root, bundle, "failed")
+    assert run(["trust", *arguments, "--publish"]) == ExitCode.FINDINGS
+    assert "ap50 is .31" in made.capsys.readouterr().err
+    assert made.facts("status")["releases"] == []
+    assert not (made.root / "usb").exists()
+
+
+def test_a_bundle_that_passed_is_published_once(made: Desk) -> None:
+    bundle = tiny_bundle(made.root)
+    decided(made.root, bundle, "passed")
+    arguments = ["export", "usb", "--device", DEVICE, "--artifact", str(bundle), "--publish"]
+    for _ in range(2):
+        (release,) = made.facts(*arguments)["releases"]
+        assert release["counter"] == 1
+    assert (made.root / "usb" / "artifacts" / sha256_file(bundle)).read_bytes() == bundle.read_bytes()
+
+
+def test_a_decision_of_somebody_else_publishes_nothing(made: Desk) -> None:
+    bundle = tiny_bundle(made.root)
+    decided(made.root, bundle, "passed")
+    (made.root / "keys" / "decision.pem.pub").write_bytes(SigningKey.load_or_create(made.root / "other.pem").public_pem)
+    arguments = ["export", "usb", "--device", DEVICE, "--artifact", str(bundle), "--publish"]
+    assert "signature" in made.run(*arguments, code=ExitCode.REFUSED)

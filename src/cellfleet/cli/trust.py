@@ -152,6 +152,12 @@ def export(
         list[Path], typer.Option("--artifact", help="Published bundle that they are to install; may be repeated.")
     ],
     days: Annotated[float, typer.Option("--days", min=0.01, max=365, help="How long the folder may be used.")] = 90,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Sign bundles that are not published yet; for a fleet without a server.")
+    ] = False,
+    decision: Annotated[
+        Path | None, typer.Option("--decision", help="With --publish: decision record (default: the project's latest).")
+    ] = None,
     trust: TrustOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
@@ -161,13 +167,21 @@ def export(
     from cellfleet.trust.offline import export as export_folder
 
     folder = TrustFolder.load(_path(trust, project))
+    secrets = _secrets()
+    if decision is not None and not publish:
+        raise ConfigError("--decision goes with --publish", hint="add --publish, or leave it out")
+    if publish:
+        from cellfleet.cli.trust_publish import publish_here
+
+        for path in artifacts:
+            publish_here(folder, path, project_of(project, None), secrets, _now(), decision)
     done = export_folder(
         folder,
         out,
         devices=devices,
         artifacts=artifacts,
         life=timedelta(days=days),
-        secrets=_secrets(),
+        secrets=secrets,
         now=_now(),
     )
     if as_json:

@@ -135,7 +135,7 @@ def _release(images: Mapping[str, bytes], path: Path) -> Named:
             return release
     raise NotNamed(
         f"{path} is not published in this trust folder (SHA-256 {sha256[:12]})",
-        hint="publish it first with `cellfleet release publish`",
+        hint="publish it first with `cellfleet release publish`, or without a server: `trust export --publish`",
     )
 
 
