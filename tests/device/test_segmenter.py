@@ -176,3 +176,14 @@ def test_small_pictures() -> None:
         assert max(picture.shape) == LONGEST_PX
         assert len(data) < 100_000
     assert frame_jpeg(np.zeros((8, 8), np.uint8))[:3] == b"\xff\xd8\xff"
+
+
+def test_pixel_sizes_by_rank(start: StartFn, bundle: Path, tmp_path: Path) -> None:
+    """What the source tells counts before the file, the settings where neither tells."""
+    program = start(bundle)
+    ranked = []
+    for told, default in ((0.5, 2.0), (None, 2.0), (None, None)):
+        changes = {"pixel_size_um": told, "default_pixel_size_um": default, "out": str(tmp_path / f"{told}-{default}")}
+        row = program.ask(request(tmp_path, **changes))["row"]
+        ranked.append((row["features"]["area_um2_p50"] or 0.0) / row["features"]["area_px_p50"])
+    assert ranked == [0.25, 4.0, 0.0]

@@ -108,6 +108,7 @@ class Ledger:
         self._folder, self._results = FramesFolder(frames), results
         self.experiments: dict[str, Experiment] = {}
         self.problems: dict[str, str] = {}
+        self._changed_ns = 0
 
     def scan(self) -> tuple[list[Experiment], list[tuple[Experiment, FrameFile]]]:
         """Look at the disk.
@@ -117,7 +118,7 @@ class Ledger:
         """
         changed: list[Experiment] = []
         new: list[tuple[Experiment, FrameFile]] = []
-        for name in self._folder.names():
+        for name in self._names():
             try:
                 self._scan_one(name, changed, new)
                 self.problems.pop(name, None)
@@ -125,6 +126,8 @@ class Ledger:
                 self.problems[name] = e.message
             except OSError as e:
                 self.problems[name] = f"{self._folder.root / name} cannot be read: {e.strerror}"
+        if self.problems:
+            self._changed_ns = 0  # what cannot be read now is asked again
         return changed, new
 
     def open(self) -> Iterator[Experiment]:
@@ -185,6 +188,19 @@ class Ledger:
             failed=sum(t.failed for t in tallies),
         )
 
+    def _names(self) -> list[str]:
+        """Experiments that may have changed: all while folders come and go, else those that are not closed."""
+        try:
+            modified_ns = self._folder.root.stat().st_mtime_ns
+        except OSError:
+            return []
+        if modified_ns == self._changed_ns:
+            return [e.name for e in self.open()]
+        names = self._folder.names()
+        is_whole = len(names) == sum(1 for p in self._folder.root.iterdir() if p.is_dir())
+        self._changed_ns = modified_ns if is_whole and _is_settled(modified_ns) else 0
+        return names
+
     def _scan_one(self, name: str, changed: list[Experiment], new: list[tuple[Experiment, FrameFile]]) -> None:
         known = self.experiments.get(name)
         if known is not None and known.closed is not None:
@@ -203,8 +219,7 @@ class Ledger:
             known.facts = facts
             changed.append(known)
         new += [(known, frame) for frame in self._new_frames(known)]
-        # a folder that changed just now may change again within one tick of the disk's clock
-        known.changed_ns = modified_ns if time.time_ns() - modified_ns > _SETTLED_NS else 0
+        known.changed_ns = modified_ns if _is_settled(modified_ns) else 0
 
     def _load(self, facts: ExperimentFile) -> Experiment:
         results = self._results / facts.experiment
@@ -252,6 +267,11 @@ class Ledger:
                 experiment.missing.add(name)
             found.append(frame)
         return found
+
+
+def _is_settled(modified_ns: int) -> bool:
+    """A folder that changed just now may change again within one tick of the disk's clock."""
+    return time.time_ns() - modified_ns > _SETTLED_NS
 
 
 def age_s(frame: FrameFile, now: datetime) -> float:

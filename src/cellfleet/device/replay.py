@@ -39,7 +39,7 @@ class Replay:
         self, settings: CameraSection, folder: Path, clock: Clock, *, position: int = 0, first_wait_s: float = 0.0
     ) -> None:
         self._settings, self._clock = settings, clock
-        self._shots = list_shots(folder, settings.wells)
+        self._shots = list_shots(folder)
         self._position = position
         self._timer = Timer(clock.monotonic_s() + first_wait_s)
         self._span_s = _span(self._shots, settings.interval_s)
@@ -79,13 +79,12 @@ class Replay:
         return max(0.0, self._timer.due_s - self._clock.monotonic_s()) if not self.is_over() else 3600.0
 
 
-def list_shots(folder: Path, wells: Sequence[str]) -> list[Shot]:
+def list_shots(folder: Path) -> list[Shot]:
     """All shots of a folder, ordered by (time, well) where index.csv tells them, else by name.
 
     Raises:
         CameraError: no such folder, no image in it, or an index.csv that cannot be read.
     """
-    del wells
     base = folder / "images" if (folder / "images").is_dir() else folder
     if not base.is_dir():
         raise CameraError(f"camera.source: {folder} is no folder", hint="name a folder of images, or a data set")

@@ -129,12 +129,14 @@ class Desk:
         if raw.sha256 != facts["sha256"]:
             raise ReadError(f"{path}: changed since it was taken (its SHA-256 differs)", hint="check the disk")
         channels = tuple(request.get("channels") or self._segmenter.spec.channels)
-        pixel_size_um = request.get("pixel_size_um")
+        told, default = request.get("pixel_size_um"), request.get("default_pixel_size_um")
         frame = decode_image(raw, str(path), channels=channels)
-        size = frame.pixel_size_um if frame.pixel_size_um is not None else pixel_size_um
-        rules = digest_of({"channels": list(channels), "pixel_size_um": pixel_size_um})[:16]
-        known = {k: str(facts[k]) for k in ("experiment", "well", "field", "time_s", "index", "taken_at") if k in facts}
-        metadata = {**frame.metadata, **known}
+        size = next((s for s in (told, frame.pixel_size_um, default) if s is not None), None)
+        rules = digest_of({"channels": list(channels), "pixel_size_um": told, "default": default})[:16]
+        known: dict[str, str] = {
+            k: str(facts[k]) for k in ("experiment", "well", "field", "time_s", "index", "taken_at") if k in facts
+        }
+        metadata: dict[str, str] = {**frame.metadata, **known}
         source = Path(os.path.relpath(path, out)).as_posix()  # stays true when the instrument's folder is moved
         named = Frame(frame.pixels, frame.channels, size, metadata, path.name)
         return Loaded(facts["frame"], Identity(source, None, raw.sha256, rules), named)
