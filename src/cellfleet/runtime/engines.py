@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellfleet.errors import EngineError
+from cellfleet.runtime.signal_stack import kept_signal_stack
 
 Floats = NDArray[np.float32]
 
@@ -134,10 +135,11 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": _threads(threads),
         }
         try:
-            core = ov.Core()
-            compiled = core.compile_model(core.read_model(io.BytesIO(onnx)), "CPU", settings)
-            self._outputs = [(port.get_any_name(), port) for port in compiled.outputs]
-            self._request = compiled.create_infer_request()
+            with kept_signal_stack():
+                core = ov.Core()
+                compiled = core.compile_model(core.read_model(io.BytesIO(onnx)), "CPU", settings)
+                self._outputs = [(port.get_any_name(), port) for port in compiled.outputs]
+                self._request = compiled.create_infer_request()
         except RuntimeError as e:
             raise _engine_error(self.name, "load the network", e) from e
 
