@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -359,7 +360,6 @@ def test_a_selftest_that_hangs_or_crashes_is_a_problem(make: MakeFn, tmp_path: P
     for name, code in (("hang", "import time; time.sleep(600)"), ("crash", "import os; os.abort()")):
         program = tmp_path / f"{name}.py"
         program.write_text(code, encoding="utf-8")
-        import sys
 
         box = make(device__software=f"{sys.executable} {program}")
         slot = box.slot()
@@ -408,3 +408,46 @@ def test_no_segmenter_stays_behind(make: MakeFn) -> None:
     work.close()
     assert pids
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_program_that_is_not_there(make: MakeFn) -> None:
+    box = make(device__software="/no/such/program --fast")
+    slot = box.slot()
+    work = box.open(slot)
+    box.until(work, lambda: box.seen.segmenter == "failing")
+    assert any("/no/such/program cannot be started" in p for p in box.seen.problems)
+    assert "cannot be started" in work.selftest(slot, [slot.bundle], 5).problem
+    assert [e.kind for e in box.sink.of("incident")] == ["segmenter-refused"]
+
+
+def test_a_program_that_chatters_and_lies(make: MakeFn, tmp_path: Path) -> None:
+    """Lines that are not of the protocol are passed over; a row of another frame or run is no result."""
+    program = tmp_path / "liar.py"
+    program.write_text(
+        "import json, sys\n"
+        "print('hello', flush=True)\n"
+        "print(json.dumps({'event': 'ready', 'run_digest': 'a' * 64, 'variant': 'x/y'}), flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    r = json.loads(line)\n"
+        "    print('[1, 2]', flush=True)\n"
+        "    row = {'experiment': 'other', 'frame': r.get('facts', {}).get('frame', 'f'), 'run_digest': 'a' * 64,\n"
+        "        'bundle_sha256': 'b' * 64, 'variant': 'x', 'count': 1, 'confluence_percent': 1, 'mask_sha256': 'c' * 64,\n"
+        "        'segmented_at': '2026-01-01T00:00:00Z'}\n"
+        "    if row['frame'].startswith('f00001'): row = {'count': 'many'}\n"
+        "    if row.get('frame', '').startswith('f00002'):\n"
+        "        row |= {'experiment': r['facts']['experiment'], 'run_digest': 'd' * 64}\n"
+        "    print(json.dumps({'id': r['id'], 'event': 'segmented', 'row': row}), flush=True)\n",
+        encoding="utf-8",
+    )
+    box = make(device__software=f"{sys.executable} {program}")
+    facts = box.begin()
+    for i in range(3):
+        box.take(facts, i)
+    work = box.open(box.slot())
+    box.until(work, lambda: len(box.outcomes) == 3)
+    assert {o.result for o in box.outcomes} == {"failed"}
+    reasons = [f.reason for f in box.failures(facts)]
+    assert "answered for another frame" in reasons[0]
+    assert "is not understood" in reasons[1]
+    assert "another run than it said" in reasons[2]
+    assert box.seen.ready

@@ -6,6 +6,7 @@ frame that was taken, without a frame doubled or passed over.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,8 +108,9 @@ class Camera:
             look = self._look("waiting", e.message, _RETRY_S)
         except CameraError as e:
             look = self._look("failing", f"{e.message}; {e.hint}" if e.hint else e.message, _RETRY_S)
-        if look.reason != self._said:
-            self._said = look.reason
+        kind = re.sub(r"\d+", "#", look.reason)  # a number that changes is no news
+        if kind != self._said:
+            self._said = kind
             self._news(f"{look.state}: {look.reason}" if look.reason else "goes on")
         return look
 
