@@ -70,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         found: Behaviour = self.server.behaviour  # type: ignore[attr-defined]
         return found
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionResetError):  # a client that leaves in the middle
+            super().handle()
+
     def do_GET(self) -> None:
         b = self.behaviour
         b.seen.append(self.headers.get("Range", ""))

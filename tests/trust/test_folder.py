@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, SecretsHandler, Signature, Signer
 
 from cellfleet.canonical import sha256_hex
-from cellfleet.errors import StorageError
+from cellfleet.errors import StorageError, WireError
 from cellfleet.ports import write_atomic
 from cellfleet.trust import OnlineKeys, TrustFolder, check_published
 from cellfleet.trust import folder as folder_module
@@ -280,6 +280,17 @@ def test_a_version_has_one_content(site: Site) -> None:
     assert "higher version" in e.value.hint
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"name": "../cells"}, {"version": "one"}, {"hardware": {"memory_gb": 1.5}}],
+    ids=lambda c: next(iter(c)),
+)
+def test_facts_that_cannot_be_written(site: Site, changed: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"kind": "model", "name": "cells", "version": "1.0.0", **changed}
+    with pytest.raises(WireError, match=next(iter(changed)).replace("name", "name|path")):
+        site.folder.publish(Artifact("a" * 64, 3), **given, secrets=secret, now=START)
+
+
 def test_counters_are_counted_by_name(site: Site) -> None:
     for name, version, counter in (("cells", "1.0.0", 1), ("nuclei", "1.0.0", 1), ("cells", "0.9.0", 2)):
         made = publish(site.folder, version, f"{name}{version}".encode(), name)
@@ -294,6 +305,7 @@ def test_counters_are_counted_by_name(site: Site) -> None:
         ({"name": "other"}, "no release of other"),
         ({"from_counter": 1, "to_counter": 2}, "higher counter to a lower"),
         ({"expires": START}, "ends in the future"),
+        ({"device_id": "me"}, "device_id"),
         ({"reason": "  "}, "has a reason"),
     ],
 )
@@ -305,7 +317,7 @@ def test_allowances_that_make_no_sense(site: Site, changed: dict[str, Any], matc
         "expires": START + timedelta(days=1), "reason": "because", **changed,
     }  # fmt: skip
     before = site.folder.image_files()
-    with pytest.raises(NotUpward, match=match):
+    with pytest.raises((NotUpward, WireError), match=match):
         site.folder.allow(**given, secrets=secret, now=START)
     assert site.folder.image_files() == before
 

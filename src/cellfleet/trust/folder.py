@@ -64,6 +64,7 @@ from cellfleet.trust.metadata import sign
 from cellfleet.trust.publish import anchors_of, check_published, named
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
 from cellfleet.trust.tuf_types import Targets
+from cellfleet.wire.base import parse_data
 from cellfleet.wire.enrol import TrustAnchors
 
 _PENDING = "pending.json"
@@ -218,6 +219,7 @@ class TrustFolder:
 
         Raises:
             NotUpward: the version is published with other bytes.
+            WireError: a name, version or hardware fact that cannot be written.
             KeyTrouble: a key fails.
         """
         path = target_path(kind, name, version, artifact.sha256)
@@ -228,14 +230,15 @@ class TrustFolder:
             raise NotUpward(
                 f"{name} {version} is published already with other bytes", hint="give the new one a higher version"
             )
-        facts = ReleaseFacts.model_validate(
+        facts = parse_data(
+            ReleaseFacts,
             {
                 "release_counter": self.next_counter(kind, name),
                 "kind": kind,
                 "name": name,
                 "version": version,
                 "hardware": dict(hardware or {}),
-            }
+            },
         )
         draft = ImageDraft(self._images)
         targets = draft.targets(ROLE_OF_KIND[kind])
@@ -289,6 +292,7 @@ class TrustFolder:
 
         Raises:
             NotUpward: the counters do not go back, or no such release is published.
+            WireError: a device id that is none, a reason that is too long.
             KeyTrouble: a key fails.
         """
         counters = {n.counter for n in named(self._images).values() if (n.kind, n.name) == (kind, name)}
@@ -301,8 +305,15 @@ class TrustFolder:
                 "an allowance goes from a higher counter to a lower one, ends in the future and has a reason",
                 hint="check --from, --to, --days and --reason",
             )
-        facts = AllowanceFacts(
-            from_counter=from_counter, to_counter=to_counter, device_id=device_id, expires=expires, reason=reason
+        facts = parse_data(
+            AllowanceFacts,
+            {
+                "from_counter": from_counter,
+                "to_counter": to_counter,
+                "device_id": device_id,
+                "expires": expires,
+                "reason": reason,
+            },
         )
         path = allowance_path(kind, name, from_counter, to_counter, device_id)
         draft = ImageDraft(self._images)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -60,7 +60,8 @@ class ReleaseFacts(Facts):
     kind: Kind
     name: Key
     version: SemVer
-    hardware: dict[str, Any] = Field(default={}, max_length=64)
+    hardware: dict[str, bool | int | str | list[str]] = Field(default={}, max_length=64)
+    """No fractions: canonical JSON of TUF has none."""
 
 
 class DirectorFacts(Facts):

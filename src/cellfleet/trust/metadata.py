@@ -18,7 +18,8 @@ from cellfleet.trust.tuf_types import Metadata, MetaFile, Root, Snapshot, Target
 
 ISSUED_AT = "issued_at"
 """Our own field of signed metadata: when it was signed, which a clock that was set back contradicts."""
-_CLOCK_SLACK = timedelta(minutes=5)
+_CLOCK_SLACK = timedelta(days=1)
+"""How far a clock may be behind: a PC in a lab may take its local time for UTC."""
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)

@@ -64,7 +64,7 @@ def export(
     Args:
         out: the folder.
         devices: ids of the instruments.
-        artifacts: files of published releases that these are to install; of one name the last counts as wanted.
+        artifacts: files of the published releases that these may install.
         life: of what is signed here.
 
     Raises:

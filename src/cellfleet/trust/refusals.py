@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from cellfleet.errors import NetworkError, TrustError
 
-_DISTRUST = "nothing was installed; ask the publisher, and do not work around this"
+_DISTRUST = "nothing was installed or changed; ask whoever it comes from, and do not work around this"
 
 
 class Refusal(TrustError):
