@@ -36,7 +36,7 @@ TAGS = {
     "trust": "Signed metadata of the two repositories.",
 }
 _WORDS = {400: "bad-request", 401: "not-signed-in", 403: "forbidden", 404: "not-found", 405: "method-not-allowed"}
-_ALWAYS = (400, 404, 405, 409, 413, 422, 429, 500, 503, 507)
+_ALWAYS = (400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503, 507)
 
 
 def install(app: FastAPI) -> None:
@@ -63,10 +63,10 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     components["responses"] = {str(status): _problem_response(status) for status in sorted({*TITLES})}
     for operation in _operations(schema):
-        statuses = {*_ALWAYS, *((401, 403) if operation.get("security") else ())}
         answers = operation.setdefault("responses", {})
         answers.pop("422", None)
-        for status in sorted(statuses):
+        more = (*((415,) if "requestBody" in operation else ()), *((416,) if "206" in answers else ()))
+        for status in (*_ALWAYS, *more):
             answers.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return schema
 

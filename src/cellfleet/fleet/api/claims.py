@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import Field
 
 from cellfleet.fleet import claims
@@ -15,6 +15,21 @@ from cellfleet.wire import Message
 from cellfleet.wire.base import Time
 from cellfleet.wire.enrol import ClaimReply, ClaimRequest, TokenReply, TokenRequest
 
+_KEY = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
+_SIGNATURE = "5Lq1...88 letters of base64...Bw=="
+_CLAIM = {
+    "claim_token": "cfc_N1sQ....0123456789abcdef0123456789abcdef",
+    "name": "XYZ-007",
+    "public_key": _KEY,
+    "facts": {"cellfleet_version": "0.2.0", "platform": "Linux x86_64", "cores": 8, "memory_mb": 32000},
+    "proof": _SIGNATURE,
+}
+_TOKEN = {
+    "device_id": "dev-0123456789ab",
+    "issued_at": "2026-03-02T09:00:00Z",
+    "nonce": "5f0c9a3e7d1b4826",
+    "signature": _SIGNATURE,
+}
 router = APIRouter(prefix="/api/v1", tags=["provisioning"])
 
 
@@ -76,8 +91,9 @@ def revoke_claim(context: Ctx, db: Db, by: Operator, number: RowId) -> None:
     description="A device shows its claim token and proves its key; it is pending until an operator accepts it. The same "
     "claim again gives the same answer, so that a lost answer does no harm.",
     dependencies=[Depends(anybody)],
+    responses={200: {"model": ClaimReply, "description": "The same claim as before."}},
 )
-def claim(context: Ctx, response: Response, body: ClaimRequest) -> ClaimReply:
+def claim(context: Ctx, response: Response, body: Annotated[ClaimRequest, Body(examples=[_CLAIM])]) -> ClaimReply:
     claimed = claims.claim(context, body)
     if claimed.again:
         response.status_code = 200
@@ -100,7 +116,9 @@ async def _issued_at(request: Request) -> str:
     "the word `pending`, `rejected` or `revoked` for a device that is no member.",
     dependencies=[Depends(anybody)],
 )
-def token(context: Ctx, body: TokenRequest, issued_at: Annotated[str, Depends(_issued_at)]) -> TokenReply:
+def token(
+    context: Ctx, body: Annotated[TokenRequest, Body(examples=[_TOKEN])], issued_at: Annotated[str, Depends(_issued_at)]
+) -> TokenReply:
     return claims.token(context, body, issued_at)
 
 

@@ -42,7 +42,7 @@ class PersonAnswer(Message):
     created_at: Time
 
 
-class TokenRequest(Message):
+class ApiTokenRequest(Message):
     """A new API token of one's own; its role is at most one's own."""
 
     name: Key = Field(examples=["ci"])
@@ -95,7 +95,7 @@ def list_tokens(db: Db, by: Viewer) -> Listing[TokenAnswer]:
 
 
 @router.post("/tokens", status_code=201, summary="Make an API token", description="The secret is shown this once.")
-def add_token(context: Ctx, db: Db, by: Viewer, body: TokenRequest) -> NewToken:
+def add_token(context: Ctx, db: Db, by: Viewer, body: ApiTokenRequest) -> NewToken:
     secret, row = people.add_token(db, context, by, body.name, body.role, body.valid_days)
     return NewToken(token=secret, **_facts(row, by.name))
 
