@@ -225,6 +225,7 @@ def test_addresses_hold_over_a_restart(context: Context, http: TestClient, reope
     other = reopen()
     assert other.replica != context.replica
     last = PNG[2 * reply["part_bytes"] :]
-    uploads.put_part(other, reply["id"], 3, int(query["expires"]), query["signature"], last)
+    uploads.check_address(other, reply["id"], 3, int(query["expires"]), query["signature"])
+    uploads.put_part(other, reply["id"], 3, last)
     again = http.post("/api/v1/uploads", json=announced(PNG)).json()
     assert [p["number"] for p in again["parts"]] == [1, 2]

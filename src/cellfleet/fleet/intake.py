@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -111,8 +111,7 @@ def take_logs(context: Context, caller: Caller, key: str, body: bytes) -> bytes:
     Raises:
         Refusal: 400 ``not-otlp``, 409 ``key-reused``.
     """
-    batch = _decoded(decode_events, body)
-    outcome = _once(context, caller, key, body, batch, len(batch.events))
+    outcome = _take(context, caller, key, body, decode_events)
     answer = ExportLogsServiceResponse()
     if outcome.message:
         answer.partial_success.rejected_log_records = outcome.rejected
@@ -122,8 +121,7 @@ def take_logs(context: Context, caller: Caller, key: str, body: bytes) -> bytes:
 
 def take_metrics(context: Context, caller: Caller, key: str, body: bytes) -> bytes:
     """Take measurements; as ``take_logs``."""
-    batch = _decoded(decode_gauges, body)
-    outcome = _once(context, caller, key, body, batch, len(batch.gauges))
+    outcome = _take(context, caller, key, body, decode_gauges)
     answer = ExportMetricsServiceResponse()
     if outcome.message:
         answer.partial_success.rejected_data_points = outcome.rejected
@@ -131,25 +129,41 @@ def take_metrics(context: Context, caller: Caller, key: str, body: bytes) -> byt
     return bytes(answer.SerializeToString())
 
 
-def _decoded(decode: Any, body: bytes) -> Batch:
-    try:
-        batch: Batch = decode(body)
-    except WireError as e:
-        raise Refusal(400, "not-otlp", e.message, hint=e.hint) from e
-    return batch
-
-
-def _once(context: Context, caller: Caller, key: str, body: bytes, batch: Batch, items: int) -> Outcome:
-    now, digest = context.clock.now(), sha256_hex(body)
-    outcome = Outcome(len(batch.bad), list(batch.bad))
+def _take(context: Context, caller: Caller, key: str, body: bytes, decode: Callable[[bytes], Batch]) -> Outcome:
+    digest = sha256_hex(body)
     key = key or digest
     if len(key) > 128 or not key.isprintable():
         raise bad_request("idempotency-key", "an Idempotency-Key has at most 128 printable characters")
+    with context.reading() as db:
+        if _is_known(db, caller.device_id, key, digest):
+            return Outcome()  # a device that sends again costs next to nothing
+    try:
+        batch = decode(body)
+    except WireError as e:
+        raise Refusal(400, "not-otlp", e.message, hint=e.hint) from e
+    return _once(context, caller, key, digest, batch)
+
+
+def _is_known(db: Session, device_id: str, key: str, digest: str) -> bool:
+    """This batch was taken before.
+
+    Raises:
+        Refusal: 409 ``key-reused``, another one with this key was.
+    """
+    found = db.get(TelemetryBatch, (device_id, key))
+    if found is not None and found.sha256 != digest:
+        raise conflict("key-reused", f"the Idempotency-Key {key} was used for another batch", hint="use a new key")
+    return found is not None
+
+
+def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch) -> Outcome:
+    now = context.clock.now()
+    outcome = Outcome(len(batch.bad), list(batch.bad))
+    items = len(batch.events) + len(batch.gauges)
     row = {"device_id": caller.device_id, "key": key, "received_at": now, "items": items, "sha256": digest}
     with context.sessions() as db:
-        if not insert_or_ignore(db, TelemetryBatch, [row]):
-            _check_same(db, caller.device_id, key, digest)
-            return outcome
+        if not insert_or_ignore(db, TelemetryBatch, [row]) and _is_known(db, caller.device_id, key, digest):
+            return outcome  # it came twice at once
         times = Times(now)
         _take_events(db, caller.device_id, batch, times)
         _take_gauges(db, caller.device_id, batch, times)
@@ -159,11 +173,6 @@ def _once(context: Context, caller: Caller, key: str, body: bytes, batch: Batch,
             reports.alarm(db, context, caller.device_id, reports.CLOCK, text)
             outcome.messages.append(text)
     return outcome
-
-
-def _check_same(db: Session, device_id: str, key: str, digest: str) -> None:
-    if db.get_one(TelemetryBatch, (device_id, key)).sha256 != digest:
-        raise conflict("key-reused", f"the Idempotency-Key {key} was used for another batch", hint="use a new key")
 
 
 def _take_events(db: Session, device_id: str, batch: Batch, times: Times) -> None:

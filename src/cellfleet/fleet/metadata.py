@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, or_, select
@@ -145,6 +146,20 @@ def _timestamp(keys: OnlineKeys, snapshot: bytes, previous: bytes | None, now: d
     return renew_timestamp(keys.timestamp, snapshot, previous, now, context.settings.timestamp_s)
 
 
+class _Seen:
+    """What the operator's folder looked like when there was nothing new in it."""
+
+    def __init__(self, _context: Context) -> None:
+        self.listing: tuple[Any, ...] = ()
+
+
+def _listing(folder: Path) -> tuple[Any, ...]:
+    """Names, sizes and times of the files that may be new; empty without a folder."""
+    files = [*(folder / "image").glob("*.json"), *(folder / "director").glob("*.root.json")]
+    stats = [(str(f), f.stat()) for f in sorted(files)]
+    return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+
 def take_folder(context: Context) -> bool:
     """Take what the operator's trust folder has and the database lacks: the roots at first, rotated keys later.
 
@@ -156,7 +171,9 @@ def take_folder(context: Context) -> bool:
         Refusal: 503, no keys.
     """
     folder = context.path(context.settings.trust)
-    if not (folder / "image").is_dir():
+    seen = context.service(_Seen)
+    listing = _listing(folder)
+    if not listing or listing == seen.listing:
         return False
     image, roots = read_folder(folder / "image"), read_folder(folder / "director")
     with context.reading() as db:
@@ -164,6 +181,7 @@ def take_folder(context: Context) -> bool:
     fresh = {n: b for n, b in image.items() if n != TIMESTAMP and stored.get(n) != b}
     fresh_roots = {n: b for n, b in roots.items() if n.endswith(".root.json") and stored_roots.get(n) != b}
     if not fresh and not fresh_roots:
+        seen.listing = listing
         return False
     keys = context.service(Keys).get()
     with context.sessions() as db:

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from sqlalchemy import delete, or_, update
-from sqlalchemy.exc import SQLAlchemyError
 
-from cellfleet.errors import CellfleetError
 from cellfleet.fleet import deployments, metadata, uploads
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.limits import Limits
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import DeviceToken, GaugePoint, Lease, Nonce, TelemetryBatch, WebSession
 
@@ -38,7 +37,7 @@ def run(context: Context, stop_event: threading.Event) -> None:
                 if context.clock.monotonic_s() - swept_at >= _SWEEP_EVERY_S:
                     swept_at = context.clock.monotonic_s()
                     sweep(context)
-        except (CellfleetError, SQLAlchemyError, OSError):
+        except Exception:  # a thread that ended would stop all deployments without a word
             log.exception("a tick failed; the next one tries again")
         if stop_event.wait(context.settings.tick_s):
             break
@@ -81,12 +80,13 @@ def sweep(context: Context) -> None:
         db.execute(delete(Nonce).where(Nonce.at < now - NONCES_KEPT))
         db.execute(delete(DeviceToken).where(DeviceToken.expires_at < now))
         db.execute(delete(WebSession).where(WebSession.expires_at < now))
+    context.service(Limits).sweep()
     uploads.sweep(context)
 
 
 def with_errors_logged(step: Callable[[], object]) -> None:
-    """Run a step; an error of the database, the disk or the metadata is logged."""
+    """Run a step; an error of the database, the disk or the metadata, or a defect of ours, is logged."""
     try:
         step()
-    except (CellfleetError, SQLAlchemyError, OSError):
+    except Exception:
         log.exception("a step of the ticker failed; the next tick tries again")

@@ -144,11 +144,11 @@ def _signature(key: bytes, upload_id: str, number: int, expires: int) -> str:
     return hmac.new(key, f"PUT\n{upload_id}\n{number}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
 
-def put_part(context: Context, upload_id: str, number: int, expires: int, signature: str, body: bytes) -> None:
-    """Keep a part.
+def check_address(context: Context, upload_id: str, number: int, expires: int, signature: str) -> None:
+    """The address was made by this server and is still good.
 
     Raises:
-        Refusal: 403 ``bad-signature``, ``url-expired``; 404; 422 ``length-mismatch``.
+        Refusal: 403 ``bad-signature``, ``url-expired``.
     """
     expected = _signature(context.secret(_SECRET), upload_id, number, expires)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
@@ -159,13 +159,21 @@ def put_part(context: Context, upload_id: str, number: int, expires: int, signat
         raise forbidden(
             "this address has expired", word="url-expired", hint="announce the file again for new addresses"
         )
+
+
+def put_part(context: Context, upload_id: str, number: int, body: bytes) -> None:
+    """Keep a part, whose address was checked.
+
+    Raises:
+        Refusal: 404; 422 ``length-mismatch``.
+    """
     with context.reading() as db:
         row = db.get(Upload, upload_id)
     if row is None:
         raise not_found(f"upload {upload_id}", hint="announce the file again")
     if row.completed_at is not None:
         return
-    wanted = min(row.part_bytes, row.length - (number - 1) * row.part_bytes)
+    wanted = max(0, min(row.part_bytes, row.length - (number - 1) * row.part_bytes))
     if len(body) != wanted:
         raise bad_request("length-mismatch", f"part {number} has {len(body)} bytes; it must have {wanted}")
     write_atomic(_folder(context, upload_id) / str(number), body)

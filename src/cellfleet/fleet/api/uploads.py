@@ -11,6 +11,7 @@ from cellfleet.fleet import uploads
 from cellfleet.fleet.api.asking import Ctx, OfDevice, OfEither, anybody
 from cellfleet.fleet.api.bytes_of import raw_body
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.refusals import Refusal
 from cellfleet.wire.uploads import UploadReply, UploadRequest
 
 router = APIRouter(prefix="/api/v1/uploads", tags=["uploads"])
@@ -46,7 +47,6 @@ def begin(
     status_code=204,
     summary="Put a part",
     description="The address itself is the authorisation: it is signed and expires. A part that is put again replaces the first.",
-    dependencies=[Depends(anybody)],
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -56,13 +56,19 @@ def begin(
 )
 def put(
     context: Ctx,
+    request: Request,
     upload_id: UploadId,
     number: Annotated[int, Path(ge=1, le=2**20, examples=[1])],
     expires: Annotated[int, Query(ge=0, le=2**40, examples=[1772445600])],
     signature: Annotated[str, Query(max_length=64, examples=["0" * 64])],
     body: Annotated[bytes, Depends(raw_body)],
 ) -> None:
-    uploads.put_part(context, upload_id, number, expires, signature, body)
+    try:
+        uploads.check_address(context, upload_id, number, expires, signature)
+    except Refusal:
+        anybody(request, context)  # whoever guesses addresses is slowed down
+        raise
+    uploads.put_part(context, upload_id, number, body)
 
 
 @router.post(
