@@ -373,6 +373,40 @@ def test_a_deployment_of_what_is_active_is_answered(tmp_path: Path, releases: Re
     assert len(world.sink.moves()) == moves
 
 
+def test_a_rollback_is_told_before_the_next_desired_state_is_looked_at(tmp_path: Path, releases: Releases) -> None:
+    """A server that halts a deployment goes back to the one before, at once."""
+    world = world_with_old(tmp_path, releases)
+    before = world.update.deployment_id
+    world.work.behaviours[releases.new.sha256] = Behaviour(fails=True)
+    world.desire(releases.new, deployment_id=70)
+    world.run(lambda: world.agent.state == "rolling-back" or world.update.outcome == "rolled-back")
+    world.desire(releases.old, deployment_id=71)
+    world.run(lambda: world.update.deployment_id == 71)
+    ends = [r.update for r in world.server.reports if r.update is not None and r.update.deployment_id == 70]
+    assert ends[-1].outcome == "rolled-back"
+    assert ends[-1].recovery_s is not None
+    world.desire(releases.old, deployment_id=before)
+    for _ in range(20):
+        world.tick()
+    assert world.update.deployment_id == before
+    world.desire(releases.old, deployment_id=before)
+    for _ in range(20):
+        world.tick()
+    assert world.update.outcome == "succeeded"
+
+
+def test_the_deployment_before_is_not_answered_twice(tmp_path: Path, releases: Releases) -> None:
+    world = world_with_old(tmp_path, releases)
+    before = world.update.deployment_id
+    world.work.behaviours[releases.new.sha256] = Behaviour(ap50=0.1)
+    world.desire(releases.new, deployment_id=70)
+    world.run(world.idle)
+    world.desire(releases.old, deployment_id=before)
+    for _ in range(20):
+        world.tick()
+    assert (world.update.deployment_id, world.update.outcome) == (70, "refused"), "what was refused stays to be seen"
+
+
 def test_a_person_s_request_is_taken_before_the_desired_state(tmp_path: Path, releases: Releases) -> None:
     world = world_with_old(tmp_path, releases)
     name = request_name(world.clock.now())

@@ -53,6 +53,8 @@ def test_a_device_that_is_refused_goes_on_working(world: World, word: str) -> No
     assert word in world.teller.tell(world.clock.now()).health.problems[-1]
     tokens = [a for a in world.server.asked if "token" in a]
     assert len(tokens) < 12, "it is asked with growing waits"
+    waits = world.contact._not_before - world.clock.elapsed_s
+    assert (waits <= 24) == (word == "pending"), "an instrument that waits to be accepted asks often"
     world.server.refusal = ""
     world.run(lambda: world.contact.trouble == "", ticks=600)
     assert world.sink.incidents() == [kind, "server-back"]

@@ -13,6 +13,7 @@ from cellfleet.bundle.manifest import Requires
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.decide import (
     backoff_s,
+    is_recovering,
     is_there_already,
     is_wanted,
     is_withdrawn,
@@ -24,7 +25,7 @@ from cellfleet.device.inhibit import Lease, drop_lease, read_leases, valid, writ
 from cellfleet.device.journal import Tally, Update
 from cellfleet.device.probation import add
 from cellfleet.device.probation import judge as judge_probation
-from cellfleet.device.seams import FrameOutcome, GoldenResult, Seen, SelfTested, Trouble
+from cellfleet.device.seams import FrameOutcome, GoldenResult, Seen, SelfTested, Slot, Trouble
 from cellfleet.device.selftest import choose
 from cellfleet.device.selftest import judge as judge_selftest
 from cellfleet.device.window import is_open, words
@@ -77,11 +78,23 @@ def test_what_is_wanted() -> None:
 
 
 def test_what_is_there_already() -> None:
-    assert is_there_already(desired(), "a" * 64, None)
-    assert is_there_already(desired(deployment_id=8), "a" * 64, update(settled=True))
-    assert not is_there_already(desired(), "a" * 64, update(settled=True))
-    assert not is_there_already(desired(deployment_id=None), "a" * 64, None)
-    assert not is_there_already(desired(), "b" * 64, None)
+    active = Slot(Path("a"), "a" * 64, "cells", "1.2.0", 3, deployment_id=6)
+    assert is_there_already(desired(), active, None)
+    assert is_there_already(desired(deployment_id=8), active, update(settled=True))
+    assert not is_there_already(desired(), active, update(settled=True))
+    assert not is_there_already(desired(deployment_id=6), active, update(settled=True)), "that deployment brought it"
+    assert is_there_already(desired(deployment_id=6), active, None), "a journal that was lost"
+    assert not is_there_already(desired(deployment_id=None), active, None)
+    assert not is_there_already(desired("b"), active, None)
+    assert not is_there_already(desired(), None, None)
+
+
+def test_a_rollback_is_told_with_its_times() -> None:
+    rolled_back = update(outcome="rolled-back", settled=True, previous_sha256="b" * 64)
+    assert is_recovering(rolled_back, NOW)
+    assert not is_recovering(rolled_back, NOW + timedelta(seconds=121))
+    assert not is_recovering(update(outcome="rolled-back", settled=True), NOW), "there is nothing to come back"
+    assert not is_recovering(rolled_back.model_copy(update={"recovery_s": 3.0}), NOW)
 
 
 def test_what_is_withdrawn() -> None:

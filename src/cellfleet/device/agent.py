@@ -17,7 +17,15 @@ from cellfleet.device import advance
 from cellfleet.device.actions import Tools, run_action
 from cellfleet.device.advance import Done, Patience
 from cellfleet.device.contact import Contact
-from cellfleet.device.decide import is_there_already, is_wanted, is_withdrawn, its_time_has_come, limits_of, waits_for
+from cellfleet.device.decide import (
+    is_recovering,
+    is_there_already,
+    is_wanted,
+    is_withdrawn,
+    its_time_has_come,
+    limits_of,
+    waits_for,
+)
 from cellfleet.device.errand import Errands
 from cellfleet.device.inhibit import read_leases
 from cellfleet.device.journal import Entry, Journal, Tally, Update
@@ -134,11 +142,12 @@ class Agent:
         self._tidy()
         last = entry.update
         self._note_recovery(last)
-        if not self._may_begin(last):
+        if not self._may_begin(last, now):
             return False
         if (wanted := self._wanted(last, now)) is None:
             return False
         if wanted.settled:
+            self._slots.note_deployment(wanted.release.sha256, wanted.deployment_id)
             self._keep(wanted, now)
             return True
         self._move(wanted, Done("update-wanted", wanted.reason), now)
@@ -167,14 +176,16 @@ class Agent:
             last = last.model_copy(update={"not_before": None})
         if is_wanted(desired, active, last, now):
             return advance.begin(desired, last, arrived_at, now)
-        if is_there_already(desired, active, last):
+        if is_there_already(desired, self._slots.get("active"), last):
             return advance.already_there(advance.begin(desired, last, arrived_at, now), now)
         return None
 
-    def _may_begin(self, last: Update | None) -> bool:
-        """The end of the update before is told first: a report holds one update only."""
+    def _may_begin(self, last: Update | None, now: datetime) -> bool:
+        """The end of the update before is told first, with all its times: a report holds one update only."""
         contact = self._out.contact
-        return last is None or not last.settled or contact.trouble != "" or contact.has_told(last)
+        if last is None or not last.settled or contact.trouble:
+            return True
+        return not is_recovering(last, now) and contact.has_told(last)
 
     def _errand(self, update: Update, now: datetime) -> bool:
         """States whose action takes long."""

@@ -25,6 +25,9 @@ from cellfleet.wire.events import Incident
 from cellfleet.wire.states import DesiredState, ReportedState
 
 CLOCK_OFF_S = 60.0
+PENDING = "server-refuses-pending"
+_PENDING_GROWTH = 3
+"""Somebody stands beside an instrument that waits to be accepted: its waits do not grow far."""
 _NO_NEWS = {"at", "sequence", "counters"}
 _NEWS_OF_HEALTH = ("camera", "segmenter", "problems")
 _RUNNING_CHANGES = ("reason", "numbers", "changed_at", "bytes_downloaded", "activation_pause_s")
@@ -64,7 +67,7 @@ class Contact:
         self._etag = ""
         self._waiting: ReportedState | None = None
         self._told: dict[str, Any] | None = None
-        self._told_end: tuple[int | None, str] | None = None
+        self._told_end: tuple[int | None, str, float | None] | None = None
         self._told_at = self._asked_at = -1e9
         self._not_before = -1e9
         self._failures = 0
@@ -91,7 +94,7 @@ class Contact:
     def has_told(self, update: Update) -> bool:
         """The server knows how that update ended; there is nobody to be told in a fleet of one."""
         with self._lock:
-            return self._client is None or self._told_end == (update.deployment_id, update.outcome)
+            return self._client is None or self._told_end == (update.deployment_id, update.outcome, update.recovery_s)
 
     @property
     def clock_offset_s(self) -> float:
@@ -145,7 +148,8 @@ class Contact:
         self._client.report(report.model_copy(update={"sequence": self._sequence}))
         with self._lock:
             self._told, self._told_at = news, now
-            self._told_end = (report.update.deployment_id, report.update.outcome) if report.update else None
+            end = report.update
+            self._told_end = (end.deployment_id, end.outcome, end.recovery_s) if end else None
 
     def _ask(self, now: float) -> None:
         poll_s = self._desired.poll_s if self._desired else self._retry_s
@@ -168,7 +172,8 @@ class Contact:
 
     def _failed(self, kind: str, error: CellfleetError) -> None:
         self._failures += 1
-        self._not_before = self._clock.monotonic_s() + backoff_s(self._failures, self._retry_s, self._jitter())
+        growth = min(self._failures, _PENDING_GROWTH) if kind == PENDING else self._failures
+        self._not_before = self._clock.monotonic_s() + backoff_s(growth, self._retry_s, self._jitter())
         self.trouble_text = error.message
         if kind != self.trouble:
             self.trouble = kind

@@ -12,10 +12,12 @@ from cellfleet.bundle.manifest import Requires
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.inhibit import Lease, valid
 from cellfleet.device.journal import Update
+from cellfleet.device.seams import Slot
 from cellfleet.device.window import is_open, words
 from cellfleet.wire.states import DesiredState, MaintenanceWindow
 
 MAX_ATTEMPTS = 8
+RECOVERY_PATIENCE_S = 120.0
 _MOST_DOUBLINGS = 100.0
 
 
@@ -44,11 +46,20 @@ def its_time_has_come(update: Update, now: datetime) -> bool:
     return later is None or now >= later or later - now > timedelta(days=1)
 
 
-def is_there_already(desired: DesiredState | None, active: str, last: Update | None) -> bool:
+def is_there_already(desired: DesiredState | None, active: Slot | None, last: Update | None) -> bool:
     """The desired state names the active slot, by a deployment that has not been answered yet."""
-    if desired is None or desired.release is None or desired.deployment_id is None:
+    if desired is None or desired.release is None or desired.deployment_id is None or active is None:
         return False
-    return desired.release.sha256 == active and (last is None or not same_update(last, desired))
+    if desired.release.sha256 != active.sha256:
+        return False
+    return last is None or (desired.deployment_id != active.deployment_id and not same_update(last, desired))
+
+
+def is_recovering(last: Update, now: datetime) -> bool:
+    """It was rolled back, and the slot before has not drawn a frame since; not for ever, for there may be none to draw."""
+    if last.outcome != "rolled-back" or last.recovery_s is not None or not last.previous_sha256:
+        return False
+    return (now - last.changed_at).total_seconds() < RECOVERY_PATIENCE_S
 
 
 def same_update(update: Update, desired: DesiredState) -> bool:

@@ -134,6 +134,12 @@ class Slots:
         if slot is not None and _COMMITTED not in slot.numbers:
             self.note(replace(slot, numbers={**slot.numbers, _COMMITTED: now}))
 
+    def note_deployment(self, sha256: str, deployment_id: int | None) -> None:
+        """Another deployment asked for a slot that is here already."""
+        slot = self.find(sha256)
+        if slot is not None and deployment_id not in (None, slot.deployment_id):
+            self.note(replace(slot, deployment_id=deployment_id))
+
     def name_candidate(self, sha256: str) -> None:
         """Write the pointer with another candidate; empty: none."""
         if self.pointer.candidate != sha256:
