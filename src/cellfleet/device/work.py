@@ -16,11 +16,12 @@ from typing import Literal
 from cellfleet.config import Settings
 from cellfleet.device.camera_state import read_camera
 from cellfleet.device.gap import Gap
+from cellfleet.device.golden_run import run_selftest
 from cellfleet.device.home import Home
 from cellfleet.device.ledger import Experiment, Ledger
 from cellfleet.device.pins import Pin
 from cellfleet.device.queueing import Task, next_task
-from cellfleet.device.seams import EventSink, FrameOutcome, GoldenResult, Seen, SelfTested, Slot, Trouble, Warm
+from cellfleet.device.seams import EventSink, FrameOutcome, Seen, SelfTested, Slot, Trouble, Warm
 from cellfleet.device.segmenter_pool import START_TIMEOUT_S, Loss, Pool
 from cellfleet.device.segmenter_process import SegmenterProcess, command_of
 from cellfleet.device.settling import Settling
@@ -119,7 +120,7 @@ class FrameWork:
         except DeviceError as e:
             return SelfTested(slot.variant, "", 0.0, (), e.message)
         try:
-            return _selftest(process, golden_of, timeout_s)
+            return run_selftest(process, golden_of, timeout_s)
         finally:
             process.close()
 
@@ -368,31 +369,3 @@ def _drew(experiment: Experiment, sha256: str, since: datetime) -> bool:
         return False
     ended = experiment.facts.ended_at
     return ended is None or experiment.closed is None or ended >= since or pin.at >= since - timedelta(seconds=1)
-
-
-def _selftest(process: SegmenterProcess, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
-    slot = process.slot
-    if not process.wait(timeout_s, lambda p: p.ready_s is not None):
-        problem = process.refusal or (
-            process.why_ended() if process.ended_s is not None else "it was not ready in time"
-        )
-        return SelfTested(slot.variant, "", 0.0, (), problem)
-    process.ask("selftest", golden_of=[str(p) for p in golden_of])
-    answered = process.wait(timeout_s, lambda p: p.request is not None and p.request.answer is not None)
-    variant, digest = process.ready.variant, process.ready.run_digest
-    request = process.take_answer()
-    if not answered or request is None or request.answer is None:
-        if process.ended_s is None:
-            process.kill()
-            return SelfTested(variant, digest, 0.0, (), f"it gave no answer in {timeout_s:.0f} s")
-        return SelfTested(variant, digest, 0.0, (), process.why_ended())
-    answer = request.answer
-    memory_mb = max(process.ready.memory_mb, float(answer.get("memory_mb") or 0.0))
-    if answer.get("event") != "selftest":
-        return SelfTested(variant, digest, memory_mb, (), str(answer.get("message", "an answer that is none")))
-    fields = ("of", "ap50", "agreement", "least_ap50", "least_agreement", "worst_ms", "problem")
-    try:
-        results = tuple(GoldenResult(**{name: r[name] for name in fields}) for r in answer["results"])
-    except (KeyError, TypeError) as e:
-        return SelfTested(variant, digest, memory_mb, (), f"its answer is not understood: {e}")
-    return SelfTested(variant, digest, memory_mb, results)
