@@ -195,3 +195,13 @@ def test_a_token_of_nonsense(client: TestClient, context: Context) -> None:
         assert "www-authenticate" in response.headers
     with context.reading() as db:
         assert db.query(ApiToken).count() == 0
+
+
+def test_a_cookie_over_https_is_secure(context: Context, anna: str) -> None:
+    from cellfleet.fleet.app import create_app
+
+    context.address = "https://fleet.example"
+    with TestClient(create_app(context), base_url="https://fleet.example") as https:
+        response = https.post("/api/v1/session", json={"name": anna, "password": PASSWORD})
+    assert "secure" in response.headers["set-cookie"].lower()
+    assert "max-age" in response.headers["strict-transport-security"]
