@@ -53,8 +53,9 @@ for (const n of document.querySelectorAll("body *")) {
 }
 
 // Small screens: nothing sticks out, and what is touched is 44 px high (links within a sentence apart).
-if (document.documentElement.scrollWidth > innerWidth) problems.push(`wider than the screen: ${document.documentElement.scrollWidth} > ${innerWidth}`);
-if (innerWidth < 760) {
+const root = document.documentElement;
+if (root.scrollWidth > root.clientWidth) problems.push(`wider than the screen: ${root.scrollWidth} > ${root.clientWidth}`);
+if (root.clientWidth < 760) {
   for (const n of document.querySelectorAll("button, .button, input:not([type=hidden]):not([type=checkbox]), select, .nav a, .chips a")) {
     if (shown(n) && !unseen(n) && n.getBoundingClientRect().height < 43.5) tell(`${n.getBoundingClientRect().height} px high`, n);
   }

@@ -202,6 +202,9 @@ def _deployments(
     for i, d in enumerate(d for d in rows if d.group_id == groups["europe"].id):
         state = words[i % len(words)]
         reason = "an experiment runs until 21:40; the update waits for it" if state == "deferred" else ""
+        under_way = {"updating": ("downloading", "self-testing", "probation")[i // 6 % 3], "deferred": "deferred"}
+        if state in under_way and d.reported:
+            d.reported = {**d.reported, "state": under_way[state]}
         _member(db, running, d, state, now - timedelta(hours=2), reason, phase=0 if i == 0 else 1)
     halted = deploy(
         "halted",

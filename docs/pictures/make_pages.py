@@ -36,7 +36,7 @@ def main() -> None:
     for devices in asked.devices or (3, 500):
         with (
             tempfile.TemporaryDirectory() as home,
-            served(Path(home), devices) as (address, filled),
+            served(Path(home), devices) as (address, filled, _),
             browser() as driver,
         ):
             for width in asked.width or (1440, 400):

@@ -177,6 +177,13 @@ def test_a_form_with_a_mistake_keeps_what_was_typed(filled: Filled, tab: Any) ->
     assert "has not ended" in busy.text
 
 
+def test_what_is_chosen_for_a_new_deployment(filled: Filled, tab: Any) -> None:
+    page = tab("operator").get("/deployments/new").text
+    assert f'<option value="{filled.releases["1.1.0"]}" selected>' in page  # 1.2.0 is newer, but was forced out
+    asked = tab("operator").get(f"/deployments/new?release={filled.releases['1.0.0']}").text
+    assert f'<option value="{filled.releases["1.0.0"]}" selected>' in asked
+
+
 @pytest.mark.usefixtures("filled")
 def test_people_are_for_admins(tab: Any, context: Context) -> None:
     mine = tab("admin")

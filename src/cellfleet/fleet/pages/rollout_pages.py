@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -50,10 +50,18 @@ def _form(asked: Visit, values: Mapping[str, str], problem: Refusal | None) -> R
             .group_by(DeviceGroup.name)
             .order_by(DeviceGroup.name)
         ).all()
+        releases = queries_release.deployable(db)
+        values = {**values, "release_id": values["release_id"] or _first(r.id for r in releases if not r.override)}
+        values["group"] = values["group"] or _first(name for name, count in groups if count)
         return asked.show(
             "deployment_new.html", problem.status if problem else 200, here="deployments", values=values,
-            problem=problem, groups=[(n, c) for n, c in groups], releases=queries_release.deployable(db),
+            problem=problem, groups=[(n, c) for n, c in groups], releases=releases,
         )  # fmt: skip
+
+
+def _first(found: Iterable[object]) -> str:
+    """What is chosen when nothing is asked for: never a release that was forced out, nor an empty group."""
+    return str(next(iter(found), ""))
 
 
 @router.post("/deployments/new")
