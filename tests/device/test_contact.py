@@ -14,7 +14,7 @@ from cellfleet.device.facts import device_facts, engines
 from cellfleet.errors import NetworkError
 from cellfleet.ports.http import Response
 from cellfleet.wire.states import DesiredState
-from simulators.server import URL
+from simulators.server import URL, problem
 from simulators.world import World
 from support_device import Releases
 
@@ -142,6 +142,21 @@ def test_what_is_no_message_is_told(world: World, monkeypatch: pytest.MonkeyPatc
     world.tick()
     world.tick()
     assert world.contact.trouble == "server-other-version"
+
+
+def test_a_report_that_is_refused_does_not_keep_the_desired_state_away(
+    world: World, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = world.server._answer
+
+    def refuse(method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
+        return problem(422, "bad-report") if method == "PUT" else whole(method, path, headers, body)
+
+    monkeypatch.setattr(world.server, "_answer", refuse)
+    world.desire(releases.old)
+    world.run(world.idle, seconds=60)
+    assert world.active == releases.old.sha256
+    assert world.contact.trouble == "server-refuses-bad-report"
 
 
 def test_the_desired_state_outlives_a_restart(world: World, releases: Releases) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellfleet.bundle.manifest import Requires
+from cellfleet.canonical import canonical_bytes
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.decide import (
     backoff_s,
@@ -187,6 +188,13 @@ def test_self_test(own: GoldenResult, other: GoldenResult | None, word: str) -> 
     tested = SelfTested("onnxruntime/fp32", "run", 100.0, (own,) if other is None else (own, other))
     reasons = judge_selftest(tested, LIMITS, active_ap50=0.8).reasons
     assert word in "; ".join(reasons) if word else reasons == ()
+
+
+def test_numbers_can_be_written() -> None:
+    wild = golden(ap50=float("nan"), agreement=float("-inf"), worst_ms=float("inf"))
+    numbers = judge_selftest(SelfTested("v", "run", float("inf"), (wild, wild)), LIMITS, 0.8).numbers
+    assert canonical_bytes(numbers)
+    assert numbers["ap50"] is None
 
 
 def test_the_fastest_that_passes_is_chosen() -> None:

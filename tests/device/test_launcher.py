@@ -197,3 +197,16 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
 
     with held(path, "second", wait_s=60, sleep=nap):
         assert len(naps) == 3
+
+
+def test_an_instrument_s_programs_need_the_base_alone() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'monai', 'fastapi', 'sqlalchemy', 'uvicorn', 'jinja2', 'pyarrow', 'scipy', 'openvino'):\n"
+        "    sys.modules[name] = None\n"
+        "import cellfleet.device.agent_main, cellfleet.device.camera_main, cellfleet.device.launcher\n"
+        "import cellfleet.device.work, cellfleet.device.telemetry, cellfleet.device.install, cellfleet.device.doctor\n"
+        "assert 'onnxruntime' not in sys.modules, 'the agent and the camera are lean'\n"
+        "assert 'onnx' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

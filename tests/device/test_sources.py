@@ -216,3 +216,37 @@ def test_an_instrument_without_a_server_has_no_server_source(fleet: Fleet, relea
     world.run(world.idle)
     with pytest.raises(DeviceError, match="no server"):
         sources(world.update)
+
+
+def test_a_nearly_full_disk_means_no_download(fleet: Fleet, releases: Releases) -> None:
+    world = fleet.world
+    old = fleet.publish(releases.old, releases.files)
+    fleet.serve(old)
+    client = ServerClient(URL, world.identity, world.server, world.clock)
+    settings = world.settings.device.model_copy(update={"min_free_mb": 1e12})
+    world.source = ServerSource(world.home, client, settings, world.clock, fleet.cancelled)
+    world.desire(old)
+    world.run(lambda: world.update.attempts == 1)
+    assert world.update.bytes_downloaded == 0
+    world.tick()
+    told = world.server.reports[-1].update
+    assert told is not None
+    assert "free" in told.reason
+    world.source = ServerSource(world.home, client, world.settings.device, world.clock, fleet.cancelled)
+    world.run(world.idle, seconds=10)
+    assert world.active == old.sha256
+
+
+def test_a_withdrawn_download_is_broken_off(fleet: Fleet, releases: Releases) -> None:
+    world = fleet.world
+    old = fleet.publish(releases.old, releases.files)
+    fleet.serve(old)
+    world.desire(old)
+    world.run(world.idle)
+    new = fleet.publish(releases.new, releases.files)
+    fleet.serve(new)
+    world.desire(new)
+    fleet.cancelled.set()
+    world.run(lambda: world.update.attempts == 1)
+    assert "withdrawn" in world.update.reason
+    assert world.update.bytes_downloaded < new.length

@@ -112,8 +112,10 @@ class Contact:
         if self._client is None or now < self._not_before:
             return
         try:
-            self._report(now)
+            refusal = self._report(now)
             self._ask(now)
+            if refusal is not None:
+                raise refusal
         except NetworkError as e:
             self._failed("server-away", e)
         except ServerRefuses as e:
@@ -134,22 +136,29 @@ class Contact:
         """End ``run``."""
         self._stop.set()
 
-    def _report(self, now: float) -> None:
+    def _report(self, now: float) -> ServerRefuses | None:
+        """Tell the newest report. One that the server does not understand must not keep the desired state away."""
         with self._lock:
             report = self._waiting
         if report is None or self._client is None:
-            return
+            return None
         news = _news(report)
         poll_s = self._desired.poll_s if self._desired else self._retry_s
         if news == self._told and now - self._told_at < poll_s:
-            return
+            return None
         self._sequence += 1
         self._numbers.write(self._sequence)
-        self._client.report(report.model_copy(update={"sequence": self._sequence}))
+        try:
+            self._client.report(report.model_copy(update={"sequence": self._sequence}))
+        except ServerRefuses as e:
+            if e.status in (401, 403):
+                raise
+            return e
         with self._lock:
             self._told, self._told_at = news, now
             end = report.update
             self._told_end = (end.deployment_id, end.outcome, end.recovery_s) if end else None
+        return None
 
     def _ask(self, now: float) -> None:
         poll_s = self._desired.poll_s if self._desired else self._retry_s

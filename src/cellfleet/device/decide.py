@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cellfleet.bundle.manifest import Requires
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.inhibit import Lease, valid
 from cellfleet.device.journal import Update
 from cellfleet.device.seams import Slot
 from cellfleet.device.window import is_open, words
 from cellfleet.wire.states import DesiredState, MaintenanceWindow
+
+if TYPE_CHECKING:
+    from cellfleet.bundle.manifest import Requires  # loads onnx, which the launcher and the camera need not
 
 MAX_ATTEMPTS = 8
 RECOVERY_PATIENCE_S = 120.0

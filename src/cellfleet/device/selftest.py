@@ -6,6 +6,7 @@ are drawn too, and an absolute floor holds for both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,9 @@ def judge(tested: SelfTested, limits: AgentSection, active_ap50: float | None) -
         "active_ap50": active_ap50,
         "reasons": reasons,
     }
-    return Judged(tested.variant, tested.run_digest, numbers["worst_ms"], tuple(reasons), numbers)
+    worst_ms = numbers["worst_ms"]
+    numbers = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
+    return Judged(tested.variant, tested.run_digest, worst_ms, tuple(reasons), numbers)
 
 
 def choose(judged: Sequence[Judged], wanted: str = "") -> Choice:
