@@ -2,7 +2,7 @@
 
 Times are of this process's processor, so that a busy machine does not change them.
 
-Run it with ``python benchmarks/bench_fleet.py [--devices 500] [--rows 100000]``.
+Run it with ``python benchmarks/bench_fleet.py [--devices 500] [--rows 20000]``.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def main() -> None:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=500)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=20_000)
     asked = parser.parse_args()
     os.environ["CELLFLEET_ONLINE_PASSPHRASE"] = PASSPHRASE
     with tempfile.TemporaryDirectory() as folder:
