@@ -91,7 +91,7 @@ def _device(
     group = ("pilot", "europe", "asia")[0 if i < 2 else 1 + i % 2]
     active = releases["1.0.0" if i % 5 == 2 else "1.1.0"]
     seen = now - (timedelta(hours=7, minutes=i) if silent else timedelta(seconds=3 + i % 40))
-    problems = ["the disk has 412 MB left; the camera waits below 1024 MB"] if i % 29 == 2 else []
+    problems = ["the disk is nearly full: 412 MB free, 1024 MB are kept free"] if i % 29 == 2 else []
     alarms = {"two-machines": "reports come from two machines with this key"} if n > 5 and i % 149 == 20 else {}
     health = {
         "disk_free_mb": 412.0 if problems else 210_000 + chance.random() * 1e5,

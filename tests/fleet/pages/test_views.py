@@ -65,7 +65,7 @@ def test_nobody_is_led_to_the_form_and_back(client: TestClient) -> None:
 @pytest.mark.usefixtures("filled")
 def test_the_fleet_says_who_is_unwell_and_why(tab: Any) -> None:
     page = tab("viewer").text("/")
-    assert "Hsinchu-003 unwell the disk has 412 MB left; the camera waits below 1024 MB" in page
+    assert "Hsinchu-003 unwell the disk is nearly full: 412 MB free, 1024 MB are kept free" in page
     assert "silent not heard since" in page
     assert (
         "Hsinchu-003"

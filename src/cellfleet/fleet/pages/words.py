@@ -308,7 +308,7 @@ def said(text: str, _: Translator) -> str:
     """A sentence that another part of the server wrote, in the reader's language where the catalog has its pattern.
 
     Keys of the catalog that begin with ``~`` are patterns: what stands for ``{...}`` is put into the translation, itself
-    translated where it has a pattern. Those with more words of their own are tried first.
+    translated where it has a pattern. Those with more words of their own are tried first. Reasons are joined by ``; ``.
     """
     messages = catalog(_.language)
     if not messages or not text:
@@ -319,7 +319,9 @@ def said(text: str, _: Translator) -> str:
         found = pattern.fullmatch(text)
         if found:
             return target.format(**{k: said(v, _) if v != text else v for k, v in found.groupdict().items()})
-    return text
+    parts = text.split("; ")
+    told = [said(p, _) for p in parts] if len(parts) > 1 else parts
+    return text if told == parts else "；".join(told)
 
 
 _compiled: dict[str, list[tuple[re.Pattern[str], str]]] = {}
