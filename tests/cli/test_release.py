@@ -17,19 +17,24 @@ from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.fleet_client import FleetClient
 from cellfleet.cli.main import run
 from cellfleet.config import load_project
+from cellfleet.device.client import ServerClient, ServerRefuses
+from cellfleet.device.identity import DeviceRecord, Identity
+from cellfleet.device.spool import Picture
+from cellfleet.device.uploads import upload
 from cellfleet.fleet import intake, metadata, ticker
 from cellfleet.fleet.app import create_app
 from cellfleet.fleet.context import Context, open_context
 from cellfleet.fleet.serve import Stop, serve
 from cellfleet.lineage import RecordStore, SigningKey, sign
 from cellfleet.ports import SystemClock
-from cellfleet.ports.http import SystemHttp
+from cellfleet.ports.http import Response, SystemHttp
 from cellfleet.trust import TrustFolder, Verifier, download, http_fetch
 from cellfleet.wire.enrol import TrustAnchors
 from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
 from cellfleet.wire.otlp import encode_events
+from cellfleet.wire.states import ReportedState
 from support_bundle import tiny_bundle
-from support_fleet import TestClient, World
+from support_fleet import FACTS, TestClient, World
 from support_onnx import tiny_spec
 from support_rollout import PASSPHRASE, Instrument, decision, digest, instruments
 
@@ -178,6 +183,35 @@ def _draw(desk: Desk, one: Instrument, bundle: str) -> None:
         ),
     ]  # fmt: skip
     intake.take_logs(desk.context, one.caller, "k", encode_events({}, events, now))
+
+
+def test_our_own_instrument_asks_reports_and_uploads(desk: Desk) -> None:
+    device = instruments(desk.world, "pilot", 1)[0].device
+    record = DeviceRecord(device_id=device.device_id, name=device.name, claimed_at=datetime.now(UTC))
+    client = ServerClient(desk.address, Identity(device.key, record), SystemHttp(), SystemClock())
+    state, etag = client.desired("")
+    assert state is not None
+    assert client.desired(etag) == (None, etag)
+    report = {
+        "device_id": device.device_id, "sequence": 1, "boot_id": "b1", "at": datetime.now(UTC), "generation": 0,
+        "state": "idle", "facts": FACTS,
+    }  # fmt: skip
+    client.report(ReportedState.model_validate(report))
+    with pytest.raises(ServerRefuses) as refusal:
+        client.report(ReportedState.model_validate({**report, "boot_id": "b2"}))
+    assert refusal.value.word == "two-machines"
+    path = desk.root / "overlay.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9000))
+    picture = Picture(1, "overlay", "p1", "A1_0001", 1, path, path.stat().st_size)
+
+    def ask(method: str, where: str, body: bytes, headers: dict[str, str]) -> Response:
+        return client.http.request(method, desk.address + where, headers=headers | client.headers(), body=body)
+
+    for _ in range(2):
+        upload(picture, ask, lambda url, data: client.http.request("PUT", url, body=data))
+    viewer = FleetClient(desk.address, desk.world.token("viewer"))
+    answer = viewer.request("GET", "/api/v1/devices/XYZ-001/pictures/p1/A1_0001/overlay")
+    assert (answer.headers["content-type"], answer.body) == ("image/png", path.read_bytes())
 
 
 def test_the_gate_refuses_and_an_approver_overrides(desk: Desk) -> None:
