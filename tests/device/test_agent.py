@@ -141,6 +141,17 @@ def test_what_gets_bad_on_live_frames_is_rolled_back(
     assert world.server.reports[-1].update.outcome == "rolled-back"
 
 
+def test_times_of_a_bad_slot_are_no_measure_for_the_next(tmp_path: Path, releases: Releases) -> None:
+    world = world_with_old(tmp_path, releases)
+    world.work.behaviours[releases.new.sha256] = Behaviour(live_milliseconds=900)
+    for _ in range(2):
+        world.desire(releases.new)
+        world.run(lambda: world.idle() and world.update.deployment_id == world.generation)
+        assert world.update.outcome == "rolled-back"
+        assert world.update.tally.base_ms == 100.0
+        world.run(lambda: world.update.recovery_s is not None)
+
+
 def test_a_rollback_needs_no_network(tmp_path: Path, releases: Releases) -> None:
     world = world_with_old(tmp_path, releases)
     world.work.behaviours[releases.new.sha256] = Behaviour(fails=True)

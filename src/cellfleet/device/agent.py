@@ -317,8 +317,8 @@ class Agent:
         self.journal.write(advance.advance(self.journal.entry, update, done, now, patience))
         entry = self.journal.entry
         self._out.news(_words(entry, update, done.reason))
-        if entry.state == "probation":
-            self._times.clear()
+        if entry.state in ("probation", "rolling-back"):
+            self._times.clear()  # another slot draws from here on
         self._tell_move(entry, entry.update or update)
 
     def _tell_move(self, entry: Entry, update: Update | None) -> None:
