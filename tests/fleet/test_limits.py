@@ -81,3 +81,9 @@ def test_people_and_devices_are_limited_apart(world: World) -> None:
     assert statuses == [200] * 7 + [429] * 2
     assert ben.get("/api/v1/me").status_code == 200
     assert anna.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(("path", "prefix"), [("/api/v1/me", "cft_"), ("/api/v1/device/desired", "cfd_")])
+def test_who_guesses_tokens_is_slowed_down(world: World, path: str, prefix: str) -> None:
+    statuses = [world.client.get(path, headers={"Authorization": f"Bearer {prefix}{i}"}).status_code for i in range(9)]
+    assert statuses == [401] * 7 + [429] * 2

@@ -20,7 +20,7 @@ from cellfleet.fleet import access
 from cellfleet.fleet.access import Caller, Person
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.limits import Limits
-from cellfleet.fleet.refusals import forbidden, unauthorized
+from cellfleet.fleet.refusals import Refusal, forbidden, unauthorized
 from cellfleet.wire import Message
 
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class _Asks:
     ) -> Person:
         person = person_of(context, bearer.credentials if bearer else None, cookie)
         if person is None:
+            anybody(request, context)  # who guesses tokens is slowed down
             raise unauthorized(
                 "not-signed-in", "nobody is signed in, or not any more", hint="sign in, or send a valid API token"
             )
@@ -114,14 +115,22 @@ def person_of(context: Context, bearer: str | None, cookie: str | None) -> Perso
         return access.find_session(db, now, cookie or "")
 
 
-def device(context: Ctx, bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_device_bearer)]) -> Caller:
+def device(
+    request: Request,
+    context: Ctx,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_device_bearer)],
+) -> Caller:
     """A dependency: an accepted device with a valid access token."""
     if bearer is None:
         raise unauthorized("no-token", "this is for devices; there is no access token", hint="ask for one")
     if bearer.credentials.startswith(access.API_PREFIX):
         raise forbidden("this is for devices; a person's token is not enough")
-    with context.reading() as db:
-        caller = access.find_device(db, context.clock.now(), bearer.credentials)
+    try:
+        with context.reading() as db:
+            caller = access.find_device(db, context.clock.now(), bearer.credentials)
+    except Refusal:
+        anybody(request, context)
+        raise
     context.service(Limits).take(
         f"device:{caller.device_id}", context.settings.max_requests_per_min, what="requests of this device"
     )
@@ -140,7 +149,7 @@ def either(
 ) -> Person | Caller:
     """A dependency: a device, or anybody who is signed in."""
     if of_device is not None and of_device.credentials.startswith(access.DEVICE_PREFIX):
-        return device(context, of_device)
+        return device(request, context, of_device)
     return _ASKS["viewer"](request, context, bearer, cookie)
 
 
