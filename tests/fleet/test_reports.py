@@ -13,7 +13,7 @@ from cellfleet.fleet import audit, reports
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import Refusal
 from cellfleet.fleet.reports import judge
-from cellfleet.fleet.store.models import Device
+from cellfleet.fleet.store.models import DeploymentMember, Device
 from cellfleet.wire.states import Counters, ReportedState, SlotReport, UpdateReport
 from support_fleet import FACTS, TestClient, World
 from support_rollout import Instrument, Publisher, digest, instruments, member_states, start
@@ -192,6 +192,23 @@ def test_it_says_that_it_succeeded_and_runs_something_else(
     one.update = one.update.model_copy(update={"release_id": 77, "outcome": "running"})
     one.report(context)
     assert "it tells of release 77" in alarms(context, one)["update-not-offered"]
+
+
+def test_the_time_of_recovery_comes_after_the_end(
+    context: Context, publisher: Publisher, as_role: Callable[[str], TestClient], one: Instrument
+) -> None:
+    operator = as_role("operator")
+    number = start(operator, publisher.publish(operator, "1.0.0"), "pilot", [{"percent": 100}])
+    one.moves(context, "idle", "rolled-back", "too slow")
+    assert member_states(context, number) == ["rolled-back"]
+    assert one.update is not None
+    one.update = one.update.model_copy(update={"recovery_s": 4.2})
+    one.report(context)
+    one.update = one.update.model_copy(update={"outcome": "succeeded", "recovery_s": None})
+    one.report(context)
+    with context.reading() as db:
+        member = db.get_one(DeploymentMember, (number, one.device.device_id))
+        assert (member.state, member.update["recovery_s"]) == ("rolled-back", 4.2)
 
 
 def test_it_reports_as_another_device(context: Context, world: World) -> None:

@@ -1,15 +1,22 @@
-"""``cellfleet demo``: the whole story in one project folder, told with the commands that a user would type."""
+"""``cellfleet demo``: the whole story in one project folder, told with the commands that a user would type.
+
+The first half, from annotated images to a bundle that segments, is here; ``demo_fleet`` tells the second.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cellfleet.cli import demo_fleet
 from cellfleet.cli.common import err_console, out_console, print_table, say, stop
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.story import Story, StoryEnds
@@ -18,6 +25,7 @@ from cellfleet.errors import ConfigError
 from cellfleet.ports import make_dir, write_atomic
 
 MARK = ".cellfleet-demo"
+CHAPTERS = 10
 RUN = "demo"
 CROPS = {"synthetic": 2500, "own": 13000}
 """Training budget: crops seen in all, from which the number of epochs follows."""
@@ -49,8 +57,10 @@ def demo(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Another setting of the project.")
     ] = None,
+    only_model: Annotated[bool, typer.Option("--only-model", help="Stop after the bundle: no fleet.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Let server and instruments run on until Ctrl-C.")] = False,
 ) -> None:
-    """Run the whole story: data, training, export, INT8, bundle, evaluation, segmentation, lineage."""
+    """Run the whole story: from images to a bundle, and from the bundle to three instruments and back."""
     if data is not None and not data.exists():
         raise ConfigError(f"--data {data}: no such folder or file", hint="name a folder with images/ and masks/")
     if data is not None and data.resolve().is_relative_to(workdir.resolve()):
@@ -65,23 +75,54 @@ def demo(
             raise ConfigError(
                 f"--set {text}: the demo has places of its own", hint="leave it out; --workdir moves them all"
             )
-    begun = time.monotonic()
+    if keep and only_model:
+        raise ConfigError("--keep lets the fleet run on; with --only-model there is none", hint="leave one of them out")
     root = _clean_folder(workdir)
-    story = Story(chapters=10)
+    story = Story(chapters=CHAPTERS + (0 if only_model else demo_fleet.CHAPTERS))
+    told = _Told(story, root, json_file)
     try:
-        facts = _tell(story, root, data, seed, settings or [])
+        told.facts = _tell(story, root, data, seed, settings or [])
+        _print_numbers(told.facts)
+        if not only_model:
+            bundle = Path(told.facts["bundle"]["path"])
+            fleet = demo_fleet.Plot(root, bundle, RUN, seed, data is not None, tuple(settings or ()))
+            demo_fleet.tell(story, fleet, told.end, _stay if keep else None)
+        else:
+            told.end({})
     except StoryEnds as e:
         err_console().print(f"the story ends here; what was made so far lies in {root}", markup=False)
         raise typer.Exit(e.code) from None
-    facts["seconds"] = {**story.seconds, "all": round(time.monotonic() - begun, 1)}
-    if json_file is not None:
-        make_dir(json_file.absolute().parent)
-        write_atomic(json_file, (json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    _print_numbers(facts, root)
     for command in story.findings:
         say(f"NOT passed: {command}")
     if story.findings:
         stop(ExitCode.FINDINGS)
+
+
+class _Told:
+    """What the story gave: kept for --json, and said at the end."""
+
+    def __init__(self, story: Story, root: Path, json_file: Path | None) -> None:
+        self._story, self._root, self._json_file, self._begun = story, root, json_file, time.monotonic()
+        self.facts: dict[str, Any] = {}
+
+    def end(self, more: Mapping[str, Any]) -> None:
+        """The story is told; ``more`` are the numbers of its second half."""
+        self.facts |= more
+        self.facts["seconds"] = {**self._story.seconds, "all": round(time.monotonic() - self._begun, 1)}
+        if self._json_file is not None:
+            make_dir(self._json_file.absolute().parent)
+            text = json.dumps(self.facts, indent=2, ensure_ascii=False, allow_nan=False)
+            write_atomic(self._json_file, f"{text}\n".encode())
+        say(f"project   {self._root}")
+        say(f"the whole story took {self.facts['seconds']['all']:.0f} s")
+
+
+def _stay(where: str) -> None:
+    """Wait for Ctrl-C while server and instruments run on."""
+    say(f"the pages stay up at {where}; Ctrl-C ends everything")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    say("ending the instruments and the server")
 
 
 def _tell(story: Story, root: Path, data: Path | None, seed: int, settings: list[str]) -> dict[str, Any]:
@@ -149,7 +190,8 @@ def _data(story: Story, root: Path, data: Path | None, seed: int) -> Path:
 
 
 def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
-    from cellfleet.cli.init import project_text
+    from cellfleet.cli.demo_fleet import short_times
+    from cellfleet.cli.init import MODELLING, SERVER, project_text
 
     values: dict[str, Any] = {
         "model.name": NAME,
@@ -159,10 +201,12 @@ def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
         "training.seed": seed,
         "training.validate_every": 10,
         "evaluation.approver": "the demo",
+        **short_times.BUNDLE,
+        **short_times.SERVER,
     }
     if epochs is not None:
         values["training.epochs"] = epochs
-    return project_text(values).encode()
+    return project_text(values, (*MODELLING, *SERVER)).encode()
 
 
 def _epochs(root: Path, settings: list[str], crops: int) -> int:
@@ -216,7 +260,7 @@ def _facts(root: Path, bundle: Path) -> dict[str, Any]:
     }
 
 
-def _print_numbers(facts: dict[str, Any], root: Path) -> None:
+def _print_numbers(facts: dict[str, Any]) -> None:
     out_console().print()
     rows = [["all", *(facts[k] for k in NUMBERS)]]
     rows += [[name, *(n[k] for k in NUMBERS)] for name, n in facts["strata"].items()]
@@ -234,5 +278,3 @@ def _print_numbers(facts: dict[str, Any], root: Path) -> None:
     say(f"          {facts['bundle']['sha256']}")
     say(f"report    {facts['report']}")
     say(f"masks     {facts['segmented']}")
-    say(f"project   {root}")
-    say(f"the whole story took {facts['seconds']['all']:.0f} s")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cellfleet.cli.common import out_console
 from cellfleet.cli.exit_codes import ExitCode
@@ -77,6 +81,46 @@ class Story:
 
         self._show(argv)
         return self._judge(run(list(argv)), argv, may_find)
+
+    def must_end(self, expected: ExitCode, *argv: str) -> None:
+        """Run a command that must not succeed.
+
+        Args:
+            expected: the exit code that it must have.
+            argv: the command and its arguments.
+
+        Raises:
+            StoryEnds: it ended otherwise.
+        """
+        from cellfleet.cli.main import run
+
+        self._show(argv)
+        code = run(list(argv))
+        if code != expected:
+            raise StoryEnds(code or int(ExitCode.INTERNAL))
+
+    def ask(self, *argv: str, stdin: str = "") -> Any:
+        """Run a command with ``--json`` and return the facts; nothing but the command line is shown.
+
+        Args:
+            argv: the command and its arguments.
+            stdin: what it reads.
+
+        Raises:
+            StoryEnds: it failed.
+        """
+        from cellfleet.cli.main import run
+
+        self._show(argv)
+        out, before = io.StringIO(), sys.stdin
+        sys.stdin = io.StringIO(stdin)
+        try:
+            with contextlib.redirect_stdout(out):
+                code = run([*argv, "--json"])
+        finally:
+            sys.stdin = before
+        self._judge(code, argv, False)
+        return json.loads(out.getvalue())
 
     def run_without_torch(self, *argv: str) -> int:
         """Run a command in a process of its own that cannot import torch.

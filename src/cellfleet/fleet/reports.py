@@ -163,6 +163,8 @@ def _move(
     if text:
         return text
     if member.state in ENDED - {"silent"}:
+        if member.state == said.outcome:
+            member.update = said.model_dump(mode="json")  # numbers that are known later, such as the time of recovery
         return ""
     _set(member, said, context.clock.now())
     moved.append(said.deployment_id)

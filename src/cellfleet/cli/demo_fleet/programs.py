@@ -1,0 +1,122 @@
+"""Programs that run beside the story: started with a log, watched, and ended with it, however it ends.
+
+Each is tied to this process by its standard input, so that none stays behind even when this process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cellfleet.errors import DeviceError
+from cellfleet.ports import make_dir
+
+_PROGRAM = "from cellfleet.cli.entry import main; main()"
+_PATIENCE_S = 30.0
+_LAST_LINES = 8
+
+
+@dataclass
+class Program:
+    """One ``cellfleet`` command that goes on running.
+
+    Attributes:
+        name: for people, and of its log.
+        process: it.
+        log: what it prints.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check(self) -> None:
+        """It still runs.
+
+        Raises:
+            DeviceError: it does not; with the last lines that it printed.
+        """
+        code = self.process.poll()
+        if code is not None:
+            raise DeviceError(f"{self.name} ended with exit code {code}: {self.last_words()}", hint=f"read {self.log}")
+
+    def last_words(self) -> str:
+        """The end of its log, in one line."""
+        with contextlib.suppress(OSError):
+            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return " | ".join(lines[-_LAST_LINES:])
+        return ""
+
+    def ask_to_end(self) -> None:
+        """It is asked to end, and may take its time."""
+        with contextlib.suppress(OSError):
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, patience_s: float = _PATIENCE_S) -> None:
+        """Wait for its end; killed when it takes too long."""
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Programs:
+    """The programs of a story; used as a context manager, at whose end all of them have ended.
+
+    Args:
+        logs: folder for their logs.
+        environ: variables that they get besides those of this process.
+    """
+
+    def __init__(self, logs: Path, environ: Mapping[str, str]) -> None:
+        self._logs, self._environ = logs, dict(environ)
+        self._running: list[Program] = []
+
+    def start(self, name: str, argv: Sequence[str]) -> Program:
+        """Start ``cellfleet <argv>``."""
+        make_dir(self._logs)
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, *argv],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._environ},
+                start_new_session=True,  # Ctrl-C reaches the story, which ends them in their order
+            )
+        program = Program(name, process, log)
+        self._running.append(program)
+        return program
+
+    def check(self) -> None:
+        """All of them still run; errors as of ``Program.check``."""
+        for program in self._running:
+            program.check()
+
+    def end(self) -> None:
+        """End them, the last one first started: instruments before the server."""
+        running, self._running = self._running, []
+        for program in reversed(running):
+            program.ask_to_end()
+        for program in reversed(running):
+            program.wait()
+
+    def __enter__(self) -> Programs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
