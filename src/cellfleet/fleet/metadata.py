@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from cellfleet.errors import StorageError, TrustError
@@ -24,7 +24,7 @@ from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import Device, TrustFile
 from cellfleet.trust import Director, OnlineKeys, check_published, renew_timestamp
 from cellfleet.trust.fetch import read_folder
-from cellfleet.trust.keys import environment_secrets
+from cellfleet.trust.keys import BOOK_FILE, environment_secrets
 from cellfleet.trust.online import needs_renewal, next_version
 from cellfleet.trust.publish import Named, anchors_of, check_director_roots
 from cellfleet.wire.enrol import TrustAnchors
@@ -50,11 +50,12 @@ class Wanted:
 
 
 class Keys:
-    """The online keys of this replica, loaded when first needed; ``context.service(Keys)``."""
+    """The online keys of this replica, loaded when first needed and when they were rotated; ``context.service(Keys)``."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._lock = context, threading.Lock()
         self._loaded: OnlineKeys | None = None
+        self._book = b""
 
     def get(self) -> OnlineKeys:
         """The keys.
@@ -62,15 +63,23 @@ class Keys:
         Raises:
             Refusal: 503 ``trust-keys``, they cannot be loaded.
         """
+        folder = self._context.path(self._context.settings.trust)
         with self._lock:
-            if self._loaded is None:
-                folder = self._context.path(self._context.settings.trust)
+            book = _bytes_of(folder / BOOK_FILE)
+            if self._loaded is None or book != self._book:
                 try:
-                    self._loaded = OnlineKeys.load(folder, environment_secrets())
+                    self._loaded, self._book = OnlineKeys.load(folder, environment_secrets()), book
                 except (TrustError, StorageError) as e:
                     hint = e.hint or "make the folder with `cellfleet trust init`"
                     raise Refusal(503, "trust-keys", f"the server cannot sign metadata: {e.message}", hint=hint) from e
             return self._loaded
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def read(db: Session, path: str) -> TrustFile:
@@ -210,7 +219,7 @@ def renew(context: Context) -> int:
     with context.reading() as db:
         stamp = db.get(TrustFile, IMAGE + TIMESTAMP)
         due = stamp is not None and needs_renewal(stamp.content, now, life_s)
-        devices = _devices_due(db, now - timedelta(seconds=context.settings.director_s / 2))
+        devices = _devices_due(db, _stale_before(db, now - timedelta(seconds=context.settings.director_s / 2)))
     if not due and not devices:
         return 0
     keys = context.service(Keys).get()
@@ -226,6 +235,15 @@ def renew(context: Context) -> int:
             sign(db, context, [wanted_of(device)])
             count += 1
     return count
+
+
+def _stale_before(db: Session, half_life_ago: datetime) -> datetime:
+    """What is older was signed half a life ago, or with the director's key before it was rotated."""
+    roots = select(func.max(TrustFile.updated_at)).where(
+        TrustFile.path.like(f"{DIRECTOR}%.root.json"), ~TrustFile.path.like(f"{DIRECTOR}%/%")
+    )
+    newest = db.scalar(roots)
+    return max(half_life_ago, newest) if newest is not None else half_life_ago
 
 
 def _devices_due(db: Session, before: datetime) -> Sequence[str]:
