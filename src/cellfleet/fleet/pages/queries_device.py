@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from cellfleet.fleet.store.models import (
@@ -28,6 +28,8 @@ MAX_POINTS = 240
 MAX_CURVES = 12
 STAGES = ("wait", "read", "prepare", "network", "resample", "objects", "measure", "watch", "overlay", "write")
 TIMED_FRAMES = 60
+LAP_FRAMES = 3000
+"""The newest frames; a lap over a plate has fewer as a rule."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +113,6 @@ def counts_of(db: Session, device_id: str, names: Sequence[str]) -> dict[str, tu
     return {n: (taken.get(n, 0), drawn.get(n, 0)) for n in names}
 
 
-def _joined(columns: Sequence[Any], device_id: str, experiment: str) -> Select[Any]:
-    same = and_(
-        FrameRow.device_id == ResultRow.device_id,
-        FrameRow.experiment == ResultRow.experiment,
-        FrameRow.name == ResultRow.frame,
-    )
-    return (
-        select(*columns)
-        .select_from(ResultRow)
-        .join(FrameRow, same)
-        .where(ResultRow.device_id == device_id, ResultRow.experiment == experiment, ResultRow.superseded_by.is_(None))
-    )
-
-
 def well_order(well: str) -> tuple[str, int, str]:
     """Sorts A2 before A10."""
     found = re.fullmatch(r"([A-Za-z]{1,2})(\d{1,3})", well)
@@ -132,27 +120,49 @@ def well_order(well: str) -> tuple[str, int, str]:
 
 
 def plate(db: Session, device_id: str, experiment: str) -> list[Reading]:
-    """Every well's newest frame that counts, in the order of the plate."""
-    newest = func.row_number().over(
-        partition_by=FrameRow.well, order_by=(FrameRow.time_s.desc(), FrameRow.index.desc(), ResultRow.id.desc())
+    """Every well's newest frame that counts, in the order of the plate. Few frames are looked at where few are enough."""
+    of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment)
+    wells = set(db.scalars(select(FrameRow.well).where(*of).distinct()))
+    made = _readings(db, device_id, experiment, limit=LAP_FRAMES)
+    if set(made) != wells:
+        made = _readings(db, device_id, experiment, limit=None)
+    return sorted(made.values(), key=lambda r: well_order(r.well))
+
+
+def _readings(db: Session, device_id: str, experiment: str, limit: int | None) -> dict[str, Reading]:
+    """Well -> its newest frame that counts among the newest frames."""
+    of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment)
+    newest = select(FrameRow.name, FrameRow.well, FrameRow.time_s, FrameRow.index).where(*of)
+    frames = newest.order_by(FrameRow.index.desc()).limit(limit).subquery()
+    rank = func.row_number().over(
+        partition_by=frames.c.well, order_by=(frames.c.index.desc(), ResultRow.id.desc())
     )
-    columns = (
-        FrameRow.well,
-        FrameRow.name,
-        FrameRow.time_s,
-        ResultRow.confluence_percent.label("confluence"),
-        ResultRow.count.label("objects"),
-        ResultRow.id.label("row_id"),
-        newest.label("rank"),
+    ranked = (
+        select(frames.c.well, frames.c.name, frames.c.time_s, ResultRow.id, rank.label("rank"))
+        .join(
+            ResultRow,
+            and_(
+                ResultRow.device_id == device_id,
+                ResultRow.experiment == experiment,
+                ResultRow.frame == frames.c.name,
+                ResultRow.superseded_by.is_(None),
+            ),
+        )
+        .subquery()
     )
-    ranked = _joined(columns, device_id, experiment).subquery()
     rows = db.execute(
-        select(ranked.c.well, ranked.c.name, ranked.c.time_s, ranked.c.confluence, ranked.c.objects, ResultRow.details)
-        .join(ResultRow, ResultRow.id == ranked.c.row_id)
+        select(
+            ranked.c.well,
+            ranked.c.name,
+            ranked.c.time_s,
+            ResultRow.confluence_percent,
+            ResultRow.count,
+            ResultRow.details,
+        )
+        .join(ResultRow, ResultRow.id == ranked.c.id)
         .where(ranked.c.rank == 1)
     )
-    made = [Reading(w, f, t, c, n, tuple((d or {}).get("flags") or ())) for w, f, t, c, n, d in rows]
-    return sorted(made, key=lambda r: well_order(r.well))
+    return {w: Reading(w, f, t, c, n, tuple((d or {}).get("flags") or ())) for w, f, t, c, n, d in rows}
 
 
 def curves(
@@ -161,18 +171,21 @@ def curves(
     """Well -> points (hours, confluence in per cent, count), averaged in equal steps where there are many."""
     if not wells:
         return {}
-    span = db.scalar(_joined([func.max(FrameRow.time_s)], device_id, experiment)) or 0.0
-    step_s = max(1.0, float(span) / MAX_POINTS)
+    of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment, FrameRow.well.in_(wells))
+    step_s = max(1.0, float(db.scalar(select(func.max(FrameRow.time_s)).where(*of)) or 0.0) / MAX_POINTS)
     bucket = func.floor(FrameRow.time_s / step_s)
-    columns = (
-        FrameRow.well,
-        func.avg(FrameRow.time_s),
-        func.avg(ResultRow.confluence_percent),
-        func.avg(ResultRow.count),
+    same = and_(
+        ResultRow.device_id == device_id,
+        ResultRow.experiment == experiment,
+        ResultRow.frame == FrameRow.name,
+        ResultRow.superseded_by.is_(None),
     )
     rows = db.execute(
-        _joined(columns, device_id, experiment)
-        .where(FrameRow.well.in_(wells))
+        select(
+            FrameRow.well, func.avg(FrameRow.time_s), func.avg(ResultRow.confluence_percent), func.avg(ResultRow.count)
+        )
+        .join(ResultRow, same)
+        .where(*of)
         .group_by(FrameRow.well, bucket)
         .order_by(FrameRow.well, bucket)
     )

@@ -307,6 +307,8 @@ class FrameRow(Base):
     __table_args__ = (
         UniqueConstraint("device_id", "experiment", "name"),
         Index("frames_when", "device_id", "taken_at"),
+        Index("frames_in_order", "device_id", "experiment", "frame_index"),
+        Index("frames_of_wells", "device_id", "experiment", "well", "time_s"),
     )
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))

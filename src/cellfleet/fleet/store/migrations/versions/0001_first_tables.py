@@ -366,6 +366,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("device_id", "experiment", "name"),
     )
+    op.create_index("frames_in_order", "frames", ["device_id", "experiment", "frame_index"], unique=False)
+    op.create_index("frames_of_wells", "frames", ["device_id", "experiment", "well", "time_s"], unique=False)
     op.create_index("frames_when", "frames", ["device_id", "taken_at"], unique=False)
     op.create_table(
         "gauge_points",
