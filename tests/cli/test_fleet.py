@@ -85,7 +85,7 @@ def fleet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def admin(fleet: Command, context: Context) -> str:
-    assert context.root
+    assert context.root.is_dir()
     fleet("user", "add", "anna", "--role", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
     return "anna"
 
