@@ -100,29 +100,13 @@ def create(db: Session, context: Context, person: Person, request: DeploymentReq
             422 ``agent-settings``; 503 ``trust-keys``.
     """
     person.need("operator")
-    release = db.get(Release, request.release_id)
-    if release is None:
-        raise not_found(f"release {request.release_id}")
-    if release.withdrawn_at is not None:
-        raise conflict("release-withdrawn", f"release {release.id} was withdrawn", hint="deploy another release")
-    group = db.scalars(select(DeviceGroup).where(DeviceGroup.name == request.group).with_for_update()).one_or_none()
-    if group is None:
-        raise not_found(f"group {request.group}")
-    _check_settings(request)
-    busy = db.scalars(select(Deployment.id).where(Deployment.group_id == group.id, Deployment.state.in_(LIVE))).first()
-    if busy is not None:
-        raise conflict("group-busy", f"deployment {busy} of the group {group.name} has not ended", hint=_BUSY_HINT)
-    devices = _devices_of(db, group.id)
-    if not devices:
-        hint = "accept instruments into it with `cellfleet fleet accept --group`"
-        raise conflict("empty-group", f"the group {group.name} has no accepted instrument", hint=hint)
-    _check_downgrade(db, request, release, devices)
+    release, group, devices = _checked(db, request)
     context.service(metadata.Keys).get()
-    now, standing = context.clock.now(), first_standing(request)
+    now = context.clock.now()
     made = Deployment(
         release_id=release.id,
         group_id=group.id,
-        state=standing.state,
+        state=first_standing(request).state,
         request=request.model_dump(mode="json"),
         phase=0,
         phase_since=now,
@@ -140,22 +124,32 @@ def create(db: Session, context: Context, person: Person, request: DeploymentReq
         DeploymentMember(deployment_id=made.id, device_id=d.id, state="waiting", reason="", update={}) for d in devices
     )
     db.flush()
-    what = f"{release.name} {release.version} to {group.name}"
-    audit.record(
-        db,
-        context,
-        person.actor,
-        "deployment.started",
-        f"deployment:{made.id}",
-        request.reason,
-        what=what,
-        release_id=release.id,
-        group=group.name,
-        devices=len(devices),
-        request=made.request,
-    )
+    facts = {"what": f"{release.name} {release.version} to {group.name}", "release_id": release.id, "group": group.name}
+    _record(db, context, person, "started", made, request.reason, **facts, devices=len(devices), request=made.request)
     _advance(db, context, made)
     return made
+
+
+def _checked(db: Session, request: DeploymentRequest) -> tuple[Release, DeviceGroup, list[Device]]:
+    """What a request names, when it may be done; the group is held, so that two requests come one after the other."""
+    release = db.get(Release, request.release_id)
+    if release is None:
+        raise not_found(f"release {request.release_id}")
+    if release.withdrawn_at is not None:
+        raise conflict("release-withdrawn", f"release {release.id} was withdrawn", hint="deploy another release")
+    group = db.scalars(select(DeviceGroup).where(DeviceGroup.name == request.group).with_for_update()).one_or_none()
+    if group is None:
+        raise not_found(f"group {request.group}")
+    _check_settings(request)
+    busy = db.scalars(select(Deployment.id).where(Deployment.group_id == group.id, Deployment.state.in_(LIVE))).first()
+    if busy is not None:
+        raise conflict("group-busy", f"deployment {busy} of the group {group.name} has not ended", hint=_BUSY_HINT)
+    devices = _devices_of(db, group.id)
+    if not devices:
+        hint = "accept instruments into it with `cellfleet fleet accept --group`"
+        raise conflict("empty-group", f"the group {group.name} has no accepted instrument", hint=hint)
+    _check_downgrade(db, request, release, devices)
+    return release, group, devices
 
 
 def _devices_of(db: Session, group_id: int, but_not: Collection[str] = ()) -> list[Device]:
@@ -169,7 +163,7 @@ def _check_settings(request: DeploymentRequest) -> None:
         AgentSection.model_validate(dict(request.agent))
     except ValidationError as e:
         errors = [{"where": f"agent.{'.'.join(map(str, x['loc']))}", "why": x["msg"]} for x in e.errors()]
-        hint = "settings of section [agent] are listed in docs/configuration.md"
+        hint = "settings of section [agent] are listed in docs/cli.md"
         raise bad_request(
             "agent-settings", f"{errors[0]['where']}: {errors[0]['why']}", hint=hint, errors=errors
         ) from e
@@ -261,9 +255,9 @@ def cancel(db: Session, context: Context, person: Person, deployment_id: int, re
 
 
 def _record(
-    db: Session, context: Context, person: Person, what: str, d: Deployment, reason: str, **detail: Any
+    db: Session, context: Context, person: Person, verb: str, d: Deployment, reason: str, /, **detail: Any
 ) -> None:
-    audit.record(db, context, person.actor, f"deployment.{what}", f"deployment:{d.id}", reason, **detail)
+    audit.record(db, context, person.actor, f"deployment.{verb}", f"deployment:{d.id}", reason, **detail)
 
 
 def look(context: Context, deployment_id: int) -> None:
