@@ -249,6 +249,17 @@ def test_probation(frames: list[float], base_ms: float | None, event: str | None
     assert judge_probation(tally, LIMITS, NOW, NOW).event == event
 
 
+@pytest.mark.parametrize(
+    ("frames", "memory_mb", "event"), [(0, 4097, None), (4, 8192, None), (5, 4097, "bad"), (0, 8193, "bad")]
+)
+def test_memory_is_judged_with_some_frames_or_at_once_when_it_is_far_too_much(
+    frames: int, memory_mb: float, event: str | None
+) -> None:
+    tally = add(Tally(), Seen(frames=(frame(),) * frames, memory_mb={"s": memory_mb}), "s")
+    assert LIMITS.probation_max_memory_mb == 4096
+    assert judge_probation(tally, LIMITS, NOW, NOW).event == event
+
+
 def test_probation_has_patience_for_some_time() -> None:
     verdict = judge_probation(Tally(), LIMITS, NOW, NOW + timedelta(seconds=LIMITS.probation_s))
     assert (verdict.event, "without a bad sign" in verdict.reason) == ("good", True)

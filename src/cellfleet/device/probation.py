@@ -15,7 +15,9 @@ from cellfleet.device.table import Event
 
 _KEPT_TIMES = 200
 _LEAST_TIMES = 5
-"""Frames before a median is judged: the first one after a start is slow everywhere."""
+"""Frames before time and memory are judged: the first ones after a start are slow everywhere."""
+_AT_ONCE = 2.0
+"""So many times the memory that is allowed is too much at any moment: the host needs it."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,10 @@ def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[s
             f"{limits.probation_max_errors} may"
         )
         out.append(f"{text} ({tally.last_trouble})" if tally.last_trouble else text)
-    if tally.memory_mb > limits.probation_max_memory_mb:
+    early = median is None or len(tally.times_ms) < min(_LEAST_TIMES, limits.probation_frames)
+    if tally.memory_mb > limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):
         out.append(f"its segmenter uses {tally.memory_mb:.0f} MB, {limits.probation_max_memory_mb:.0f} MB are allowed")
-    if median is None or len(tally.times_ms) < min(_LEAST_TIMES, limits.probation_frames):
+    if median is None or early:
         return out
     if median > limits.probation_max_ms:
         out.append(f"a frame takes {median:.0f} ms, {limits.probation_max_ms:.0f} ms are allowed")
