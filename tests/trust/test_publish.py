@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from cellfleet.trust.folder import Artifact, Publication
 from cellfleet.trust.layout import ReleaseFacts, file_name, newest, target_path, version_in
 from cellfleet.trust.making import target
 from cellfleet.trust.metadata import meta_of
-from cellfleet.trust.publish import anchors_of, check_director_roots, named
+from cellfleet.trust.publish import anchors_of, check_director_roots, named, newer_files
 from cellfleet.trust.refusals import BadMetadata, BadSignature, Expired, MixedUp, NotUpward, Refusal, RolledBack
 from cellfleet.trust.rotation import renew, rotate
 from cellfleet.trust.tuf_types import Targets
-from support_trust import START, Site, secret, stranger
+from support_trust import START, Site, files_fetch, secret, stranger
 
 
 def signed(site: Site, version: str = "1.0.0", content: bytes = b"bytes") -> Publication:
@@ -83,6 +84,27 @@ def test_two_publishers_at_once(site: Site) -> None:
     assert again.counter == 2
     site.take(again.files)
     assert sorted(n.version for n in site.named.values()) == ["1.0.0", "2.0.0"]
+
+
+def test_a_folder_that_is_behind_catches_up(site: Site, tmp_path: Path) -> None:
+    """Another copy of the folder published and rotated."""
+    shutil.copytree(site.folder.path, tmp_path / "copy")
+    behind = TrustFolder.load(tmp_path / "copy")
+    site.publish()
+    rotate(site.folder, "snapshot", secret, site.now)
+    site.serve()
+    files = newer_files(files_fetch(site.image), behind.image_files())
+    assert sorted(files) == ["2.models.json", "2.root.json", "3.snapshot.json"]
+    assert behind.adopt(files, site.now) == sorted(files)
+    assert newer_files(files_fetch(site.image), behind.image_files()) == {}
+    assert behind.next_counter("model", "cells") == 2
+
+
+@pytest.mark.parametrize("answer", [b"<html>sign in</html>", b"{}", b'{"signed": {}, "signatures": []}'])
+def test_a_server_that_sends_something_else(site: Site, answer: bytes) -> None:
+    with pytest.raises(BadMetadata, match="the server's timestamp"):
+        newer_files(lambda name, _most: answer if name == "timestamp.json" else None, site.folder.image_files())
+    assert newer_files(files_fetch({}), site.folder.image_files()) == {}
 
 
 def test_a_publisher_takes_nothing_forged_from_a_server(site: Site) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cellfleet.trust.keys import Secrets
 
 _MOST_RECORD_BYTES = 4_000_000
-_METADATA_BYTES = 8_000_000
 _UPLOAD_TIMEOUT_S = 300.0
 
 
@@ -101,25 +100,11 @@ def catch_up(folder: TrustFolder, client: FleetClient, now: datetime) -> list[st
         NetworkError: the server is away.
     """
     from cellfleet.trust import http_fetch
+    from cellfleet.trust.publish import newer_files
 
     fetch = http_fetch(SystemHttp(), f"{client.base_url}/api/v1/trust/image")
-    have = folder.image_files()
-    stamp = fetch("timestamp.json", _METADATA_BYTES)
-    if stamp is None:
-        return []
-    newest = f"{json.loads(stamp)['signed']['meta']['snapshot.json']['version']}.snapshot.json"
-    if newest in have:
-        return []
-    snapshot = fetch(newest, _METADATA_BYTES)
-    if snapshot is None:
-        return []
-    files = {newest: snapshot}
-    for role, meta in json.loads(snapshot)["signed"]["meta"].items():
-        name = f"{meta['version']}.{role}"
-        content = None if name in have else fetch(name, _METADATA_BYTES)
-        if content is not None:
-            files[name] = content
-    return folder.adopt(files, now)
+    files = newer_files(fetch, folder.image_files())
+    return folder.adopt(files, now) if files else []
 
 
 def metadata_of(folder: TrustFolder, publication: Publication) -> dict[str, str]:

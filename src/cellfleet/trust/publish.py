@@ -9,27 +9,31 @@ from typing import Any
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.trust.chain import Chain, check_follows
+from cellfleet.trust.fetch import Fetch
 from cellfleet.trust.layout import (
     ALLOWANCES,
     DELEGATED,
+    MAX_ROOT_ROTATIONS,
     MODELS,
     ROLE_OF_KIND,
     ROOT,
     SNAPSHOT,
     SOFTWARE,
     TARGETS,
+    TIMESTAMP,
     AllowanceFacts,
     ReleaseFacts,
     allowance_path,
     facts_of,
     file_name,
+    max_bytes,
     newest,
     target_path,
     version_in,
 )
 from cellfleet.trust.metadata import load, meta_of
 from cellfleet.trust.refusals import BadMetadata, NotUpward
-from cellfleet.trust.tuf_types import Snapshot, TargetFile, Targets
+from cellfleet.trust.tuf_types import Snapshot, TargetFile, Targets, Timestamp
 from cellfleet.wire.enrol import TrustAnchors
 
 _IMAGE, _DIRECTOR = "image", "director"
@@ -148,6 +152,39 @@ def named(files: Mapping[str, bytes]) -> dict[str, Named]:
             raise BadMetadata(f"image repository: {name or role} is missing")
         out |= _named_by(role, load_targets(files[name], role))
     return out
+
+
+def newer_files(fetch: Fetch, have: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What a server's image repository has and ``have`` lacks: roots, the newest snapshot and the files that it names.
+
+    Nothing of it is verified; it is for ``check_published`` and ``TrustFolder.adopt``.
+
+    Raises:
+        BadMetadata, EndlessData: what the server sends is no metadata.
+        NetworkError: it cannot be asked now.
+    """
+    files: dict[str, bytes] = {}
+    stamp = fetch(file_name(TIMESTAMP, 0), max_bytes(TIMESTAMP))
+    if stamp is None:
+        return files
+    known = newest(have, ROOT)
+    for version in range((known[0] if known else 0) + 1, MAX_ROOT_ROTATIONS):
+        root = fetch(file_name(ROOT, version), max_bytes(ROOT))
+        if root is None:
+            break
+        files[file_name(ROOT, version)] = root
+    version = load(Timestamp, stamp, "the server's timestamp").signed.snapshot_meta.version
+    wanted: dict[str, str] = {}
+    snapshot = have.get(file_name(SNAPSHOT, version)) or fetch(file_name(SNAPSHOT, version), max_bytes(SNAPSHOT))
+    if snapshot is not None:
+        files[file_name(SNAPSHOT, version)] = snapshot
+        metas = load(Snapshot, snapshot, "the server's snapshot").signed.meta
+        wanted = {file_name(r, metas[f"{r}.json"].version): r for r in (TARGETS, *DELEGATED) if f"{r}.json" in metas}
+    for name, role in wanted.items():
+        content = None if name in have or name in files else fetch(name, max_bytes(role))
+        if content is not None:
+            files[name] = content
+    return {name: content for name, content in files.items() if have.get(name) != content}
 
 
 def load_targets(data: bytes, role: str) -> Mapping[str, TargetFile]:
