@@ -134,9 +134,7 @@ def _readings(db: Session, device_id: str, experiment: str, limit: int | None) -
     of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment)
     newest = select(FrameRow.name, FrameRow.well, FrameRow.time_s, FrameRow.index).where(*of)
     frames = newest.order_by(FrameRow.index.desc()).limit(limit).subquery()
-    rank = func.row_number().over(
-        partition_by=frames.c.well, order_by=(frames.c.index.desc(), ResultRow.id.desc())
-    )
+    rank = func.row_number().over(partition_by=frames.c.well, order_by=(frames.c.index.desc(), ResultRow.id.desc()))
     ranked = (
         select(frames.c.well, frames.c.name, frames.c.time_s, ResultRow.id, rank.label("rank"))
         .join(
@@ -212,18 +210,18 @@ def stages(db: Session, device_id: str, experiment: str) -> tuple[list[tuple[str
 def shots(db: Session, device_id: str, experiment: str, limit: int = 10) -> list[Shot]:
     """The newest frames that have pictures, newest first."""
     of = (Picture.device_id == device_id, Picture.experiment == experiment)
-    same = and_(
-        FrameRow.device_id == Picture.device_id,
-        FrameRow.experiment == Picture.experiment,
-        FrameRow.name == Picture.frame,
+    newest = (
+        select(FrameRow.id, FrameRow.name)
+        .where(FrameRow.device_id == device_id, FrameRow.experiment == experiment)
+        .order_by(FrameRow.index.desc())
+        .limit(LAP_FRAMES)
+        .subquery()
     )
+    drawn = select(Picture.kind).where(*of, Picture.frame == newest.c.name, Picture.kind.in_(("overlay", "thumbnail")))
     frames = db.scalars(
         select(FrameRow)
-        .where(
-            FrameRow.device_id == device_id,
-            FrameRow.experiment == experiment,
-            select(Picture.kind).where(same, Picture.kind.in_(("overlay", "thumbnail"))).exists(),
-        )
+        .join(newest, newest.c.id == FrameRow.id)
+        .where(drawn.exists())
         .order_by(FrameRow.index.desc())
         .limit(limit)
     ).all()
