@@ -32,7 +32,8 @@ START = datetime(2026, 3, 1, 8, tzinfo=UTC)
 DEVICE, OTHER = "dev-0123456789ab", "dev-ba9876543210"
 PASSPHRASE = "correct horse battery"
 LIFE_S = 86400.0
-NO_FILES: dict[str, bytes] = {}
+NOTHING: dict[tuple[str, str], int] = {}
+"""What is installed on a new instrument."""
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
@@ -219,6 +220,13 @@ class Site:
         change(stamp)
         keys = [self.online.timestamp] if signers is None else list(signers)
         self.image["timestamp.json"] = sign(stamp, keys, self.now, timedelta(seconds=LIFE_S))
+
+
+def check(site: Site, release: ReleaseRef, installed: int = 0, device: str = DEVICE) -> str:
+    """Ask an instrument that has a counter installed; gives the allowance that it used, empty: none was needed."""
+    have = {("model", release.name): installed} if installed else NOTHING
+    found = site.refreshed(device).check(release, device, have)
+    return found.allowance
 
 
 def stranger() -> Signer:
