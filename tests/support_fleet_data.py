@@ -206,6 +206,7 @@ def _deployments(
         if state in under_way and d.reported:
             d.reported = {**d.reported, "state": under_way[state]}
         _member(db, running, d, state, now - timedelta(hours=2), reason, phase=0 if i == 0 else 1)
+    asia = [d for d in rows if d.group_id == groups["asia"].id] or [rows[-1]]
     halted = deploy(
         "halted",
         "1.2.0",
@@ -214,10 +215,9 @@ def _deployments(
         1,
         phase=0,
         ended_at=None,
-        halted_reason=f"{rows[-1].name} refused the release: golden frame g1: AP@0.5 is 0.03, below the least value 0.40. "
+        halted_reason=f"{asia[0].name} refused the release: golden frame g1: AP@0.5 is 0.03, below the least value 0.40. "
         "1 failure in phase 1; 0 are tolerated.",
     )
-    asia = [d for d in rows if d.group_id == groups["asia"].id] or [rows[-1]]
     _member(
         db,
         halted,

@@ -32,6 +32,7 @@ def forms(filled: Filled) -> dict[str, dict[str, str]]:
         f"/releases/{filled.releases['1.1.0']}/withdraw": {"reason": "a bug"},
         f"/devices/{device}/group": {"group": "asia"},
         f"/devices/{device}/tags": {"tags": "a b"},
+        f"/devices/{device}/alarms": {"reason": "looked at"},
         f"/devices/{device}/revoke": {"reason": "stolen"},
         "/provisioning/claims": {"note": "x", "hours": "2"},
         "/provisioning/groups": {"name": "new-group"},
@@ -150,6 +151,18 @@ def test_groups_and_tags(filled: Filled, tab: Any, context: Context) -> None:
     mine.post(f"/devices/{name}/revoke", 422)
     mine.post(f"/devices/{name}/revoke", reason="sold")
     assert "revoked" in mine.text(f"/devices/{name}")
+
+
+def test_alarms_are_cleared_with_a_reason(filled: Filled, tab: Any, context: Context) -> None:
+    mine, name = tab("operator"), filled.devices[0]
+    assert f"/devices/{name}/alarms" not in posts(mine.get(f"/devices/{name}").text)
+    with context.sessions() as db:
+        db.query(Device).filter_by(name=name).one().alarms = {"two-machines": "two machines use one key"}
+    assert f"/devices/{name}/alarms" in posts(mine.get(f"/devices/{name}").text)
+    mine.post(f"/devices/{name}/alarms", 422)
+    mine.post(f"/devices/{name}/alarms", reason="the old host was switched on again")
+    assert "two machines use one key" not in mine.text(f"/devices/{name}")
+    assert "the old host was switched on again" in tab("viewer").text("/audit")
 
 
 def test_only_an_approver_withdraws(filled: Filled, tab: Any) -> None:

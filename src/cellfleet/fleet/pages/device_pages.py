@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from cellfleet.fleet import chain, devices
+from cellfleet.fleet import chain, devices, reports
 from cellfleet.fleet.pages import queries_device
 from cellfleet.fleet.pages.condition import condition
 from cellfleet.fleet.pages.drawing import curve_chart, plate_view
@@ -162,3 +162,15 @@ def revoke(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> 
         raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
     with asked.writing() as db:
         return asked.go(_address(devices.revoke(db, asked.context, asked.person, name, why)), "revoked")
+
+
+@router.post("/devices/{name}/alarms")
+def alarms(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
+    """Somebody has looked at the alarms."""
+    asked, form = posted
+    why = form.text("reason", longest=2000)
+    if not why:
+        raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
+    with asked.writing() as db:
+        reports.clear_alarms(db, asked.context, asked.person, name, why)
+        return asked.go(_address(device_named(db, name)), "changed")
