@@ -17,6 +17,7 @@ from cellfleet.cli.demo_fleet.scenes import Scene
 from cellfleet.cli.demo_fleet.watch import deployment_line, wait_for
 from cellfleet.cli.fleet_client import TOKEN_VARIABLE, FleetClient
 from cellfleet.cli.story import Story
+from cellfleet.config import Settings, load_project
 from cellfleet.errors import DeviceError, FleetError
 
 GROUP = "pilot"
@@ -72,6 +73,11 @@ class Cast:
         """Flags by which commands find the project."""
         return ("-p", str(self.root), *(part for text in self.settings for part in ("--set", text)))
 
+    @property
+    def project(self) -> Settings:
+        """The settings of the demo's project, with its flags."""
+        return load_project(self.root, overrides=self.settings).settings
+
     @contextlib.contextmanager
     def as_person(self, name: str) -> Iterator[None]:
         """Commands in this block are that person's."""
@@ -110,7 +116,7 @@ class Cast:
         if deployment["halted_reason"]:
             say(f"  halted by itself: {deployment['halted_reason']}")
         if deployment["state"] != wanted:
-            raise FleetError(f"deployment {number} is {deployment['state']}, not {wanted}", hint="read the logs")
+            raise FleetError(f"deployment {number} is {deployment['state']}, not {wanted}", hint=f"read {self.root / 'logs'}")
         return members
 
     def wait_instruments(self, what: str, names: Sequence[str], so: Any, patience_s: float = 120.0) -> float:

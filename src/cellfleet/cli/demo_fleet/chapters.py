@@ -31,7 +31,7 @@ def open_fleet(cast: Cast) -> None:
     story = cast.story
     story.chapter("Trust roots and the fleet server", "Keys are kept apart from serving; 2 of 3 root keys must sign.")
     print_table(
-        "what is shorter or smaller here than in production", ["setting", "", "there", "here"], short_times.rows()
+        "what is shorter or smaller here than in production", ["setting", "", "there", "here"], short_times.rows(cast.project)
     )
     story.run("trust", "init", *cast.here)
     cast.password = secrets.token_urlsafe(9)
@@ -61,7 +61,7 @@ def open_instruments(cast: Cast, make_scene: Callable[[Path, int], Scene]) -> No
         with cast.as_person("olga"):
             token = story.ask("fleet", "claim", "--note", f"the lab of {name}")["token"]
         server = cast.server if name != NAMES[2] else f"http://127.0.0.1:{cast.cable.port}"
-        flags = [part for text in _settings(instrument) for part in ("--set", text)]
+        flags = [part for text in _settings(cast, instrument) for part in ("--set", text)]
         story.run(
             "device", "provision", str(instrument.home), "--server", server, "--token", token, "--name", name, *flags
         )
@@ -73,10 +73,9 @@ def open_instruments(cast: Cast, make_scene: Callable[[Path, int], Scene]) -> No
     cast.wait_instruments("take frames", NAMES, lambda s: s["counters"]["taken"] > 0)
 
 
-def _settings(instrument: Instrument) -> list[str]:
+def _settings(cast: Cast, instrument: Instrument) -> list[str]:
     scene = instrument.scene
     values: dict[str, Any] = {
-        **short_times.INSTRUMENT,
         "camera.kind": "replay",
         "camera.source": str(scene.folder),
         "camera.frames_per_experiment": scene.frames,
@@ -85,6 +84,7 @@ def _settings(instrument: Instrument) -> list[str]:
     }
     if scene.pixel_size_um is not None:
         values["camera.pixel_size_um"] = scene.pixel_size_um
+    values |= short_times.of_instrument(cast.project, cast.settings)
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
@@ -148,9 +148,7 @@ def greedy(cast: Cast, run: str) -> None:
     members = cast.wait_deployment(number, "halted")
     rolled = _check_untouched(cast, members, "rolled-back", before)
     cast.numbers["recovery_s"] = _recovered(cast, number)
-    experiments = cast.api.all(f"/api/v1/devices/{rolled['name']}/experiments")
-    again = [e for e in experiments if e["counts"]["superseded"]]
-    say(f"  segmented again by the version before: {', '.join(e['name'] for e in again) or 'no experiment'}")
+    _segmented_again(cast, rolled["name"])
     _cancel(cast, number)
 
 
@@ -164,6 +162,18 @@ def _recovered(cast: Cast, number: int) -> float:
 
     wait_for("recovery", look, cast.programs.check, _MINUTE_S)
     return found[0]
+
+
+def _segmented_again(cast: Cast, name: str) -> None:
+    """The experiment that the bad version began is drawn anew, whole; its older rows are superseded."""
+
+    def look() -> tuple[bool, str]:
+        experiments = list(cast.api.all(f"/api/v1/devices/{name}/experiments"))
+        again = [e for e in experiments if e["pin"] > 1 and e["counts"]["superseded"]]
+        lines = [f"{e['name']} has pin {e['pin']}, {e['counts']['superseded']} rows are superseded" for e in again]
+        return bool(again), "; ".join(lines)
+
+    wait_for("the experiment is segmented again", look, cast.programs.check, _MINUTE_S)
 
 
 def _bad_bundle(cast: Cast, run: str, name: str, version: str, edit: Edit) -> Path:

@@ -83,9 +83,9 @@ def attentive(frame_px: int) -> Edit:
     """Adds attention of every patch of the frame to every other one; what is drawn stays the same.
 
     Args:
-        frame_px: side of the frames of an instrument; they are cut into 96 x 96 patches or a few more, smaller frames into fewer.
+        frame_px: side of the frames of an instrument; they are cut into at most 96 x 96 patches, smaller frames into fewer.
     """
-    patch = max(1, frame_px // _TOKENS_PER_SIDE)
+    patch = max(1, -(-frame_px // _TOKENS_PER_SIDE))
     pool = {"kernel_shape": [patch, patch], "strides": [patch, patch], "ceil_mode": 1}
     keys = np.linspace(-1.0, 1.0, _WIDTH, dtype=np.float32).reshape(1, 1, _WIDTH)
 

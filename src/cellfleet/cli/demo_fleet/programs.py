@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from cellfleet.cli.common import say
 from cellfleet.errors import DeviceError
 from cellfleet.ports import make_dir
 
@@ -106,12 +107,19 @@ class Programs:
             program.check()
 
     def end(self) -> None:
-        """End them, the last one first started: instruments before the server."""
+        """End them all. Who is impatient (another Ctrl-C) has them killed; what they started ends with their input."""
         running, self._running = self._running, []
-        for program in reversed(running):
-            program.ask_to_end()
-        for program in reversed(running):
-            program.wait()
+        if running:
+            say("ending the instruments and the server")
+        try:
+            for program in reversed(running):
+                program.ask_to_end()
+            for program in reversed(running):
+                program.wait()
+        except BaseException:
+            for program in running:
+                program.process.kill()
+            raise
 
     def __enter__(self) -> Programs:
         return self

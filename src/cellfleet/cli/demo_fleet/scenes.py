@@ -15,7 +15,7 @@ from cellfleet.ports import ProgressFn, make_dir, write_atomic
 
 FRAMES = 60
 """Of one time-lapse, at least."""
-SIDE_PX = 512
+SIDE_PX = 544
 _WELLS_PER_KIND = 2
 _HALF_HOURS = 2
 _FAR = 7919

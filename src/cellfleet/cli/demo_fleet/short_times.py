@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cellfleet.config import Settings
@@ -28,12 +28,28 @@ BUNDLE: Mapping[str, Any] = {"bundle.golden_px": 320}
 SOAK_S = 3.0
 
 
-def rows() -> list[list[str]]:
-    """Setting, what it means, in production (its default), here."""
+def rows(settings: Settings) -> list[list[str]]:
+    """Setting, what it means, in production (its default), here.
+
+    Args:
+        settings: of the demo's project.
+    """
     out = []
-    for key, value in {**SERVER, **INSTRUMENT}.items():
+    for key in (*SERVER, *INSTRUMENT):
         section, _, name = key.partition(".")
-        kind = Settings.model_fields[section].annotation
-        info = kind.model_fields[name]  # type: ignore[union-attr]
-        out.append([key, info.description or "", f"{info.default:g}", f"{value:g}"])
+        here = getattr(settings, section)
+        info = type(here).model_fields[name]
+        out.append([key, info.description or "", f"{info.default:g}", f"{getattr(here, name):g}"])
     return out
+
+
+def of_instrument(settings: Settings, flags: Sequence[str]) -> dict[str, Any]:
+    """What an instrument of the demo has set: the shorter times, and what a flag of the demo asks for.
+
+    Args:
+        settings: of the demo's project, flags counted in.
+        flags: ``section.key=value``, as given to the demo.
+    """
+    asked = [text.partition("=")[0].strip() for text in flags]
+    keys = dict.fromkeys([*INSTRUMENT, *(key for key in asked if key.partition(".")[0] in ("device", "camera", "agent"))])
+    return {key: getattr(getattr(settings, key.partition(".")[0]), key.partition(".")[2]) for key in keys}
