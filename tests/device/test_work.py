@@ -436,7 +436,8 @@ def test_a_program_that_chatters_and_lies(make: MakeFn, tmp_path: Path) -> None:
         "    if row['frame'].startswith('f00001'): row = {'count': 'many'}\n"
         "    if row.get('frame', '').startswith('f00002'):\n"
         "        row |= {'experiment': r['facts']['experiment'], 'run_digest': 'd' * 64}\n"
-        "    print(json.dumps({'id': r['id'], 'event': 'segmented', 'row': row}), flush=True)\n",
+        "    memory = [float('nan'), 'much', -1][r['id'] % 3]\n"
+        "    print(json.dumps({'id': r['id'], 'event': 'segmented', 'row': row, 'memory_mb': memory}), flush=True)\n",
         encoding="utf-8",
     )
     box = make(device__software=f"{sys.executable} {program}")
@@ -450,4 +451,5 @@ def test_a_program_that_chatters_and_lies(make: MakeFn, tmp_path: Path) -> None:
     assert "answered for another frame" in reasons[0]
     assert "is not understood" in reasons[1]
     assert "another run than it said" in reasons[2]
+    assert {o.memory_mb for o in box.outcomes} == {0.0}
     assert box.seen.ready

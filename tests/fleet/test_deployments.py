@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cellfleet.config.fleet import FleetSection
 from cellfleet.fleet import audit, deployments, devices
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import Refusal
-from cellfleet.fleet.store.models import AuditEvent, Device, TrustFile
+from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, TrustFile
 from cellfleet.wire.rollout import DeploymentRequest, Phase
 from support_fleet import TestClient, World
 from support_rollout import (
@@ -283,6 +285,45 @@ def test_many_reports_at_once_are_all_counted(
     assert errors == []
     assert member_states(context, number) == ["succeeded"] * 8
     assert deployment(context, number).state == "succeeded"
+
+
+def test_a_halt_does_not_overwrite_what_a_report_is_just_writing(
+    context: Context,
+    publisher: Publisher,
+    operator: TestClient,
+    pilot: list[Instrument],
+    reopen: Callable[[], Context],
+) -> None:
+    number = start(operator, publisher.publish(operator, "1.0.0"), "pilot", [{"percent": 100}])
+    other = reopen()
+
+    def halt() -> None:
+        with other.sessions() as db:
+            deployments.halt(db, other, person("operator"), number, "stop")
+
+    halting = threading.Thread(target=halt)
+    with context.sessions() as db:
+        db.scalars(select(Device).where(Device.id == pilot[0].device.device_id).with_for_update()).one()
+        member = db.get_one(DeploymentMember, (number, pilot[0].device.device_id))
+        member.state, member.reason, member.ended_at = "failed", "the disk is full", context.clock.now()
+        db.flush()
+        halting.start()
+        wait_until_blocked(context)
+    halting.join(60)
+    assert not halting.is_alive()
+    assert member_states(context, number) == ["failed", "waiting", "waiting"]
+
+
+def wait_until_blocked(context: Context) -> None:
+    """Until another session waits for a lock (SQLite: it waits before its first statement, and nothing tells of it)."""
+    if context.database.is_sqlite:
+        return
+    deadline = time.monotonic() + 30
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with context.database.engine.connect() as connection:
+        while connection.exec_driver_sql(query).scalar_one() == 0:
+            assert time.monotonic() < deadline, "nobody waits"
+            connection.rollback()
 
 
 def test_who_leaves_the_group_or_the_fleet_is_no_member_and_who_comes_is(

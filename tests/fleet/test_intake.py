@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from cellfleet.config.fleet import FleetSection
@@ -205,6 +206,45 @@ def test_what_is_not_understood_is_named_and_the_rest_taken(context: Context, ca
     assert answer.partial_success.rejected_log_records == 1
     assert "frame" in answer.partial_success.error_message
     assert counts(context, caller).taken == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"\xff\xfe", "a\0b"], ids=repr)
+def test_numbers_that_cannot_be_kept_hold_nothing_up(context: Context, caller: Caller, value: object) -> None:
+    moved = AgentMoved(at=NOW, source="idle", target="checking", trigger="update-wanted", numbers={"ap50": 0.5})
+    request = ExportLogsServiceRequest.FromString(encode_events({}, [taken(1), moved, taken(2)], NOW))
+    numbers = next(a for a in request.resource_logs[0].scope_logs[0].log_records[1].attributes if a.key == "numbers")
+    kind = {float: "double_value", bytes: "bytes_value", str: "string_value"}[type(value)]
+    setattr(numbers.value.kvlist_value.values[0].value, kind, value)
+    body = request.SerializeToString()
+    answer = ExportLogsServiceResponse.FromString(intake.take_logs(context, caller, "x", body))
+    assert answer.partial_success.rejected_log_records == 1
+    assert "numbers" in answer.partial_success.error_message
+    assert counts(context, caller).taken == 2
+    with context.reading() as db:
+        assert db.query(DeviceEvent).count() == 0
+
+
+def test_two_batches_of_one_device_at_once(context: Context, caller: Caller, reopen: Callable[[], Context]) -> None:
+    """A batch that was given up on and its successor: of one frame's rows exactly one counts."""
+    send(context, caller, "0", [started(), taken(1)])
+    servers, begin = [context, reopen()], threading.Barrier(2)
+    errors: list[BaseException] = []
+
+    def work(i: int) -> None:
+        begin.wait(30)
+        try:
+            for n in range(20):
+                send(servers[i], caller, f"{i}-{n}", [drawn(n, 1 + i)])
+        except BaseException as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert errors == []
+    assert counts(context, caller) == Counts(taken=1, unreadable=0, segmented=1, rows=20, superseded=20)
 
 
 def test_other_bytes(device: TestDevice, client: TestClient) -> None:

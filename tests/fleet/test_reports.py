@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -230,3 +231,23 @@ def test_a_report_of_another_size(one: Instrument) -> None:
 def test_people_have_no_desired_state(as_role: Callable[[str], TestClient], client: TestClient) -> None:
     assert as_role("admin").get("/api/v1/device/desired").status_code == 403
     assert client.get("/api/v1/device/desired").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "-Infinity", '"\\ud800"', '"a\\u0000b"', "1" + "0" * 400, "[" * 40 + "]" * 40],
+    ids=["nan", "infinity", "half a character", "nul", "a huge number", "deep"],
+)
+def test_numbers_that_nobody_could_read_again_are_refused(
+    text: str, context: Context, one: Instrument, as_role: Callable[[str], TestClient]
+) -> None:
+    http = one.device.http
+    assert http is not None
+    one.report(context)
+    said = report(device_id=one.device.device_id).model_dump(mode="json")
+    update = {"deployment_id": None, "release_id": None, "state": "idle", "outcome": "running"}
+    said["update"] = {**update, "started_at": NOW.isoformat(), "changed_at": NOW.isoformat(), "numbers": {"x": "HERE"}}
+    body = json.dumps(said).replace('"HERE"', text)
+    answer = http.put("/api/v1/device/reported", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:cellfleet:problem:not-understood")
+    assert as_role("viewer").get("/api/v1/devices").json()["items"][0]["reported"]["sequence"] == 1

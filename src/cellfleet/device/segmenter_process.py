@@ -210,15 +210,16 @@ class SegmenterProcess:
         try:
             said = dict(json.loads(line))
             event = said["event"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             _LOG.warning("%s: a line that is not of the protocol: %.200r", self.slot.label, line)
             return
+        said["memory_mb"] = _megabytes(said.get("memory_mb"))
         if event == "ready":
             self.ready = Ready(
                 str(said.get("variant", "")),
                 str(said.get("run_digest", "")),
                 f"{said.get('engine', '')} {said.get('engine_version', '')}".strip(),
-                float(said.get("memory_mb") or 0.0),
+                said["memory_mb"],
             )
             self.ready_s = self._clock.monotonic_s()
         elif event == "refused":
@@ -229,6 +230,11 @@ class SegmenterProcess:
     def _tell(self) -> None:
         self._happened.set()
         self._wake()
+
+
+def _megabytes(said: Any) -> float:
+    """What a program says of its memory; 0 for what is no number."""
+    return float(said) if isinstance(said, int | float) and 0 <= said < 1e9 else 0.0
 
 
 def _open_log(path: Path) -> IO[bytes]:

@@ -286,13 +286,15 @@ def _advance(db: Session, context: Context, d: Deployment) -> None:
 
 
 def _crew(db: Session, d: Deployment) -> Crew:
+    """The members, whose devices are held first: what a report wrote while we waited for its device is then seen, too."""
+    ids = select(DeploymentMember.device_id).where(DeploymentMember.deployment_id == d.id)
+    db.execute(select(Device.id).where(Device.id.in_(ids)).order_by(Device.id).with_for_update()).all()
     query = (
         select(DeploymentMember, Device)
         .join(Device, Device.id == DeploymentMember.device_id)
         .where(DeploymentMember.deployment_id == d.id)
         .order_by(Device.id)
         .options(defer(Device.reported), defer(Device.facts), defer(Device.public_key))
-        .with_for_update(of=Device)
         .execution_options(populate_existing=True)
     )
     return Crew([(m, device) for m, device in db.execute(query)])

@@ -165,9 +165,10 @@ def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch)
         if not insert_or_ignore(db, TelemetryBatch, [row]) and _is_known(db, caller.device_id, key, digest):
             return outcome  # it came twice at once
         times = Times(now)
+        # This holds the device: of two batches at once the second sees the rows of the first, and supersedes rightly.
+        db.execute(update(Device).where(Device.id == caller.device_id).values(last_seen_at=now))
         _take_events(db, caller.device_id, batch, times)
         _take_gauges(db, caller.device_id, batch, times)
-        db.execute(update(Device).where(Device.id == caller.device_id).values(last_seen_at=now))
         if times.wrong:
             text = f"{times.wrong} times of its telemetry cannot be true; the time of receipt stands for them"
             reports.alarm(db, context, caller.device_id, reports.CLOCK, text)

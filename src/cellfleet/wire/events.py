@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from cellfleet.errors import WireError
 from cellfleet.wire.base import Key, Message, Sha256, Text, Time
+from cellfleet.wire.plain import PlainDict
 
 Number = Annotated[float, Field()]
 
@@ -116,7 +117,7 @@ class AgentMoved(Message):
     deployment_id: int | None = None
     release_id: int | None = None
     reason: Text = ""
-    numbers: dict[str, Any] = Field(default={}, max_length=64)
+    numbers: PlainDict = Field(default={}, max_length=64)
 
 
 class Incident(Message):

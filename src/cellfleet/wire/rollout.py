@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cellfleet.wire.base import Key, Message, Text, Time
+from cellfleet.wire.plain import PlainDict
 from cellfleet.wire.states import MaintenanceWindow, ReleaseRef
 
 DeploymentState = Literal["awaiting-approval", "running", "halted", "succeeded", "cancelled"]
@@ -34,9 +35,9 @@ class ReleaseRequest(Message):
 
     release: ReleaseRef
     metadata: dict[str, str] = Field(min_length=1, max_length=16)
-    decision: dict[str, Any] | None = None
-    records: dict[Literal["training", "data-set", "optimization"], list[dict[str, Any]]] = Field(default={})
-    card: dict[str, Any] = Field(default={})
+    decision: PlainDict | None = None
+    records: dict[Literal["training", "data-set", "optimization"], list[PlainDict]] = Field(default={})
+    card: PlainDict = Field(default={})
     override: Override | None = None
     notes: Text = ""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cellfleet.wire.base import DeviceId, Key, Message, SemVer, Sha256, Text, Time
 from cellfleet.wire.enrol import DeviceFacts
+from cellfleet.wire.plain import PlainDict
 
 UpdateState = Literal[
     "idle",
@@ -115,7 +116,7 @@ class UpdateReport(Message):
     state: UpdateState
     outcome: Outcome
     reason: Text = ""
-    numbers: dict[str, Any] = Field(default={}, max_length=64)
+    numbers: PlainDict = Field(default={}, max_length=64)
     started_at: Time
     changed_at: Time
     bytes_downloaded: Count = 0

@@ -1,7 +1,8 @@
 """The database: SQLite by default, PostgreSQL by URL; sessions that commit or roll back; the schema at its newest.
 
 On SQLite a writing session begins with ``BEGIN IMMEDIATE``, so that it waits for other writers at its first statement
-instead of failing in the middle; readers never wait (WAL). A session takes its connection at its first statement.
+instead of failing in the middle; readers never wait (WAL). What was committed has reached the disk (``synchronous=FULL``):
+an instrument forgets what the server has confirmed. A session takes its connection at its first statement.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def _engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: sqlite3.Connection, _record: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -1,0 +1,55 @@
+"""Plain JSON data within messages: whatever is in it, every reader can read it and every database can hold it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+MAX_DEPTH = 32
+"""Of lists and objects within each other."""
+MAX_VALUES = 50_000
+_INT64 = 2**63
+
+
+def check_plain(value: Any) -> Any:
+    """The value itself, when it is plain JSON data.
+
+    Raises:
+        ValueError: NaN or infinity, a whole number beyond 64 bits, a text with NUL or half a character, something that is
+            no JSON, too deep or too much.
+    """
+    left: list[tuple[Any, int]] = [(value, 0)]
+    count = 0
+    while left:
+        found, depth = left.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} levels deep")
+        if count > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")
+        if isinstance(found, dict):
+            left += [(x, depth + 1) for pair in found.items() for x in pair]
+        elif isinstance(found, list | tuple):
+            left += [(x, depth + 1) for x in found]
+        else:
+            _check_one(found)
+    return value
+
+
+def _check_one(value: Any) -> None:
+    match value:
+        case None | bool():
+            return
+        case int() if -_INT64 <= value < _INT64:
+            return
+        case float() if math.isfinite(value):
+            return
+        case str() if "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value):
+            return
+    raise ValueError(f"{repr(value)[:40]} cannot be kept as JSON")
+
+
+PlainDict = Annotated[dict[str, Any], AfterValidator(check_plain)]
+"""An object of plain JSON data."""

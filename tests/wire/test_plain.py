@@ -1,0 +1,63 @@
+"""Plain JSON data: what comes through can be written, stored and read by everybody."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellfleet.canonical import canonical_bytes
+from cellfleet.wire.plain import MAX_DEPTH, MAX_VALUES, check_plain
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=4), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(ANY)
+def test_what_is_taken_comes_back_the_same(value: Any) -> None:
+    try:
+        check_plain(value)
+    except ValueError:
+        return
+    data = canonical_bytes(value)
+    assert b"\\u0000" not in data
+    assert json.loads(data) == value
+
+
+@given(ANY.filter(lambda v: not isinstance(v, bytes)))
+def test_what_is_good_is_taken(value: Any) -> None:
+    try:
+        text = canonical_bytes(value).decode()
+    except (ValueError, TypeError):
+        with pytest.raises(ValueError, match=r"cannot be kept|levels"):
+            check_plain(value)
+        return
+    if "\\u0000" not in text and not any(abs(n) >= 2**63 for n in _whole_numbers(value)):
+        assert check_plain(value) is value
+
+
+def test_depth_and_amount_are_bounded() -> None:
+    deep: Any = 1
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    assert check_plain(deep) is deep
+    with pytest.raises(ValueError, match="levels deep"):
+        check_plain([deep])
+    with pytest.raises(ValueError, match="values"):
+        check_plain([0] * MAX_VALUES)
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    if isinstance(value, dict):
+        return [n for v in value.values() for n in _whole_numbers(v)]
+    if isinstance(value, list):
+        return [n for v in value for n in _whole_numbers(v)]
+    return [value] if isinstance(value, int) else []
