@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +42,14 @@ PLACES = (
     "evaluation.out",
     "lineage.records",
     "lineage.key",
+    "fleet.store",
+    "fleet.trust",
+    "device.name",
+    "device.server",
+    "camera.kind",
+    "camera.source",
 )
-"""Settings that say where things lie."""
+"""Settings that say where things lie, and who is who."""
 NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
 
 
@@ -81,14 +89,15 @@ def demo(
     story = Story(chapters=CHAPTERS + (0 if only_model else demo_fleet.CHAPTERS))
     told = _Told(story, root, json_file)
     try:
-        told.facts = _tell(story, root, data, seed, settings or [])
-        _print_numbers(told.facts)
-        if not only_model:
-            bundle = Path(told.facts["bundle"]["path"])
-            fleet = demo_fleet.Plot(root, bundle, RUN, seed, data is not None, tuple(settings or ()))
-            demo_fleet.tell(story, fleet, told.end, _stay if keep else None)
-        else:
-            told.end({})
+        with _ends_on_signals():
+            told.facts = _tell(story, root, data, seed, settings or [])
+            _print_numbers(told.facts)
+            if not only_model:
+                bundle = Path(told.facts["bundle"]["path"])
+                fleet = demo_fleet.Plot(root, bundle, RUN, seed, data is not None, tuple(settings or ()))
+                demo_fleet.tell(story, fleet, told.end, _stay if keep else None)
+            else:
+                told.end({})
     except StoryEnds as e:
         err_console().print(f"the story ends here; what was made so far lies in {root}", markup=False)
         raise typer.Exit(e.code) from None
@@ -117,12 +126,32 @@ class _Told:
         say(f"the whole story took {self.facts['seconds']['all']:.0f} s")
 
 
+@contextlib.contextmanager
+def _ends_on_signals() -> Iterator[None]:
+    """A wish to end (SIGTERM, a terminal that is closed) is taken as Ctrl-C, so that what was started is ended, too."""
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = [number for number in numbers if before[number] == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        heard = []
+    for number in heard:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
 def _stay(where: str) -> None:
     """Wait for Ctrl-C while server and instruments run on."""
     say(f"the pages stay up at {where}; Ctrl-C ends everything")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
-    say("ending the instruments and the server")
 
 
 def _tell(story: Story, root: Path, data: Path | None, seed: int, settings: list[str]) -> dict[str, Any]:
@@ -191,7 +220,7 @@ def _data(story: Story, root: Path, data: Path | None, seed: int) -> Path:
 
 def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
     from cellfleet.cli.demo_fleet import short_times
-    from cellfleet.cli.init import MODELLING, SERVER, project_text
+    from cellfleet.cli.init import INSTRUMENT, MODELLING, SERVER, project_text
 
     values: dict[str, Any] = {
         "model.name": NAME,
@@ -203,10 +232,11 @@ def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
         "evaluation.approver": "the demo",
         **short_times.BUNDLE,
         **short_times.SERVER,
+        **short_times.INSTRUMENT,
     }
     if epochs is not None:
         values["training.epochs"] = epochs
-    return project_text(values, (*MODELLING, *SERVER)).encode()
+    return project_text(values, dict.fromkeys((*MODELLING, *SERVER, *INSTRUMENT))).encode()
 
 
 def _epochs(root: Path, settings: list[str], crops: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +50,7 @@ SERVER = ("fleet",)
 INSTRUMENT = ("device", "camera", "agent", "segment")
 
 
-def project_text(values: Mapping[str, Any], sections: Sequence[str] = MODELLING) -> str:
+def project_text(values: Mapping[str, Any], sections: Iterable[str] = MODELLING) -> str:
     """The project file: every setting with its default, commented out, and what it means; some are set.
 
     Args:

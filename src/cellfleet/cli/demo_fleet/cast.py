@@ -116,7 +116,9 @@ class Cast:
         if deployment["halted_reason"]:
             say(f"  halted by itself: {deployment['halted_reason']}")
         if deployment["state"] != wanted:
-            raise FleetError(f"deployment {number} is {deployment['state']}, not {wanted}", hint=f"read {self.root / 'logs'}")
+            raise FleetError(
+                f"deployment {number} is {deployment['state']}, not {wanted}", hint=f"read {self.root / 'logs'}"
+            )
         return members
 
     def wait_instruments(self, what: str, names: Sequence[str], so: Any, patience_s: float = 120.0) -> float:

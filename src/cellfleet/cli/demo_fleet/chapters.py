@@ -31,7 +31,9 @@ def open_fleet(cast: Cast) -> None:
     story = cast.story
     story.chapter("Trust roots and the fleet server", "Keys are kept apart from serving; 2 of 3 root keys must sign.")
     print_table(
-        "what is shorter or smaller here than in production", ["setting", "", "there", "here"], short_times.rows(cast.project)
+        "what is shorter or smaller here than in production",
+        ["setting", "", "there", "here"],
+        short_times.rows(cast.project),
     )
     story.run("trust", "init", *cast.here)
     cast.password = secrets.token_urlsafe(9)

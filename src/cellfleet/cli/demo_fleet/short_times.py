@@ -51,5 +51,7 @@ def of_instrument(settings: Settings, flags: Sequence[str]) -> dict[str, Any]:
         flags: ``section.key=value``, as given to the demo.
     """
     asked = [text.partition("=")[0].strip() for text in flags]
-    keys = dict.fromkeys([*INSTRUMENT, *(key for key in asked if key.partition(".")[0] in ("device", "camera", "agent"))])
+    keys = dict.fromkeys(
+        [*INSTRUMENT, *(key for key in asked if key.partition(".")[0] in ("device", "camera", "agent"))]
+    )
     return {key: getattr(getattr(settings, key.partition(".")[0]), key.partition(".")[2]) for key in keys}
