@@ -88,8 +88,11 @@ def test_a_token_used_twice(tmp_path: Path, server: SimServer, clock: FixedClock
 
 def test_an_unknown_token(tmp_path: Path, server: SimServer, clock: FixedClock) -> None:
     token = f"cf-claim-ffffffffffffffff.{anchors_digest(ANCHORS)}"
+    home = Home.at(tmp_path)
     with pytest.raises(ServerRefuses, match="not known"):
-        join(Home.at(tmp_path), server, clock, token=token)
+        join(home, server, clock, name="XYZ-0", token=token)
+    join(home, server, clock)
+    assert home.project_file.read_text() == "# XYZ-1\n", "settings of the refused attempt are not kept"
 
 
 def test_a_name_that_is_taken(

@@ -42,6 +42,8 @@ def provision(
     server = server.rstrip("/")
     values = {"device.name": name, "device.server": server or None, **_values(settings or ())}
 
+    had_settings = place.project_file.exists()
+
     def text() -> str:
         return project_text(values, INSTRUMENT)
 
@@ -54,7 +56,8 @@ def provision(
         print_json({"home": str(place.root), "device_id": done.device_id, "name": name, "state": done.state})
         return
     say(f"{done.name} ({done.device_id}): {done.state}")
-    say(f"settings: {place.project_file}")
+    kept = " (kept as they were: --set changes nothing there, edit the file)" if had_settings and settings else ""
+    say(f"settings: {place.project_file}{kept}")
     if done.state == "pending":
         say(f"next: an operator runs `cellfleet fleet accept {name}`; then `cellfleet device run {home}`")
     else:

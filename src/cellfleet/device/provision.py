@@ -71,7 +71,6 @@ def provision(
     check_token(token, found)
     key = load_or_make_key(home)
     _save_anchors_once(home, found)
-    _write_settings(home, settings_text)
     request = ClaimRequest(
         claim_token=token,
         name=name,
@@ -83,6 +82,7 @@ def provision(
         reply = claim(http, server, request)
     except ServerRefuses as e:
         raise ServerRefuses(e.message, status=e.status, word=e.word, hint=e.hint or _claim_hint(e)) from e
+    _write_settings(home, settings_text)  # not before: a refused attempt leaves no settings for the next one to keep
     save_record(home, DeviceRecord(device_id=reply.device_id, name=name, server=server, claimed_at=clock.now()))
     return Provisioned(reply.device_id, name, reply.state)
 
