@@ -26,6 +26,7 @@ from support_rollout import PASSPHRASE, secrets
 
 NAME, PASSWORD = "ada", "a long password"
 PATIENCE_S = 40
+ONLINE = "CELLFLEET_ONLINE_PASSPHRASE"
 PARTS = Path(__file__).resolve().parents[1] / "scripts" / "chromium-parts.sh"
 
 
@@ -62,7 +63,6 @@ def sign_in(driver: Any, address: str) -> None:
 @contextmanager
 def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str, Filled, Context]]:
     """A filled fleet with one person, served; its address, what was written, and its context."""
-    os.environ["CELLFLEET_ONLINE_PASSPHRASE"] = PASSPHRASE
     settings = Settings(fleet=FleetSection(max_logins_per_min=1000, max_requests_per_min=100_000))
     context = open_context(Project(root=home, settings=settings, found=True))
     filled = fill(context, devices)
@@ -70,6 +70,8 @@ def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str,
     metadata.take_folder(context)
     with context.sessions() as db:
         people.add(db, context, "server", NAME, role, PASSWORD)
+    before = os.environ.get(ONLINE)
+    os.environ[ONLINE] = PASSPHRASE
     server = uvicorn.Server(uvicorn.Config(create_app(context), host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -79,6 +81,9 @@ def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str,
         server.should_exit = True
         thread.join(PATIENCE_S)
         context.close()
+        os.environ.pop(ONLINE)
+        if before is not None:
+            os.environ[ONLINE] = before
 
 
 def _port(server: uvicorn.Server, thread: threading.Thread) -> int:

@@ -1,6 +1,7 @@
 """Pictures of the fleet's pages: fills a database, serves it on loopback, and photographs every view in headless Chromium.
 
     python docs/pictures/make_pages.py FOLDER [--devices 3 --devices 500] [--width 1440 --width 400] [--language en]
+    python docs/pictures/make_pages.py FOLDER --readme
 
 Needs the environment of development; Chromium is installed by apt when the machine has none.
 """
@@ -17,8 +18,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from PIL import Image  # noqa: E402
+
 from support_browser import browser, served, sign_in, wait  # noqa: E402
 from support_fleet_data import Filled  # noqa: E402
+
+README = {
+    "fleet": ("fleet.png", 1120, 1200),
+    "device": ("instrument.png", 1790, 1120),
+    "halted": ("deployment.png", 1420, 1200),
+}
+"""View -> file of the README, height that is kept, width it is scaled to."""
 
 
 def main() -> None:
@@ -31,7 +41,12 @@ def main() -> None:
     parser.add_argument("--view", action="append", help="only views whose name has this text")
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
     parser.add_argument("--viewport", type=int, default=0, help="height of the picture (default: the whole page)")
+    parser.add_argument(
+        "--readme", action="store_true", help="the pictures of the README beside this script, no others"
+    )
     asked = parser.parse_args()
+    if asked.readme:
+        asked.devices, asked.width, asked.language, asked.view = [24], [1440], ["en"], ["fleet", "device", "halted"]
     asked.folder.mkdir(parents=True, exist_ok=True)
     for devices in asked.devices or (3, 500):
         with (
@@ -42,6 +57,17 @@ def main() -> None:
             for width in asked.width or (1440, 400):
                 for language in asked.language or ("en", "zh-TW"):
                     photograph(driver, address, filled, asked, devices, width, language)
+    if asked.readme:
+        for view, (name, height, width) in README.items():
+            smaller(asked.folder / f"24-1440-en-{view}.png", Path(__file__).with_name(name), height, width)
+
+
+def smaller(source: Path, target: Path, height: int, width: int) -> None:
+    """The top of a picture, scaled to a width, with 256 colours."""
+    with Image.open(source) as whole:
+        top = whole.convert("RGB").crop((0, 0, whole.width, min(height, whole.height)))
+    scaled = top.resize((width, top.height * width // top.width), Image.Resampling.LANCZOS)
+    scaled.quantize(256, kmeans=3, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def views(filled: Filled) -> dict[str, str]:
