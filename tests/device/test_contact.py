@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +133,36 @@ def test_a_desired_state_of_another_device_is_refused(world: World, releases: Re
     world.tick()
     assert world.contact.desired is None
     assert "dev-000000000000" in world.contact.trouble_text
+
+
+def test_a_defect_does_not_end_the_conversation(
+    world: World, releases: Releases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever an answer sets off: the instrument asks again."""
+    whole, asked = world.server.request, threading.Event()
+    failures = [RuntimeError("a defect"), ValueError("another one")]
+
+    def broken(*args: Any, **more: Any) -> Response:
+        pass_time(world, 60)
+        if failures:
+            raise failures.pop()
+        asked.set()
+        return whole(*args, **more)
+
+    monkeypatch.setattr(world.server, "request", broken)
+    world.desire(releases.old)
+    talk = threading.Thread(target=world.contact.run, args=(0.01,))
+    talk.start()
+    try:
+        deadline = time.monotonic() + 30
+        while world.contact.desired is None and time.monotonic() < deadline:
+            pass_time(world, 60)
+            asked.wait(0.02)
+    finally:
+        world.contact.stop()
+        talk.join(30)
+    assert world.contact.desired is not None
+    assert "a defect" in caplog.text
 
 
 def test_what_is_no_message_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

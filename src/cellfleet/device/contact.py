@@ -7,6 +7,7 @@ trouble is told once, and once more when it is over.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from cellfleet.wire.base import parse_data
 from cellfleet.wire.events import Incident
 from cellfleet.wire.states import DesiredState, ReportedState
 
+_LOG = logging.getLogger(__name__)
 CLOCK_OFF_S = 60.0
 PENDING = "server-refuses-pending"
 _PENDING_GROWTH = 3
@@ -130,7 +132,11 @@ class Contact:
     def run(self, every_s: float) -> None:
         """Step until ``stop`` is called; for a thread of its own."""
         while not self._stop.wait(every_s):
-            self.step()
+            try:
+                self.step()
+            except Exception:  # a thread that ends in silence would leave the instrument without a server for good
+                _LOG.exception("talking with the server failed; it goes on")
+                self._not_before = self._clock.monotonic_s() + self._retry_s
 
     def stop(self) -> None:
         """End ``run``."""
