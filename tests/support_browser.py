@@ -63,6 +63,8 @@ def sign_in(driver: Any, address: str) -> None:
 @contextmanager
 def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str, Filled, Context]]:
     """A filled fleet with one person, served; its address, what was written, and its context."""
+    before = os.environ.get(ONLINE)
+    os.environ[ONLINE] = PASSPHRASE
     settings = Settings(fleet=FleetSection(max_logins_per_min=1000, max_requests_per_min=100_000))
     context = open_context(Project(root=home, settings=settings, found=True))
     filled = fill(context, devices)
@@ -70,8 +72,6 @@ def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str,
     metadata.take_folder(context)
     with context.sessions() as db:
         people.add(db, context, "server", NAME, role, PASSWORD)
-    before = os.environ.get(ONLINE)
-    os.environ[ONLINE] = PASSPHRASE
     server = uvicorn.Server(uvicorn.Config(create_app(context), host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
