@@ -17,6 +17,7 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.config.project import Project, Settings
 from cellfleet.fleet.app import create_app
 from cellfleet.fleet.context import Context, open_context
+from cellfleet.fleet.store import database
 from cellfleet.fleet.store.database import Database
 from cellfleet.ports import FixedClock
 from cellfleet.trust import TrustFolder
@@ -28,16 +29,25 @@ DATABASES = os.environ.get("CELLFLEET_TEST_DATABASES", "sqlite,postgresql").spli
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def synchronous() -> Iterator[str]:
+    """As fsync=off of the tests' PostgreSQL: no test here cuts the power. Gives the setting that is shipped."""
+    shipped = database.SYNCHRONOUS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "SYNCHRONOUS", "OFF")
+        yield shipped
+
+
 @pytest.fixture(scope="session")
 def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with all tables, to be copied."""
     folder = tmp_path_factory.mktemp("empty")
-    database = Database("sqlite:///fleet.db", folder)
-    database.upgrade()
-    with database.engine.connect() as connection:
+    made = Database("sqlite:///fleet.db", folder)
+    made.upgrade()
+    with made.engine.connect() as connection:
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.close()
+    made.close()
     return folder / "fleet.db"
 
 
@@ -45,9 +55,9 @@ def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty_postgresql() -> Iterator[str]:
     """URL of a PostgreSQL database with all tables, to be copied."""
     with postgresql_database("template1") as url:
-        database = Database(url, Path())
-        database.upgrade()
-        database.close()
+        made = Database(url, Path())
+        made.upgrade()
+        made.close()
         yield url
 
 

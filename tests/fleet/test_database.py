@@ -16,6 +16,7 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.config.project import Project, Settings
 from cellfleet.errors import ConfigError, StorageError
 from cellfleet.fleet.context import Context, open_context
+from cellfleet.fleet.store import database
 from cellfleet.fleet.store.database import Database, insert_or_ignore
 from cellfleet.fleet.store.models import Base, DeviceGroup, Lease
 
@@ -33,6 +34,15 @@ def test_upgrading_again_changes_nothing(context: Context) -> None:
     context.database.upgrade()
     with context.reading() as db:
         assert db.query(DeviceGroup).count() == 1
+
+
+def test_a_commit_waits_for_the_disk(tmp_path: Path, synchronous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is shipped: an instrument forgets what the server has confirmed, so a power cut must not take it back."""
+    monkeypatch.setattr(database, "SYNCHRONOUS", synchronous)
+    opened = Database("sqlite:///fleet.db", tmp_path)
+    with opened.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+    opened.close()
 
 
 def test_replicas_upgrade_one_after_the_other(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """The database: SQLite by default, PostgreSQL by URL; sessions that commit or roll back; the schema at its newest.
 
 On SQLite a writing session begins with ``BEGIN IMMEDIATE``, so that it waits for other writers at its first statement
-instead of failing in the middle; readers never wait (WAL). What was committed has reached the disk (``synchronous=FULL``):
-an instrument forgets what the server has confirmed. A session takes its connection at its first statement.
+instead of failing in the middle; readers never wait (WAL). A session takes its connection at its first statement.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from cellfleet.fleet.store.models import Base
 from cellfleet.ports import make_dir
 
 BUSY_TIMEOUT_S = 30.0
+SYNCHRONOUS = "FULL"
+"""Of SQLite: a commit waits for the disk. An instrument forgets what the server has confirmed."""
 _READING = "cellfleet_reading"
 _AT_COMMIT = "cellfleet_at_commit"
 _UPGRADE_LOCK = 0x63656C6C
@@ -201,7 +202,7 @@ def _engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _settings(connection: sqlite3.Connection, _record: object) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in ("journal_mode=WAL", f"synchronous={SYNCHRONOUS}", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
