@@ -123,6 +123,7 @@ def test_nobody_there_is_an_error_with_a_hint() -> None:
     with pytest.raises(NetworkError, match=str(port)) as e:
         SystemHttp(timeout_s=2).request("GET", f"http://127.0.0.1:{port}/")
     assert "server" in e.value.hint
+    assert e.value.message == f"http://127.0.0.1:{port}/: Connection refused"
 
 
 def test_a_server_that_says_nothing_is_given_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -132,5 +133,13 @@ def _chunks(url: str, raw: object) -> Iterator[bytes]:
 
 
 def _network_error(url: str, cause: Exception) -> NetworkError:
+    return NetworkError(f"{url}: {_words(cause)}", hint="check the address and the network; is the server running?")
+
+
+def _words(cause: Exception) -> str:
+    """The reason for people, without the names of urllib3's objects."""
     reason = getattr(cause, "reason", None) or cause
-    return NetworkError(f"{url}: {reason}", hint="check the address and the network; is the server running?")
+    if isinstance(reason, Exception) and len(reason.args) == 2 and isinstance(reason.args[1], Exception):
+        reason = reason.args[1]  # ("Connection aborted.", RemoteDisconnected(...))
+    text = re.sub(r"^\w*Connection\w*\([^)]*\):\s*|\[Errno -?\d+\]\s*", "", str(reason))
+    return text.replace("Failed to establish a new connection: ", "").strip() or type(reason).__name__
