@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -77,6 +78,8 @@ def _check_options(server: str, token: str, name: str, alone: bool, trust_anchor
         raise ConfigError(
             "an instrument needs --server and --token", hint="an operator gets both from `cellfleet fleet claim`"
         )
+    if server and urlsplit(server).scheme not in ("http", "https"):
+        raise ConfigError(f"--server: {server!r} is no address of a server", hint="as in http://127.0.0.1:8460")
 
 
 def _values(settings: Sequence[str]) -> dict[str, Any]:
