@@ -135,8 +135,20 @@ def test_architecture_names_every_package_and_only_files_that_exist() -> None:
     assert not [p for p in packages if f"`{p}`" not in text]
     for name in re.findall(r"`((?:src|tests|cpp|docs|benchmarks)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), f"docs/architecture.md names {name}"
-    for name in re.findall(rf"`((?:{'|'.join(packages)})/\w+\.py)`", text):
+    for name in re.findall(rf"`((?:{'|'.join(packages)})/[\w/]+\.py)`", text):
         assert (ROOT / "src" / "cellfleet" / name).is_file(), f"docs/architecture.md names {name}"
+
+
+@pytest.mark.parametrize("room", ["wire", "trust", "monitor", "device", "fleet", "cli/demo_fleet"])
+def test_architecture_names_every_module_of_a_room(room: str) -> None:
+    """Who looks for where something happens finds the file; who adds one says what it is for."""
+    text, source = text_of("docs/architecture.md"), ROOT / "src" / "cellfleet"
+    modules = [
+        f for f in sorted((source / room).rglob("*.py")) if f.name != "__init__.py" and "versions" not in f.parts
+    ]
+    names = [f.relative_to(source).as_posix() for f in modules]
+    assert names
+    assert [n for n in names if f"`{n}`" not in text] == [], "docs/architecture.md does not name them"
 
 
 def test_every_decision_is_numbered_and_has_its_parts() -> None:
