@@ -70,8 +70,8 @@ def decision(name: str, version: str, bundle: str, ap50: float, passed: bool, no
         "used_in_training": [],
         "champion": None,
         "checks": [
-            {"name": "ap50", "value": ap50, "threshold": 0.6, "passed": ap50 >= 0.6, "what": "AP@0.5"},
-            {"name": "dice", "value": 0.94 * ap50 + 0.04, "threshold": 0.5, "passed": passed, "what": "Dice"},
+            {"name": "min_ap50", "value": ap50, "threshold": 0.6, "passed": ap50 >= 0.6},
+            {"name": "min_dice", "value": 0.94 * ap50 + 0.04, "threshold": 0.5, "passed": passed},
         ],
         "verdict": "passed" if passed else "failed",
         "reasons": [] if passed else ["AP@0.5 is 0.112, below the threshold 0.600", "stratum A172: AP@0.5 is 0.082"],

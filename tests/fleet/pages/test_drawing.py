@@ -6,11 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cellfleet.fleet.pages.drawing import curve_chart, plate_view
+from cellfleet.fleet.pages.drawing import coloured, curve_chart, plate_view
 from cellfleet.fleet.pages.i18n import Translator
 from cellfleet.fleet.pages.queries_device import Reading, well_order
 from cellfleet.fleet.pages.view import json_for_script, parsed_time, static_address
-from cellfleet.fleet.pages.words import ago_text, duration_text, fact_text, number_text, size_text, state, when_text
+from cellfleet.fleet.pages.words import (
+    ago_text,
+    check_text,
+    duration_text,
+    fact_text,
+    number_text,
+    record_text,
+    size_text,
+    state,
+    when_text,
+)
 
 EN, ZH = Translator("en"), Translator("zh-TW")
 AT = datetime(2026, 3, 2, 9, 5, tzinfo=UTC)
@@ -98,3 +108,23 @@ def test_states_that_are_not_known_are_shown_as_they_are() -> None:
 
 def test_the_address_of_a_static_file_has_its_digest() -> None:
     assert static_address("pages.css").startswith("/static/pages.css?v=")
+
+
+def test_stages_have_colours_of_their_own_and_waiting_is_grey() -> None:
+    names = ("wait", "read", "prepare", "network", "resample", "objects", "measure", "watch", "write")
+    stages = coloured([(name, 0.0 if name == "resample" else 5.0) for name in names])
+    assert [name for name, _ms, _colour in stages] == [n for n in names if n != "resample"]
+    assert stages[0][2] == "f-idle"
+    assert len({colour for _name, _ms, colour in stages}) == len(stages)
+
+
+def test_numbers_and_thresholds_of_a_record_have_words() -> None:
+    assert record_text("numbers", {"ap50": 0.91, "dice": 0.8, "true": 591, "ap": {"0.5": 0.9}}, EN) == (
+        "AP@0.5 0.910 · Dice 0.800"
+    )
+    asked = {"min_ap50": 0.5, "min_map": None, "min_stratum_ap50": 0.3}
+    assert record_text("thresholds", asked, EN) == "AP@0.5, at least 0.5 · AP@0.5 of every stratum, at least 0.3"
+    assert record_text("reasons", ["AP@0.5 is 0.000; at least 0.5 is asked for"], ZH) == "AP@0.5 為 0.000，至少須 0.5"
+    assert record_text("seed", 3, EN) == fact_text(3)
+    assert check_text("min_stratum_ap50[round]", EN) == "AP@0.5 of round, at least"
+    assert check_text("something_new", EN) == "something_new"

@@ -89,6 +89,17 @@ def test_a_halted_deployment_says_why_in_the_readers_language(filled: Filled, ta
     assert "第 1 階段有 1 次失敗，容許 0 次" in chinese
 
 
+def test_a_deployment_that_is_cancelled_still_says_why_it_halted(filled: Filled, tab: Any) -> None:
+    address = f"/deployments/{filled.deployments['halted']}"
+    why = "refused the release"
+    assert why in tab("viewer").text(address)
+    tab("operator").post(f"{address}/cancel", reason="the model is withdrawn")
+    text = tab("viewer").text(address)
+    assert "Halted, and cancelled after that" in text
+    assert why in text
+    assert "to come" not in text
+
+
 def test_an_override_is_shown_wherever_the_release_is(filled: Filled, tab: Any) -> None:
     mine = tab("viewer")
     reason = "Customer in Leiden needs debris-heavy plates today"
@@ -106,7 +117,7 @@ def test_an_override_is_shown_wherever_the_release_is(filled: Filled, tab: Any) 
 def test_a_release_shows_numbers_decision_and_lineage(filled: Filled, tab: Any) -> None:
     page = tab("viewer").text(f"/releases/{filled.releases['1.1.0']}")
     assert "Approver Dr Lin Mei-hua" in page
-    assert "AP@0.5 0.823 0.600" in page
+    assert "AP@0.5, at least 0.823 0.600" in page
     assert "4f1c2a9d0be37715" in page
     assert "Data set version" in page
 

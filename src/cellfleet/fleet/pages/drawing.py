@@ -11,6 +11,8 @@ from cellfleet.fleet.pages.queries_device import Reading, well_order
 PLATES: Mapping[int, tuple[int, int]] = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24)}
 """Wells of a plate -> rows and columns."""
 HEAT_STEPS = 8
+COLOURS = 8
+LEAST_MS = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,3 +83,10 @@ def curve_chart(
         "description": description,
         "series": [{"name": well, "points": [(p[0], p[column]) for p in of]} for well, of in points.items() if of],
     }
+
+
+def coloured(stages: Sequence[tuple[str, float]]) -> list[tuple[str, float, str]]:
+    """Stages with the class of their colour; grey for waiting, which is no work. Those that take next to no time are left out."""
+    timed = [(name, ms) for name, ms in stages if ms >= LEAST_MS]
+    work = [name for name, _ms in timed if name != "wait"]
+    return [(name, ms, "f-idle" if name == "wait" else f"f{work.index(name) % COLOURS}") for name, ms in timed]

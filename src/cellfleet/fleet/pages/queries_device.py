@@ -194,10 +194,10 @@ def curves(
 
 
 def stages(db: Session, device_id: str, experiment: str) -> tuple[list[tuple[str, float]], int]:
-    """Median milliseconds of each stage over the newest frames, and how many frames that were."""
+    """Median milliseconds of each stage over the newest frames that count, and how many frames that were."""
     rows = db.scalars(
         select(ResultRow.details)
-        .where(ResultRow.device_id == device_id, ResultRow.experiment == experiment)
+        .where(ResultRow.device_id == device_id, ResultRow.experiment == experiment, ResultRow.superseded_by.is_(None))
         .order_by(ResultRow.id.desc())
         .limit(TIMED_FRAMES)
     ).all()

@@ -167,9 +167,11 @@ def _upto(phase: Mapping[str, Any], total: int) -> int:
 def _phase_state(d: Deployment, i: int) -> str:
     if d.state == "succeeded" or i < d.phase:
         return "done"
-    if i > d.phase or d.state == "cancelled":
+    if i > d.phase:
         return ""
-    return "bad" if d.state == "halted" else "now"
+    if d.state == "halted" or (d.state == "cancelled" and d.halted_reason):
+        return "bad"
+    return "" if d.state == "cancelled" else "now"
 
 
 def members(

@@ -138,6 +138,8 @@ class Shared:
             "fact_words": words.FACTS,
             "action_words": words.ACTIONS,
             "fact": words.fact_text,
+            "record_fact": lambda name, value: words.record_text(name, value, _),
+            "check_word": lambda name: words.check_text(name, _),
             "role_word": lambda r: _(words.ROLES.get(r, r)),
             "when": lambda at: words.when_text(at, _),
             "since": lambda at: words.ago_text(at, now, _),

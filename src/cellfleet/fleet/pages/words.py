@@ -108,6 +108,17 @@ NUMBERS: Mapping[str, str] = {
     "confluence_error": N_("confluence error"),
 }
 """Numbers of a decision record."""
+CHECKS: Mapping[str, str] = {
+    "min_ap50": N_("AP@0.5, at least"),
+    "min_map": N_("mAP, at least"),
+    "min_dice": N_("Dice, at least"),
+    "min_stratum_ap50": N_("AP@0.5 of every stratum, at least"),
+    "max_count_error": N_("count error, at most"),
+    "max_confluence_error": N_("confluence error, at most"),
+    "max_champion_loss_ap50": N_("AP@0.5 below the champion's, at most"),
+    "held_out": N_("frames that it was trained on"),
+}
+"""Thresholds of a gate."""
 LINKS: Mapping[str, str] = {
     "mask": N_("Mask"),
     "run": N_("Run"),
@@ -279,6 +290,27 @@ def ago_text(at: datetime, now: datetime, _: Translator) -> str:
     if seconds < 86400:
         return _.plural("{n} hour ago", "{n} hours ago", int(seconds // 3600))
     return _.plural("{n} day ago", "{n} days ago", int(seconds // 86400))
+
+
+def check_text(name: str, _: Translator) -> str:
+    """A check of a gate, such as ``min_stratum_ap50[round]``."""
+    base, _bracket, stratum = name.rstrip("]").partition("[")
+    if base == "min_stratum_ap50" and stratum:
+        return _("AP@0.5 of {stratum}, at least", stratum=stratum)
+    return _(CHECKS.get(base, name))
+
+
+def record_text(name: str, value: Any, _: Translator) -> str:
+    """A fact of the chain: numbers and thresholds with their words, the rest as it is."""
+    if name == "numbers" and isinstance(value, Mapping):
+        known = [(_(word), value[n]) for n, word in NUMBERS.items() if isinstance(value.get(n), int | float)]
+        return " · ".join(f"{word} {v:.3f}" for word, v in known) or fact_text(value)
+    if name == "thresholds" and isinstance(value, Mapping):
+        asked = {n: v for n, v in value.items() if v is not None}
+        return " · ".join(f"{check_text(n, _)} {fact_text(v)}" for n, v in asked.items())
+    if name == "reasons" and isinstance(value, list | tuple):
+        return "; ".join(said(str(v), _) for v in value)
+    return fact_text(value)
 
 
 def fact_text(value: Any) -> str:
