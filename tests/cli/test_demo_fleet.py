@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 import socket
 import subprocess
 import sys
@@ -257,7 +258,7 @@ with Programs(Path("logs"), {}) as programs:
 """
 
 
-@pytest.mark.parametrize("end", ["kill", "terminate", "interrupt"])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_program_ends_with_its_parent(tmp_path: Path, end: str) -> None:
     (tmp_path / "cellfleet.toml").write_text("[fleet]\n")
     argv = [sys.executable, "-c", _PARENT, str(tmp_path)]
@@ -267,7 +268,7 @@ def test_a_program_ends_with_its_parent(tmp_path: Path, end: str) -> None:
         pid = int(parent.stdout.readline())
         until("the server starts", lambda: (tmp_path / "serve.json").exists())
         child = psutil.Process(pid)
-        {"kill": parent.kill, "terminate": parent.terminate, "interrupt": lambda: parent.send_signal(2)}[end]()
+        parent.send_signal(getattr(signal, end))
         parent.wait(PATIENCE_S)
     until("the server has ended", lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
@@ -359,7 +360,7 @@ def test_waiting_outlives_a_broken_network_and_ends_with_a_dead_program_or_its_p
 
 
 def test_a_deployment_in_one_line() -> None:
-    members = [
+    members: list[dict[str, Any]] = [
         {"name": "B", "state": "waiting", "update": None},
         {"name": "A", "state": "updating", "update": {"state": "probation"}},
     ]

@@ -55,6 +55,7 @@ class Cast:
         settings: ``--set`` flags of the demo.
         tokens: API token by person.
         numbers: for the table at the end.
+        again: instrument whose experiment has still to be segmented again; empty when there is none.
     """
 
     story: Story
@@ -67,6 +68,7 @@ class Cast:
     password: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
+    again: str = ""
 
     @property
     def here(self) -> tuple[str, ...]:

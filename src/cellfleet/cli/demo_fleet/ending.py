@@ -6,10 +6,11 @@ from typing import Any
 
 from cellfleet.cli.common import print_table, say
 from cellfleet.cli.demo_fleet.cast import NAMES, Cast, Instrument
+from cellfleet.cli.demo_fleet.chapters import segmented_again
 from cellfleet.cli.demo_fleet.count import Counted, count
 from cellfleet.cli.demo_fleet.watch import wait_for
 
-_DRAIN_S = 120.0
+_DRAIN_S = 240.0
 NUMBERS = (
     "frames_taken",
     "frames_stored",
@@ -41,6 +42,8 @@ def numbers(cast: Cast) -> None:
     for instrument in cast.instruments:
         story.run("device", "camera", str(instrument.home), "stop", "--reason", "the story is told")
     wait_for("the server knows every frame", lambda: _drained(cast), cast.programs.check, _DRAIN_S)
+    if cast.again:
+        wait_for("segmented again", lambda: segmented_again(cast, cast.again), cast.programs.check, _DRAIN_S)
     counted = {i.name: _count(cast, i) for i in cast.instruments}
     total = sum(counted.values(), Counted())
     devices = [cast.api.get(f"/api/v1/devices/{name}") for name in NAMES]

@@ -12,6 +12,10 @@ from cellfleet.errors import FleetError, NetworkError
 _TICK_S = 0.4
 
 
+class NotInTime(FleetError):
+    """What was waited for did not happen."""
+
+
 def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[], None], patience_s: float) -> float:
     """Look until it is so; a line for every change of what is seen.
 
@@ -25,7 +29,7 @@ def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[]
         Seconds that it took.
 
     Raises:
-        FleetError: it did not happen in time.
+        NotInTime: it did not happen in time.
     """
     begun, last, done = time.monotonic(), "", False
     while not done:
@@ -39,7 +43,11 @@ def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[]
             say(f"  {waited:5.1f} s  {now}")
             last = now
         if not done and waited > patience_s:
-            raise FleetError(f"{what}: not after {waited:.0f} s; the last that was seen: {last}")
+            raise NotInTime(
+                f"{what}: not after {waited:.0f} s; the last that was seen: {last or 'nothing'}",
+                hint="end other programs that keep this machine busy, or let frames come more slowly: "
+                "--set camera.interval_s=2",
+            )
         if not done:
             time.sleep(_TICK_S)
     return time.monotonic() - begun
