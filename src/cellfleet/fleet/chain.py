@@ -139,7 +139,8 @@ def _mask_facts(db: Session, device: Device, row: ResultRow) -> dict[str, Any]:
 
 
 def _engine(row: ResultRow) -> str:
-    return f"{row.variant.partition('/')[0]} {row.engine_version}".strip()
+    engine, version = row.variant.partition("/")[0], row.engine_version
+    return version if version.startswith(f"{engine} ") else f"{engine} {version}".strip()
 
 
 def _bundle(release: Release | None, payload: Mapping[str, Any] | None) -> dict[str, Any] | None:
