@@ -82,7 +82,9 @@ class Rehearsal:
 
 
 def test_phases_go_one_after_the_other_in_the_order_of_names() -> None:
-    r = Rehearsal.of(4, Phase(count=1), Phase(percent=75), Phase(percent=100)).tick()
+    r = Rehearsal.of(4, Phase(count=1), Phase(percent=75), Phase(percent=100))
+    assert decide(r.asked, r.standing, r.members, START).waits_for.startswith("0 of 1 instruments of phase 1")
+    r.tick()
     assert r.states == ["offered", "waiting", "waiting", "waiting"]
     assert r.waits_for == "0 of 1 instruments of phase 1 have succeeded; 1 must"
     r.end(0, "succeeded").tick()

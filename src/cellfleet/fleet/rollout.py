@@ -134,9 +134,10 @@ def _go_on(request: DeploymentRequest, standing: Standing, members: Sequence[Mem
         lacking = target_size(request, at, len(members)) - (len(members) - len(waiting))
         if lacking > 0 and waiting:
             offer = tuple(m.device_id for m in waiting[:lacking])
-            return Step(
-                replace(standing, soak_since=None), offer=offer, waits_for=_progress(request, standing, members)
-            )
+            then = [
+                m.model_copy(update={"state": "offered", "phase": at}) if m.device_id in offer else m for m in members
+            ]
+            return Step(replace(standing, soak_since=None), offer=offer, waits_for=_progress(request, standing, then))
         passed_at = _passed_at(request, standing, members, now)
         if passed_at is None:
             return Step(replace(standing, soak_since=None), waits_for=_progress(request, standing, members))
