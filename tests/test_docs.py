@@ -151,6 +151,41 @@ def test_architecture_names_every_module_of_a_room(room: str) -> None:
     assert [n for n in names if f"`{n}`" not in text] == [], "docs/architecture.md does not name them"
 
 
+def operations_in(table: str) -> set[tuple[str, str]]:
+    """Method and path of the API table in docs/fleet.md: ``GET `/a/{id}/b`, `c` `` is GET /a/{}/b and GET /a/{}/c."""
+    found: set[tuple[str, str]] = set()
+    for row in re.findall(r"^\| [a-z, ]+ \| (.*?) \| ", table, flags=re.M):
+        methods: list[str] = []
+        path, fresh = "", True
+        for method, text in re.findall(r"\b(GET|HEAD|POST|PUT|PATCH|DELETE)\b|`([^`]+)`", row):
+            if method:
+                methods, fresh = ([*methods, method] if fresh else [method]), True
+                continue
+            fresh = False
+            text = "/uploads/{}/parts/{}" if text == "<part url>" else re.sub(r"{[^}]*}", "{}", text)
+            path = text if text.startswith("/") else f"{path.rpartition('/')[0]}/{text}"
+            paths = [path] if "[" not in path else [path.partition("[")[0], path.translate({91: None, 93: None})]
+            below = not path.startswith(("/healthz", "/readyz", "/version", "/v1/", "/api/"))
+            found |= {(m, f"/api/v1{p}" if below else p) for m in methods for p in paths}
+    return found
+
+
+def test_the_contracts_name_every_operation_of_the_api(tmp_path: Path) -> None:
+    from cellfleet.config import load_project
+    from cellfleet.fleet.app import create_app
+    from cellfleet.fleet.context import open_context
+
+    context = open_context(load_project(tmp_path, environ={}))
+    try:
+        described = create_app(context).openapi()["paths"]
+    finally:
+        context.close()
+    there = {(m.upper(), re.sub(r"{[^}]*}", "{}", path)) for path, item in described.items() for m in item}
+    told = operations_in(text_of("docs/fleet.md").partition("## API")[2].partition("## Rollout")[0])
+    assert told - there == {("GET", "/api/v1/openapi.json")}
+    assert there - told == set()
+
+
 def test_every_decision_is_numbered_and_has_its_parts() -> None:
     pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
     for number, page in enumerate(pages, 1):
