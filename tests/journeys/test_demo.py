@@ -1,4 +1,4 @@
-"""``cellfleet demo`` from the first image to the last number, as a user runs it."""
+"""The first half of ``cellfleet demo``, from the first image to the bundle's numbers, as a user runs it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def flags(*settings: str) -> list[str]:
 def demo(where: Path, workdir: str, *more: str, expect: int = ExitCode.OK) -> tuple[dict[str, Any], str]:
     """Run the demo; returns what --json wrote, and what it told."""
     argv = ["demo", "--data", "cells", "--workdir", workdir, "--json", f"{workdir}.json", *flags(*QUICK), *more]
+    if "gate.min_dice=1" not in more:
+        argv.append("--only-model")
     done = cellfleet(*argv, cwd=where, expect=expect)
     facts: dict[str, Any] = json.loads((where / f"{workdir}.json").read_bytes())
     return facts, done.stdout
@@ -100,6 +102,7 @@ def test_a_process_that_cannot_import_torch_segments(where: Path, told: tuple[di
 def test_interrupted_and_told_again_it_gives_the_same_bundle(where: Path, told: tuple[dict[str, Any], str]) -> None:
     """Ctrl-C goes to all processes of the story; the second run starts clean, and the same seed gives the same bytes."""
     argv = ["demo", "--data", "cells", "--workdir", "second", *flags(*QUICK, *EASY, "training.epochs=500")]
+    argv.append("--only-model")
     with subprocess.Popen(
         command(*argv), cwd=where, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -126,6 +129,7 @@ def test_another_seed_and_a_gate_that_fails(where: Path, told: tuple[dict[str, A
     assert facts["verdict"] == "failed"
     assert "FAILED: Dice" in text
     assert "NOT passed: cellfleet evaluate " in text
+    assert "the story of the fleet is not told" in text
     assert list((where / "third" / "segmented").glob("*/masks/*.tif")), "the story went on"
 
 

@@ -92,7 +92,9 @@ def demo(
         with _ends_on_signals():
             told.facts = _tell(story, root, data, seed, settings or [])
             _print_numbers(told.facts)
-            if not only_model:
+            if story.findings and not only_model:
+                say("the gate failed, so this bundle is not released: the story of the fleet is not told")
+            if not only_model and not story.findings:
                 bundle = Path(told.facts["bundle"]["path"])
                 fleet = demo_fleet.Plot(root, bundle, RUN, seed, data is not None, tuple(settings or ()))
                 demo_fleet.tell(story, fleet, told.end, _stay if keep else None)
