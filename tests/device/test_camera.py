@@ -224,7 +224,7 @@ class TestReplay:
         hold.parent.mkdir(exist_ok=True)
         hold.write_text("{}", encoding="utf-8")
         look = box.run(60)
-        assert (look.state, look.experiment, len(box.frames())) == ("waiting", "", 2)
+        assert (look.state, look.experiment, len(box.frames())) == ("held", "", 2)
         assert box.folder.read(box.folder.names()[0]).ended_at is not None
         assert read_leases(box.home.inhibit) == ([], [])
         hold.unlink()

@@ -57,6 +57,19 @@ def test_counters_that_go_back_and_clocks_that_are_off() -> None:
     }
 
 
+def test_masks_may_become_fewer_after_a_rollback_only() -> None:
+    before = report(counters=Counters(taken=10, stored=10, segmented=9)).model_dump(mode="json")
+    update = UpdateReport(
+        deployment_id=1, release_id=1, state="idle", outcome="rolled-back", reason="slow", started_at=NOW, changed_at=NOW,
+    )  # fmt: skip
+    fewer = Counters(taken=11, stored=11, segmented=7)
+    for more in ({"update": update}, {"state": "rolling-back"}):
+        assert judge(before, 4, "b1", report(counters=fewer, **more), NOW).alarms == {}
+    assert set(judge(before, 4, "b1", report(counters=fewer), NOW).alarms) == {"counters-back"}
+    gone = Counters(taken=9, stored=9, segmented=7)
+    assert set(judge(before, 4, "b1", report(counters=gone, update=update), NOW).alarms) == {"counters-back"}
+
+
 @pytest.fixture
 def one(world: World) -> Instrument:
     return instruments(world, "pilot", 1)[0]

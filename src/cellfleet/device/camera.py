@@ -132,7 +132,7 @@ class Camera:
     def _step(self) -> Look:
         if (self._home.state / HOLD).exists():
             self._end("held")
-            return self._look("waiting", "it is held by a person (device camera start lets it go)", _RETRY_S)
+            return self._look("held", "a person holds it (device camera start lets it go)", _RETRY_S)
         if self._source is None:
             self._source = self._open_source(self)
         idle_s = self._clock.monotonic_s() - self._last_shot_s

@@ -12,7 +12,7 @@ from cellfleet.errors import WireError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.base import Message, Text, Time, parse
 
-CameraWord = Literal["running", "waiting", "stopped", "failing"]
+CameraWord = Literal["running", "waiting", "held", "stopped", "failing"]
 BEAT_S = 3.0
 _LATE_S = 20.0
 
@@ -21,7 +21,7 @@ class CameraState(Message):
     """How the camera is.
 
     Attributes:
-        reason: why it waits, stopped or fails; empty while it runs.
+        reason: why it waits, is held, stopped or fails; empty while it runs.
         taken: frames since provisioning.
     """
 

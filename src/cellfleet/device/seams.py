@@ -114,7 +114,7 @@ class Seen:
     gap_s: float = 0.0
     experiment: str | None = None
     pending: int = 0
-    camera: Literal["running", "waiting", "stopped", "failing"] = "stopped"
+    camera: Literal["running", "waiting", "held", "stopped", "failing"] = "stopped"
     segmenter: Literal["running", "starting", "stopped", "failing"] = "stopped"
     problems: tuple[str, ...] = ()
     pids: tuple[tuple[str, int], ...] = ()

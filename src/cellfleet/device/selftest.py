@@ -77,7 +77,7 @@ def choose(judged: Sequence[Judged], wanted: str = "") -> Choice:
     """The fastest variant that passed; with ``wanted`` only that one counts."""
     numbers = {j.variant: j.numbers for j in judged}
     passed = sorted((j for j in judged if not j.reasons and wanted in ("", j.variant)), key=lambda j: j.worst_ms)
-    refused = "; ".join(f"{j.variant}: {', '.join(j.reasons)}" for j in judged if j.reasons)
+    refused = "; ".join(f"{j.variant}: {'; '.join(j.reasons)}" for j in judged if j.reasons)
     if not passed:
         return Choice(None, refused or "no variant of it can run here", numbers)
     best = passed[0]

@@ -63,7 +63,7 @@ def judge(stored: Mapping[str, Any], sequence: int, boot_id: str, report: Report
         return Judged(stale=True, refused=True, alarms={TWO_MACHINES: text})
     alarms: dict[str, str] = {}
     before = Counters.model_validate(stored.get("counters") or {})
-    for name in ("taken", "stored", "segmented"):
+    for name in ("taken", "stored") if _segments_again(report) else ("taken", "stored", "segmented"):
         was, now_is = getattr(before, name), getattr(report.counters, name)
         if now_is < was:
             alarms[COUNTERS] = f"it counts {now_is} frames {name} and counted {was} before; counters never go back"
@@ -71,6 +71,11 @@ def judge(stored: Mapping[str, Any], sequence: int, boot_id: str, report: Report
     if abs(off_s) > _MAX_CLOCK_OFF_S:
         alarms[CLOCK] = f"its clock is {abs(off_s) / 3600:.0f} h {'ahead' if off_s > 0 else 'behind'}"
     return Judged(alarms=alarms, clears=(CLOCK,) if CLOCK not in alarms else ())
+
+
+def _segments_again(report: ReportedState) -> bool:
+    """After a rollback, masks of the bad version count no more until its frames are drawn again."""
+    return report.state == "rolling-back" or (report.update is not None and report.update.outcome == "rolled-back")
 
 
 def take(context: Context, caller: Caller, report: ReportedState) -> None:

@@ -139,6 +139,7 @@ class Health(Message):
     """How a device is.
 
     Attributes:
+        camera: ``held``: a person stopped it for a while; ``waiting``: it cannot take frames now, and problems say why.
         problems: what is wrong now, in words; empty when all is well.
     """
 
@@ -148,7 +149,7 @@ class Health(Message):
     spool_mb: float = Field(default=0, ge=0)
     segmenter_memory_mb: float = Field(default=0, ge=0)
     segmenter_restarts: Count = 0
-    camera: Literal["running", "waiting", "stopped", "failing"] = "stopped"
+    camera: Literal["running", "waiting", "held", "stopped", "failing"] = "stopped"
     segmenter: Literal["running", "starting", "stopped", "failing"] = "stopped"
     clock_offset_s: float = 0.0
     problems: tuple[Text, ...] = Field(default=(), max_length=32)

@@ -32,6 +32,7 @@ def judged(
         ({"health": {"camera": "failing"}}, "unwell", "the camera fails"),
         ({"health": {"segmenter": "failing"}}, "unwell", "the segmenter fails"),
         ({"health": {"camera": "waiting"}}, "warning", "the camera waits"),
+        ({"health": {"camera": "held"}}, "warning", "a person holds the camera"),
         ({"health": {"clock_offset_s": -90.0}}, "warning", "its clock is 1 min 30 s off"),
         (
             {"update": {"outcome": "rolled-back", "reason": "too slow"}},

@@ -97,6 +97,8 @@ def _odd(reported: Mapping[str, Any], health: Mapping[str, Any]) -> tuple[Reason
             found.append(Reason(str(update["reason"]), foreign=True))
     if health.get("camera") == "waiting":
         found.append(Reason(N_("the camera waits")))
+    if health.get("camera") == "held":
+        found.append(Reason(N_("a person holds the camera")))
     offset = float(health.get("clock_offset_s") or 0)
     if abs(offset) > MAX_CLOCK_OFFSET_S:
         found.append(Reason(N_("its clock is {off} off"), {"off": duration_text(abs(offset), Translator())}))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from cellfleet.fleet import chain, devices, reports
 from cellfleet.fleet.pages import queries_device
 from cellfleet.fleet.pages.condition import condition
-from cellfleet.fleet.pages.drawing import coloured, curve_chart, plate_view
+from cellfleet.fleet.pages.drawing import WAIT, coloured, curve_chart, plate_view
 from cellfleet.fleet.pages.queries_device import MAX_CURVES, Reading
 from cellfleet.fleet.pages.queries_fleet import group_names
 from cellfleet.fleet.pages.visit import Form, PageRoute, Visit, needs, viewer
@@ -85,7 +85,8 @@ def _shown(db: Session, asked: Visit, device: Device, experiment: Experiment) ->
         "plate": plate_view(readings, experiment.plate_format, by), "points": points,
         "confluence": curve_chart(points, 1, "%", _("Confluence in per cent over hours, one curve per well")),
         "objects": curve_chart(points, 2, _("cells"), _("Number of cells over hours, one curve per well")),
-        "stages": coloured(stages), "timed": timed, "total_ms": sum(ms for _name, ms in stages),
+        "stages": coloured(stages), "timed": timed, "total_ms": sum(ms for name, ms in stages if name != WAIT),
+        "waited_s": sum(ms for name, ms in stages if name == WAIT) / 1000,
         "shots": queries_device.shots(db, device.id, experiment.name),
     }  # fmt: skip
 

@@ -13,6 +13,8 @@ PLATES: Mapping[int, tuple[int, int]] = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: 
 HEAT_STEPS = 8
 COLOURS = 8
 LEAST_MS = 0.05
+WAIT = "wait"
+"""The stage before the work: from the disk to the segmenter."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,6 @@ def curve_chart(
 
 
 def coloured(stages: Sequence[tuple[str, float]]) -> list[tuple[str, float, str]]:
-    """Stages with the class of their colour; grey for waiting, which is no work. Those that take next to no time are left out."""
-    timed = [(name, ms) for name, ms in stages if ms >= LEAST_MS]
-    work = [name for name, _ms in timed if name != "wait"]
-    return [(name, ms, "f-idle" if name == "wait" else f"f{work.index(name) % COLOURS}") for name, ms in timed]
+    """Stages of work, each with the class of its colour; those that take next to no time are left out, and waiting."""
+    work = [(name, ms) for name, ms in stages if name != WAIT and ms >= LEAST_MS]
+    return [(name, ms, f"f{i % COLOURS}") for i, (name, ms) in enumerate(work)]

@@ -62,6 +62,7 @@ STATES: Mapping[str, State] = {
     "succeeded": State(N_("succeeded"), "good"),
     "cancelled": State(N_("cancelled"), ""),
     "waiting": State(N_("waiting"), ""),
+    "held": State(N_("held by a person"), "warn"),
     "offered": State(N_("offered"), "run"),
     "updating": State(N_("updating"), "run"),
     "refused": State(N_("refused"), "bad"),
@@ -105,7 +106,7 @@ NUMBERS: Mapping[str, str] = {
     "precision": N_("precision"),
     "recall": N_("recall"),
     "count_error": N_("count error"),
-    "confluence_error": N_("confluence error"),
+    "confluence_error": N_("confluence error, points"),
 }
 """Numbers of a decision record."""
 CHECKS: Mapping[str, str] = {
@@ -345,15 +346,29 @@ def said(text: str, _: Translator) -> str:
     messages = catalog(_.language)
     if not messages or not text:
         return text
+    whole = _in_language(text, _)
+    if whole is not None:
+        return whole
+    parts, told, at = text.split("; "), list[str](), 0
+    while at < len(parts):
+        ends = range(len(parts) - (at == 0), at, -1)  # a sentence may have a semicolon of its own
+        found = ((end, _in_language("; ".join(parts[at:end]), _)) for end in ends)
+        end, one = next(((end, one) for end, one in found if one is not None), (at + 1, parts[at]))
+        told.append(one)
+        at = end
+    return text if told == parts else "；".join(told)
+
+
+def _in_language(text: str, _: Translator) -> str | None:
+    """A text of the catalog, or one of its sentences."""
+    messages = catalog(_.language)
     if text in messages:
         return messages[text]
     for pattern, target in _patterns(_.language):
         found = pattern.fullmatch(text)
         if found:
             return target.format(**{k: said(v, _) if v != text else v for k, v in found.groupdict().items()})
-    parts = text.split("; ")
-    told = [said(p, _) for p in parts] if len(parts) > 1 else parts
-    return text if told == parts else "；".join(told)
+    return None
 
 
 _compiled: dict[str, list[tuple[re.Pattern[str], str]]] = {}
@@ -363,10 +378,15 @@ def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
     if language not in _compiled:
         _compiled[language] = [
             (re.compile(_as_regex(key)), target)
-            for key, target in sorted(catalog(language).items(), key=lambda x: -len(re.sub(r"\{\w+\}", "", x[0])))
+            for key, target in sorted(catalog(language).items(), key=_rank)
             if key.startswith("~")
         ]
     return _compiled[language]
+
+
+def _rank(item: tuple[str, str]) -> tuple[bool, int]:
+    """Sentences with another one before them come first, then those with more words of their own."""
+    return not item[0].startswith("~{words}"), -len(re.sub(r"\{\w+\}", "", item[0]))
 
 
 def _as_regex(key: str) -> str:
