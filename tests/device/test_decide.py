@@ -190,6 +190,15 @@ def test_self_test(own: GoldenResult, other: GoldenResult | None, word: str) -> 
     assert word in "; ".join(reasons) if word else reasons == ()
 
 
+def test_nonsense_is_told_once_of_each_bundle() -> None:
+    nonsense = golden(ap50=0.01, least_ap50=0.0)
+    reasons = judge_selftest(SelfTested("v", "run", 100.0, (nonsense, nonsense)), LIMITS, active_ap50=0.8).reasons
+    assert [r.partition(",")[0] for r in reasons] == [
+        "AP@0.5 0.010 on its own golden frames",
+        "AP@0.5 0.010 on the active bundle's golden frames",
+    ]
+
+
 def test_numbers_can_be_written() -> None:
     wild = golden(ap50=float("nan"), agreement=float("-inf"), worst_ms=float("inf"))
     numbers = judge_selftest(SelfTested("v", "run", float("inf"), (wild, wild)), LIMITS, 0.8).numbers

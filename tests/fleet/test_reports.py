@@ -159,6 +159,25 @@ def test_an_alarm_is_cleared_by_a_person(
     assert as_role("operator").post("/api/v1/devices/NOBODY/alarms/clear", json={}).status_code == 404
 
 
+def test_a_restored_disk_goes_on_after_a_person_has_looked(
+    context: Context, one: Instrument, as_role: Callable[[str], TestClient]
+) -> None:
+    http, operator = one.device.http, as_role("operator")
+    assert http is not None
+    body = report(device_id=one.device.device_id, sequence=100).model_dump(mode="json")
+    restored = {**body, "sequence": 7, "boot_id": "of-the-backup"}
+    assert http.put("/api/v1/device/reported", json=body).status_code == 204
+    assert http.put("/api/v1/device/reported", json=restored).status_code == 409
+    path = f"/api/v1/devices/{one.device.name}/alarms/clear"
+    assert operator.post(path, json={"reason": "its disk was restored"}).status_code == 204
+    assert http.put("/api/v1/device/reported", json={**restored, "sequence": 8}).status_code == 204
+    assert alarms(context, one) == {}
+    assert http.put("/api/v1/device/reported", json={**body, "sequence": 5}).status_code == 409, (
+        "the other one still runs"
+    )
+    assert "two-machines" in alarms(context, one)
+
+
 def slot(sha256: str) -> SlotReport:
     return SlotReport(release_id=None, name="cells", version="9.9.9", counter=1, sha256=sha256, since=NOW)
 

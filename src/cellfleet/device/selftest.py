@@ -114,7 +114,7 @@ def _against_active(tested: SelfTested, limits: AgentSection, active_ap50: float
         return ["the active bundle's golden frames were not drawn"]
     found = tested.results[1]
     least = active_ap50 - limits.max_golden_loss_ap50
-    if found.problem or found.ap50 >= least:
+    if found.problem or found.ap50 >= least or found.ap50 < limits.min_golden_ap50:  # told already
         return []
     return [
         f"AP@0.5 {found.ap50:.3f} on the active bundle's golden frames, where the active model reaches "

@@ -244,7 +244,8 @@ def alarm(db: Session, context: Context, device_id: str, word: str, text: str) -
 
 
 def clear_alarms(db: Session, context: Context, person: Person, device_ref: str, reason: str) -> None:
-    """A person has looked at the alarms of a device.
+    """A person has looked at the alarms of a device. After ``two-machines`` the next report counts, whatever its sequence:
+    a disk that was restored from a backup goes on; of two machines that still run, one raises the alarm again.
 
     Raises:
         Refusal: 403, 404.
@@ -264,4 +265,6 @@ def clear_alarms(db: Session, context: Context, person: Person, device_ref: str,
             reason,
             alarms=dict(device.alarms),
         )
+        if TWO_MACHINES in device.alarms:
+            device.reported_sequence, device.boot_id = -1, ""
         device.alarms = {}
