@@ -23,11 +23,7 @@ from PIL import Image  # noqa: E402
 from support_browser import browser, served, sign_in, wait  # noqa: E402
 from support_fleet_data import Filled  # noqa: E402
 
-README = {
-    "fleet": ("fleet.png", 1120, 1200),
-    "device": ("instrument.png", 1790, 1120),
-    "halted": ("deployment.png", 1420, 1200),
-}
+README = {"fleet": ("fleet.png", 1120, 1200)}
 """View -> file of the README, height that is kept, width it is scaled to."""
 
 
@@ -41,12 +37,10 @@ def main() -> None:
     parser.add_argument("--view", action="append", help="only views whose name has this text")
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
     parser.add_argument("--viewport", type=int, default=0, help="height of the picture (default: the whole page)")
-    parser.add_argument(
-        "--readme", action="store_true", help="the pictures of the README beside this script, no others"
-    )
+    parser.add_argument("--readme", action="store_true", help="fleet.png of the README beside this script, no others")
     asked = parser.parse_args()
     if asked.readme:
-        asked.devices, asked.width, asked.language, asked.view = [24], [1440], ["en"], ["fleet", "device", "halted"]
+        asked.devices, asked.width, asked.language, asked.view = [24], [1440], ["en"], list(README)
     asked.folder.mkdir(parents=True, exist_ok=True)
     for devices in asked.devices or (3, 500):
         with (

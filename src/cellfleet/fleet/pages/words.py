@@ -106,7 +106,7 @@ NUMBERS: Mapping[str, str] = {
     "precision": N_("precision"),
     "recall": N_("recall"),
     "count_error": N_("count error"),
-    "confluence_error": N_("confluence error, points"),
+    "confluence_error": N_("confluence error (points)"),
 }
 """Numbers of a decision record."""
 CHECKS: Mapping[str, str] = {
@@ -309,8 +309,13 @@ def record_text(name: str, value: Any, _: Translator) -> str:
     if name == "thresholds" and isinstance(value, Mapping):
         asked = {n: v for n, v in value.items() if v is not None}
         return " · ".join(f"{check_text(n, _)} {fact_text(v)}" for n, v in asked.items())
-    if name == "reasons" and isinstance(value, list | tuple):
-        return "; ".join(said(str(v), _) for v in value)
+    if isinstance(value, Mapping) and any(n in NUMBERS for n in value):
+        return " · ".join(
+            f"{_(NUMBERS[n])} {v:.3f}" if n in NUMBERS and isinstance(v, float) else fact_text(v)
+            for n, v in value.items()
+        )
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return "; ".join(said(v, _) for v in value)
     return fact_text(value)
 
 
