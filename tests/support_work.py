@@ -20,6 +20,7 @@ from cellfleet.device.home import Home
 from cellfleet.device.pins import read_outcomes
 from cellfleet.device.seams import FrameOutcome, Seen, Slot, Trouble
 from cellfleet.device.work import FrameWork
+from cellfleet.errors import StorageError
 from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
 from support_bundle import discs, tiny_bundle
 from support_onnx import tiny_spec
@@ -67,12 +68,15 @@ def taken_frame(index: int, problem: str = "") -> FrameTaken:
 
 
 class Sink:
-    """Keeps what it is given, once each, as the spool does."""
+    """Keeps what it is given, once each, as the spool does; ``refuses`` is a disk that takes nothing."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.refuses = False
 
     def put(self, event: Event) -> None:
+        if self.refuses:
+            raise StorageError("spool.db: no space left on the device", hint="free some space")
         if event not in self.events:
             self.events.append(event)
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from cellfleet.device.frames_folder import ExperimentFile
+from cellfleet.device.ledger import CLOSED
 from cellfleet.device.pins import read_pins
 from cellfleet.errors import DeviceError
 from cellfleet.runtime import read_mask_metadata
@@ -81,6 +82,26 @@ def test_frames_become_masks_tables_and_events(make: MakeFn) -> None:
     assert len(box.sink.of("taken")) == 4
     counted = work.counters()
     assert (counted.taken, counted.stored, counted.segmented, counted.failed) == (4, 4, 4, 0)
+
+
+def test_an_experiment_stays_open_until_the_sink_took_everything(make: MakeFn) -> None:
+    """A power cut while the spool's disk refuses: what was not told is told after the restart."""
+    box = make()
+    slot, facts = box.slot(), box.begin()
+    names = {box.take(facts, i) for i in range(2)}
+    box.end(facts)
+    box.sink.refuses = True
+    work = box.open(slot)
+    box.until(work, lambda: len(box.outcomes) == 2)
+    for _ in range(20):
+        box.poll(work)
+    closed = box.home.results / facts.experiment / CLOSED
+    assert not closed.exists()
+    work.close()
+    box.sink.refuses = False
+    again = box.open(slot)
+    box.until(again, closed.exists)
+    assert {e.frame for e in box.sink.of("segmented")} == {e.frame for e in box.sink.of("taken")} == names
 
 
 def test_frames_wait_for_a_slot(make: MakeFn) -> None:

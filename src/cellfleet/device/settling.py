@@ -42,6 +42,11 @@ class Settling:
         self._ledger, self._sink, self._clock = ledger, sink, clock
         self._untold: list[Event] = []
 
+    @property
+    def owes(self) -> bool:
+        """The sink has not taken all events yet."""
+        return bool(self._untold)
+
     def tell(self, changed: Sequence[Experiment], new: Sequence[tuple[Experiment, FrameFile]]) -> None:
         """Experiments that began, ended or were found, frames that were found, and what became of them before."""
         waiting, self._untold = self._untold, []

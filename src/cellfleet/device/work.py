@@ -341,6 +341,8 @@ class FrameWork:
                 self._outcomes.append(outcome)
 
     def _close_done(self) -> None:
+        if self._settling.owes:  # a closed experiment is not told again
+            return
         for experiment in list(self._ledger.open()):
             is_over = self._ledger.has_ended(experiment) and not experiment.pending
             if is_over and (experiment.tables_at < 0 or not experiment.outcomes):

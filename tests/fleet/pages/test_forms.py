@@ -165,10 +165,10 @@ def test_alarms_are_cleared_with_a_reason(filled: Filled, tab: Any, context: Con
     assert "the old host was switched on again" in tab("viewer").text("/audit")
 
 
-def test_only_an_approver_withdraws(filled: Filled, tab: Any) -> None:
+def test_an_operator_withdraws(filled: Filled, tab: Any) -> None:
     number = filled.releases["1.1.0"]
-    tab("operator").post(f"/releases/{number}/withdraw", 403, reason="a bug")
-    mine = tab("approver")
+    tab("viewer").post(f"/releases/{number}/withdraw", 403, reason="a bug")
+    mine = tab("operator")
     mine.post(f"/releases/{number}/withdraw", 422)
     mine.post(f"/releases/{number}/withdraw", reason="a bug")
     assert "withdrawn" in mine.text(f"/releases/{number}")

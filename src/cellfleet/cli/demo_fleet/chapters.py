@@ -35,7 +35,7 @@ def open_fleet(cast: Cast) -> None:
         ["setting", "", "there", "here"],
         short_times.rows(cast.project),
     )
-    story.run("trust", "init", *cast.here)
+    story.run("trust", "init", "-p", str(cast.root))
     cast.password = secrets.token_urlsafe(9)
     for name, role in PEOPLE.items():
         flags = ("--role", role, "--password-stdin", "--token")

@@ -41,7 +41,7 @@ def release(number: int, asked: Annotated[Visit, Depends(viewer)]) -> Response:
 
 
 @router.post("/releases/{number}/withdraw")
-def withdraw(number: int, posted: Annotated[tuple[Visit, Form], Depends(needs("approver"))]) -> Response:
+def withdraw(number: int, posted: Annotated[tuple[Visit, Form], Depends(needs("operator"))]) -> Response:
     """No new deployment may use it."""
     asked, form = posted
     why = form.text("reason", longest=2000)
