@@ -339,6 +339,12 @@ def test_waiting_tells_every_change_once(capsys: pytest.CaptureFixture[str]) -> 
     assert lines == ["one", "two", "three"]
 
 
+def test_waiting_tells_the_last_change_however_seldom_it_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = iter([(False, "1 of 3"), (False, "2 of 3"), (True, "3 of 3")])
+    wait_for("it", lambda: next(seen), lambda: None, PATIENCE_S, every_s=PATIENCE_S)
+    assert [line.split("s  ")[1] for line in capsys.readouterr().out.splitlines()] == ["1 of 3", "3 of 3"]
+
+
 def test_waiting_outlives_a_broken_network_and_ends_with_a_dead_program_or_its_patience() -> None:
     tries = iter([NetworkError("no connection"), None])
 

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "lineage": ("cellfleet.cli.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
     "device": ("cellfleet.cli.device", "app", "Run an instrument: provision, run, status, doctor, install, hold."),
     "fleet": ("cellfleet.cli.fleet", "app", "Run the fleet server; people, devices, groups, audit."),
-    "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to a bundle that segments."),
+    "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to three instruments and back."),
 }
 
 

@@ -41,7 +41,7 @@ def numbers(cast: Cast) -> None:
     )
     for instrument in cast.instruments:
         story.run("device", "camera", str(instrument.home), "stop", "--reason", "the story is told")
-    wait_for("the server knows every frame", lambda: _drained(cast), cast.programs.check, _DRAIN_S)
+    wait_for("the server knows every frame", lambda: _drained(cast), cast.programs.check, _DRAIN_S, every_s=3.0)
     if cast.again:
         wait_for("segmented again", lambda: segmented_again(cast, cast.again), cast.programs.check, _DRAIN_S)
     counted = {i.name: _count(cast, i) for i in cast.instruments}

@@ -52,7 +52,7 @@ class Program:
         """The end of its log, in one line."""
         with contextlib.suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return " | ".join(lines[-_LAST_LINES:])
+            return " | ".join(line.strip().removeprefix("error: ") for line in lines[-_LAST_LINES:])
         return ""
 
     def ask_to_end(self) -> None:

@@ -16,7 +16,13 @@ class NotInTime(FleetError):
     """What was waited for did not happen."""
 
 
-def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[], None], patience_s: float) -> float:
+def wait_for(
+    what: str,
+    look: Callable[[], tuple[bool, str]],
+    check: Callable[[], None],
+    patience_s: float,
+    every_s: float = 0.0,
+) -> float:
     """Look until it is so; a line for every change of what is seen.
 
     Args:
@@ -24,6 +30,7 @@ def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[]
         look: whether it is so, and how things stand.
         check: raises when it cannot become so any more (a program has ended).
         patience_s: how long to wait.
+        every_s: between two lines at least, but for the last one.
 
     Returns:
         Seconds that it took.
@@ -31,7 +38,7 @@ def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[]
     Raises:
         NotInTime: it did not happen in time.
     """
-    begun, last, done = time.monotonic(), "", False
+    begun, last, told_s, done = time.monotonic(), "", -every_s, False
     while not done:
         check()
         try:
@@ -39,9 +46,9 @@ def wait_for(what: str, look: Callable[[], tuple[bool, str]], check: Callable[[]
         except NetworkError as e:
             done, now = False, e.message
         waited = time.monotonic() - begun
-        if now and now != last:
+        if now and now != last and (done or waited - told_s >= every_s):
             say(f"  {waited:5.1f} s  {now}")
-            last = now
+            last, told_s = now, waited
         if not done and waited > patience_s:
             raise NotInTime(
                 f"{what}: not after {waited:.0f} s; the last that was seen: {last or 'nothing'}",
