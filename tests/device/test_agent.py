@@ -90,6 +90,7 @@ def test_the_active_bundle_s_golden_frames_are_drawn_too(tmp_path: Path, release
         (Behaviour(selftest_problem="its segmenter crashed"), "crashed"),
         (Behaviour(selftest_problem="its segmenter hung"), "hung"),
         (Behaviour(ap50=float("nan")), "its own golden frames"),
+        (Behaviour(selftest_problem="a log with\0 and \ud800 in it"), "a log with  and ? in it"),
     ],
 )
 def test_a_candidate_that_fails_its_self_test_is_refused_and_removed(

@@ -441,6 +441,32 @@ def test_a_program_that_is_not_there(make: MakeFn) -> None:
     assert [e.kind for e in box.sink.of("incident")] == ["segmenter-refused"]
 
 
+def test_a_program_whose_words_are_no_text(make: MakeFn, tmp_path: Path) -> None:
+    """What a program says of its failures, or leaves in its log when it crashes, ends nobody."""
+    program = tmp_path / "odd.py"
+    program.write_text(
+        "import json, sys\n"
+        "ready = {'event': 'ready', 'run_digest': 'a' * 64, 'variant': 'x\\0y', 'engine': '\\ud800'}\n"
+        "print(json.dumps(ready), flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    r = json.loads(line)\n"
+        "    if r.get('facts', {}).get('frame', '').startswith('f00001'):\n"
+        "        sys.stderr.write('a tail of \\0\\0 zeros\\n')\n"
+        "        sys.exit(9)\n"
+        "    print(json.dumps({'id': r['id'], 'event': 'failed', 'message': 'a\\0b\\ud800c'}), flush=True)\n",
+        encoding="utf-8",
+    )
+    box = make(device__software=f"{sys.executable} {program}")
+    facts = box.begin()
+    for i in range(3):
+        box.take(facts, i)
+    work = box.open(box.slot())
+    box.until(work, lambda: len(box.outcomes) == 3)
+    reasons = [f.reason for f in box.failures(facts)]
+    assert [r for r in reasons if r.startswith("a b?c")] == ["a b?c"] * 2
+    assert any("a tail of    zeros" in r for r in reasons)
+
+
 def test_a_program_that_chatters_and_lies(make: MakeFn, tmp_path: Path) -> None:
     """Lines that are not of the protocol are passed over; a row of another frame or run is no result."""
     program = tmp_path / "liar.py"

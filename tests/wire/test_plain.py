@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellfleet.canonical import canonical_bytes
-from cellfleet.wire.plain import MAX_DEPTH, MAX_VALUES, check_plain
+from cellfleet.wire.plain import MAX_DEPTH, MAX_VALUES, check_plain, made_plain, words
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(max_size=3),
@@ -42,6 +42,24 @@ def test_what_is_good_is_taken(value: Any) -> None:
         return
     if "\\u0000" not in text and not any(abs(n) >= 2**63 for n in _whole_numbers(value)):
         assert check_plain(value) is value
+
+
+@given(ANY)
+def test_anything_is_made_plain_and_what_is_plain_stays(value: Any) -> None:
+    made = made_plain({"value": value})
+    assert check_plain(made) is made
+    try:
+        check_plain(value)
+    except ValueError:
+        return
+    assert made == {"value": value}
+
+
+@given(st.text(st.characters()), st.integers(0, 50))
+def test_words_are_text_of_bounded_length(text: str, most: int) -> None:
+    said = words(text, most)
+    assert check_plain(said) == said
+    assert len(said) == min(len(text), most)
 
 
 def test_depth_and_amount_are_bounded() -> None:

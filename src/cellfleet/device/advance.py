@@ -9,6 +9,7 @@ from typing import Any
 from cellfleet.device.decide import MAX_ATTEMPTS, backoff_s, same_update
 from cellfleet.device.journal import Entry, Update
 from cellfleet.device.table import Event, next_state
+from cellfleet.wire.plain import made_plain, words
 from cellfleet.wire.states import DesiredState, ReleaseRef
 
 
@@ -86,9 +87,9 @@ def advance(entry: Entry, update: Update, done: Done, now: datetime, patience: P
         KeyError: the event cannot happen in that state; a defect of the caller.
     """
     state = next_state(entry.state, done.event)
-    changes: dict[str, Any] = {"changed_at": now, "reason": done.reason[:2000], **done.changes}
+    changes: dict[str, Any] = {"changed_at": now, "reason": words(done.reason), **done.changes}
     if done.numbers:
-        changes["numbers"] = {**update.numbers, **done.numbers}
+        changes["numbers"] = {**update.numbers, **made_plain(done.numbers)}
     changes |= _outcome(entry, update, done, now, patience)
     kept = None if done.event == "withdrawn" else update.model_copy(update=changes)
     return Entry(state=state, entered_at=now, source=entry.state, trigger=done.event, update=kept)

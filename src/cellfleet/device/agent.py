@@ -38,6 +38,7 @@ from cellfleet.device.table import BEFORE_ACTIVATION
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.events import AgentMoved, Incident
+from cellfleet.wire.plain import words
 
 _LOG = logging.getLogger(__name__)
 _MOST_MOVES = 40
@@ -316,7 +317,7 @@ class Agent:
             self.reason, self.numbers = "", {}
         self.journal.write(advance.advance(self.journal.entry, update, done, now, patience))
         entry = self.journal.entry
-        self._out.news(_words(entry, update, done.reason))
+        self._out.news(_move_words(entry, update, done.reason))
         if entry.state in ("probation", "rolling-back"):
             self._times.clear()  # another slot draws from here on
         self._tell_move(entry, entry.update or update)
@@ -338,10 +339,10 @@ class Agent:
 
     def _incident(self, kind: str, text: str, now: datetime) -> None:
         self._out.news(text)
-        self._out.sink.put(Incident(at=now, kind=kind, text=text[:2000]))
+        self._out.sink.put(Incident(at=now, kind=kind, text=words(text)))
 
 
-def _words(entry: Entry, update: Update, reason: str) -> str:
+def _move_words(entry: Entry, update: Update, reason: str) -> str:
     text = f"{update.release.name} {update.release.version}: {entry.source} -> {entry.state} ({entry.trigger})"
     return f"{text}: {reason}" if reason else text
 

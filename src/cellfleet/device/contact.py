@@ -23,6 +23,7 @@ from cellfleet.errors import CellfleetError, NetworkError, StorageError, WireErr
 from cellfleet.ports import Clock, write_atomic
 from cellfleet.wire.base import parse_data
 from cellfleet.wire.events import Incident
+from cellfleet.wire.plain import words
 from cellfleet.wire.states import DesiredState, ReportedState
 
 _LOG = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class Contact:
 
     def _tell(self, kind: str, text: str) -> None:
         with contextlib.suppress(StorageError):
-            self._incident(Incident(at=self._clock.now(), kind=kind, text=text[:2000]))
+            self._incident(Incident(at=self._clock.now(), kind=kind, text=words(text)))
 
     def _read_desired(self) -> tuple[DesiredState | None, datetime | None]:
         content = self._kept.read().content

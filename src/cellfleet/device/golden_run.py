@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cellfleet.device.seams import GoldenResult, SelfTested
 from cellfleet.device.segmenter_process import SegmenterProcess
+from cellfleet.wire.plain import words
 
 
 def run_selftest(process: SegmenterProcess, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
@@ -41,7 +42,10 @@ def run_selftest(process: SegmenterProcess, golden_of: Sequence[Path], timeout_s
         return SelfTested(variant, digest, memory_mb, (), str(answer.get("message", "an answer that is none")))
     fields = ("of", "ap50", "agreement", "least_ap50", "least_agreement", "worst_ms", "problem")
     try:
-        results = tuple(GoldenResult(**{name: r[name] for name in fields}) for r in answer["results"])
+        results = tuple(
+            GoldenResult(**{name: r[name] for name in fields} | {"problem": words(str(r["problem"]))})
+            for r in answer["results"]
+        )
     except (KeyError, TypeError) as e:
         return SelfTested(variant, digest, memory_mb, (), f"its answer is not understood: {e}")
     return SelfTested(variant, digest, memory_mb, results)

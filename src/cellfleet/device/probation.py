@@ -12,6 +12,7 @@ from cellfleet.config.fleet import AgentSection
 from cellfleet.device.journal import Tally
 from cellfleet.device.seams import Seen
 from cellfleet.device.table import Event
+from cellfleet.wire.plain import words
 
 _KEPT_TIMES = 200
 _LEAST_TIMES = 5
@@ -44,7 +45,7 @@ def add(tally: Tally, seen: Seen, slot: str) -> Tally:
             "hangs": tally.hangs + sum(t.kind == "hang" for t in troubles),
             "times_ms": (*tally.times_ms, *(f.milliseconds for f in drawn))[-_KEPT_TIMES:],
             "memory_mb": memory,
-            "last_trouble": (bad[-1] if bad else tally.last_trouble)[:2000],
+            "last_trouble": words(bad[-1] if bad else tally.last_trouble),
         }
     )
 

@@ -10,6 +10,7 @@ from cellfleet.device.journal import Entry, Update
 from cellfleet.device.seams import Seen, Slot
 from cellfleet.device.slots import Pointer, Slots
 from cellfleet.wire.enrol import DeviceFacts
+from cellfleet.wire.plain import made_plain, words
 from cellfleet.wire.states import Counters, Health, ReportedState, SlotReport, UpdateReport
 
 
@@ -60,8 +61,8 @@ def update_report(entry: Entry, reason: str, numbers: dict[str, Any]) -> UpdateR
         release_id=None if update.folder else update.release.release_id,
         state=entry.state,
         outcome=update.outcome,
-        reason=(reason or update.reason)[:2000],
-        numbers={**update.numbers, **numbers},
+        reason=words(reason or update.reason),
+        numbers=made_plain({**update.numbers, **numbers}),
         started_at=update.started_at,
         changed_at=update.changed_at,
         bytes_downloaded=update.bytes_downloaded,
@@ -88,7 +89,7 @@ def health(seen: Seen, around: Around) -> Health:
         camera=seen.camera,
         segmenter=seen.segmenter,
         clock_offset_s=around.clock_offset_s,
-        problems=tuple(p[:2000] for p in dict.fromkeys(problems))[:32],
+        problems=tuple(words(p) for p in dict.fromkeys(problems))[:32],
     )
 
 

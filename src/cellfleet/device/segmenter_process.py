@@ -18,6 +18,7 @@ from typing import IO, Any, Literal
 from cellfleet.device.seams import Slot
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock, make_dir
+from cellfleet.wire.plain import words
 
 _LOG = logging.getLogger(__name__)
 _LOG_BYTES = 4 << 20
@@ -208,7 +209,7 @@ class SegmenterProcess:
 
     def _take(self, line: bytes) -> None:
         try:
-            said = dict(json.loads(line))
+            said = {k: words(v) if isinstance(v, str) else v for k, v in dict(json.loads(line)).items()}
             event = said["event"]
         except (ValueError, KeyError, TypeError, RecursionError):
             _LOG.warning("%s: a line that is not of the protocol: %.200r", self.slot.label, line)
@@ -256,4 +257,4 @@ def _last_words(path: Path) -> str:
             lines = f.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1][-300:] if lines else ""
+    return words(lines[-1][-300:]) if lines else ""

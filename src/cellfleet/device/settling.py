@@ -20,6 +20,7 @@ from cellfleet.errors import StorageError, WireError
 from cellfleet.ports import Clock
 from cellfleet.wire.base import parse_data
 from cellfleet.wire.events import Event, ExperimentStarted, FrameFailed, FrameSegmented, Incident
+from cellfleet.wire.plain import words
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Settling:
     def incident(self, kind: str, text: str, now: datetime) -> None:
         """Something went wrong and is handled."""
         _LOG.warning("%s", text)
-        self._put(Incident(at=now, kind=kind, text=text[:2000]))
+        self._put(Incident(at=now, kind=kind, text=words(text)))
 
     def send(self, process: SegmenterProcess, task: Task, home: Home, settings: Settings) -> None:
         """Give a frame to a segmenter."""
@@ -134,7 +135,7 @@ class Settling:
             experiment=task.experiment.name,
             frame=task.frame.taken.frame,
             pin=task.pin,
-            reason=reason[:2000],
+            reason=words(reason),
             failed_at=now,
         )
         if not self._ledger.note(task.experiment, failed):

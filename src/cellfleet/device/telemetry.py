@@ -29,6 +29,7 @@ from cellfleet.ports import Clock
 from cellfleet.ports.http import Http, Response, SystemHttp
 from cellfleet.wire.events import Incident
 from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
+from cellfleet.wire.plain import words
 
 _LOG = logging.getLogger(__name__)
 _CONFLICT = 409
@@ -180,7 +181,7 @@ class Sender:
         _LOG.error("one %s was set aside: %s", batch.kind, reason)
         if batch.kind == "event" and batch.events[0].event != "incident":
             what = f"one event ({batch.events[0].event}) was set aside: {reason}"
-            self._spool.put(Incident(at=self._clock.now(), kind="telemetry-refused", text=what[:2000]))
+            self._spool.put(Incident(at=self._clock.now(), kind="telemetry-refused", text=words(what)))
 
     def _send_picture(self) -> bool:
         if self._clock.monotonic_s() < self._pictures_after:

@@ -51,5 +51,32 @@ def _check_one(value: Any) -> None:
     raise ValueError(f"{repr(value)[:40]} cannot be kept as JSON")
 
 
+def words(text: str, most: int = 2000) -> str:
+    """Text of a stranger (a log, another program's answer, an error) as messages and databases take it.
+
+    >>> words("a\\0b\\ud800", 3)
+    'a b'
+    """
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()[:most]
+
+
+def made_plain(value: Any, depth: int = 0) -> Any:
+    """The nearest plain JSON data: no NaN, no endless depth, texts as of ``words``."""
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return words(value)
+        case int() if -_INT64 <= value < _INT64:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case dict() if depth < MAX_DEPTH:
+            return {words(str(k), 200): made_plain(v, depth + 1) for k, v in value.items()}
+        case list() | tuple() if depth < MAX_DEPTH:
+            return [made_plain(v, depth + 1) for v in value]
+    return words(str(value), 100)
+
+
 PlainDict = Annotated[dict[str, Any], AfterValidator(check_plain)]
 """An object of plain JSON data."""
