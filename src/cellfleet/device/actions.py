@@ -66,7 +66,7 @@ def run_action(tools: Tools, state: UpdateState, update: Update) -> Done:
         return LONG[state](tools, update)
     except (TrustError, BundleError, SelfTestFailed) as e:
         if getattr(e, "may_pass", False) and state == "checking" and not update.folder:
-            return Done("failed", _words(e), temporary=True)  # a server that was off, or a clock; not an attack for good
+            return Done("failed", _words(e), temporary=True)  # a server that was off, a clock: no attack for good
         return Done("refused", _words(e))
     except CellfleetError as e:
         fetched = update.bytes_downloaded + int(getattr(e, "fetched_bytes", 0))
