@@ -114,9 +114,11 @@ def test_the_status_of_a_stopped_and_of_a_running_instrument(world: World) -> No
     lines = dict(status_lines(read_status(world.home, now)))
     assert lines["state"].startswith("does not run (last seen 2026-03-02 12:00")
     assert lines["active"].startswith("tiny 1.0.0 (onnxruntime/fp32), since 2026-03-02T12:00")
+    assert lines["segmenter"].startswith("was ")
     with held(world.home.agent_lock, "a test"):
         status = read_status(world.home, now)
         assert dict(status_lines(status))["state"] == "idle"
+        assert not dict(status_lines(status))["segmenter"].startswith("was ")
         late = read_status(world.home, now + timedelta(minutes=5))
         assert "not heard for 300 s" in dict(status_lines(late))["state"]
     facts = status.facts

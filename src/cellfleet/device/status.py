@@ -58,6 +58,7 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
     if not facts:
         return [("state", "never ran here" if not status.running else "starting")]
     health, counters, update = facts["health"], facts["counters"], facts.get("update")
+    was = "" if status.running else "was "
     lines = [
         ("instrument", f"{facts['name']} ({facts['device_id']})"),
         ("state", _state(status)),
@@ -70,8 +71,8 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
     if update:
         lines.append(("update", f"{update['name']} {update['version']}: {update['outcome']}; {update['reason']}"))
     lines += [
-        ("camera", health["camera"] + (f", experiment {facts['experiment']}" if facts["experiment"] else "")),
-        ("segmenter", f"{health['segmenter']}, {health['segmenter_memory_mb']:.0f} MB"),
+        ("camera", was + health["camera"] + (f", experiment {facts['experiment']}" if facts["experiment"] else "")),
+        ("segmenter", f"{was}{health['segmenter']}, {health['segmenter_memory_mb']:.0f} MB"),
         ("frames", ", ".join(f"{counters[k]:,} {k}" for k in ("taken", "stored", "segmented", "failed", "skipped"))),
         ("waiting", f"{health['queue_frames']:,} frames, {health['spool_items']:,} items for the server"),
         ("disk", f"{health['disk_free_mb'] / 1000:,.1f} GB free"),

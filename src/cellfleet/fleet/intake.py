@@ -170,7 +170,8 @@ def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch)
         _take_events(db, caller.device_id, batch, times)
         _take_gauges(db, caller.device_id, batch, times)
         if times.wrong:
-            text = f"{times.wrong} times of its telemetry cannot be true; the time of receipt stands for them"
+            what = "one time" if times.wrong == 1 else f"{times.wrong} times"
+            text = f"{what} of its telemetry cannot be true; the time of receipt stands there"
             reports.alarm(db, context, caller.device_id, reports.CLOCK, text)
             outcome.messages.append(text)
     return outcome
