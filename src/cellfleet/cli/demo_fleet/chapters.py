@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellfleet.bundle import ModelFolder
 from cellfleet.cli.common import print_table, say
 from cellfleet.cli.demo_fleet import short_times
 from cellfleet.cli.demo_fleet.cast import GROUP, NAMES, PEOPLE, Cast, Instrument
@@ -20,6 +21,7 @@ from cellfleet.cli.demo_fleet.scenes import Scene
 from cellfleet.cli.demo_fleet.watch import NotInTime, wait_for
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.errors import FleetError
+from cellfleet.runtime.grid import model_grid
 
 CHAPTERS = 8
 AWAY_S = 12.0
@@ -142,8 +144,7 @@ def greedy(cast: Cast, run: str) -> None:
     story = cast.story
     text = "Every patch of a frame looks at every other one: fine on small golden frames, slow and hungry on live ones."
     story.chapter("A model that grows slow", text)
-    side = min(i.scene.side_px for i in cast.instruments)
-    bundle = _bad_bundle(cast, run, "greedy", "0.3.0", attentive(side))
+    bundle = _bad_bundle(cast, run, "greedy", "0.3.0", attentive(_side_on_grid(cast, run)))
     story.run("evaluate", str(bundle), *cast.here)
     before = {m.name: m.status()["active"]["sha256"] for m in cast.instruments}
     number = deploy(cast, publish(cast, bundle, "olga"))
@@ -156,6 +157,13 @@ def greedy(cast: Cast, run: str) -> None:
         say("  new frames keep this machine busy; it is looked at again when the cameras have stopped")
         cast.again = rolled["name"]
     _cancel(cast, number)
+
+
+def _side_on_grid(cast: Cast, run: str) -> int:
+    """The shorter side of live frames, as the network sees them."""
+    spec = ModelFolder.load(cast.root / "runs" / run / "model").spec
+    scene = min((i.scene for i in cast.instruments), key=lambda s: s.side_px)
+    return model_grid(spec, scene.side_px, scene.side_px, scene.pixel_size_um, "live frames").height
 
 
 def _recovered(cast: Cast, number: int) -> float:

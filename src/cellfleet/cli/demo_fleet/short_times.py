@@ -21,8 +21,8 @@ INSTRUMENT: Mapping[str, Any] = {
     "agent.retry_s": 1.0,
     "agent.frame_timeout_s": 30.0,
     "agent.probation_frames": 6,
-    "agent.selftest_max_memory_mb": 1200.0,
-    "agent.probation_max_memory_mb": 1200.0,
+    "agent.selftest_max_memory_mb": 800.0,
+    "agent.probation_max_memory_mb": 800.0,
 }
 BUNDLE: Mapping[str, Any] = {"bundle.golden_px": 320}
 SOAK_S = 3.0
