@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 import socket
 import subprocess
@@ -23,17 +24,19 @@ from numpy.typing import NDArray
 
 from cellfleet.bundle import ModelFolder
 from cellfleet.canonical import sha256_hex
-from cellfleet.cli.demo_fleet import short_times
+from cellfleet.cli.demo_fleet import check_room, short_times
+from cellfleet.cli.demo_fleet.cast import Cast, Instrument
 from cellfleet.cli.demo_fleet.count import Counted, count
 from cellfleet.cli.demo_fleet.models import attentive, inverted, make_model
 from cellfleet.cli.demo_fleet.network import Cable
 from cellfleet.cli.demo_fleet.programs import Programs
 from cellfleet.cli.demo_fleet.scenes import FRAMES, Scene, held_out_scene, synthetic_scene
-from cellfleet.cli.demo_fleet.watch import deployment_line, wait_for
+from cellfleet.cli.demo_fleet.watch import NotInTime, deployment_line, wait_for
+from cellfleet.cli.story import Story
 from cellfleet.config.project import Settings
 from cellfleet.data import DataSetVersion, Frame
 from cellfleet.device.frames_folder import ExperimentFile, FrameFile, FramesFolder
-from cellfleet.errors import DeviceError, FleetError, NetworkError
+from cellfleet.errors import DeviceError, NetworkError, StorageError
 from cellfleet.metrics import match, numbers_of
 from cellfleet.ports import silent
 from cellfleet.runtime import load_segmenter
@@ -361,7 +364,7 @@ def test_waiting_outlives_a_broken_network_and_ends_with_a_dead_program_or_its_p
 
     with pytest.raises(DeviceError, match="exit code -9"):
         wait_for("it", lambda: (False, ""), dead, PATIENCE_S)
-    with pytest.raises(FleetError, match=r"it: not after 0 s; the last that was seen: so far"):
+    with pytest.raises(NotInTime, match=r"it: not after 0 s; the last that was seen: so far"):
         wait_for("it", lambda: (False, "so far"), lambda: None, 0.0)
 
 
@@ -374,7 +377,31 @@ def test_a_deployment_in_one_line() -> None:
     assert line == "running, phase 1 of 2: A probation, B waiting"
 
 
+def test_waiting_for_instruments_says_what_is_wrong_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Scene(tmp_path, FRAMES, ("phase",), None, SIDE_PX)
+    with Programs(tmp_path / "logs", {}) as programs:
+        cast = Cast(Story(chapters=8), tmp_path, programs)
+        for name, taken, problems in (("A", 3, []), ("B", 0, ["the disk is nearly full"])):
+            cast.instruments.append(Instrument(name, tmp_path / name, scene))
+            status = tmp_path / name / "state" / "status.json"
+            status.parent.mkdir(parents=True)
+            status.write_text(json.dumps({"counters": {"taken": taken}, "health": {"problems": problems}}))
+        with pytest.raises(NotInTime, match="take frames: A; B: the disk is nearly full"):
+            cast.wait_instruments("take frames", ["A", "B"], lambda s: s["counters"]["taken"] > 0, patience_s=0.0)
+        assert cast.wait_instruments("take frames", ["A"], lambda s: s["counters"]["taken"] > 0) < PATIENCE_S
+    assert capsys.readouterr().out.splitlines()[-1].endswith("take frames: A")
+
+
 # Settings
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    check_room(tmp_path, lambda _path: 2_000_000_000)
+    with pytest.raises(StorageError, match="412 MB are free, and the fleet of the demo needs 2000 MB") as caught:
+        check_room(tmp_path, lambda _path: 412_000_000)
+    assert "--only-model" in caught.value.hint
 
 
 def test_shorter_times_are_settings_and_flags_reach_the_instruments() -> None:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -69,23 +69,12 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Let server and instruments run on until Ctrl-C.")] = False,
 ) -> None:
     """Run the whole story: from images to a bundle, and from the bundle to three instruments and back."""
-    if data is not None and not data.exists():
-        raise ConfigError(f"--data {data}: no such folder or file", hint="name a folder with images/ and masks/")
-    if data is not None and data.resolve().is_relative_to(workdir.resolve()):
-        raise ConfigError(
-            f"--data {data} lies in the folder {workdir}, which the demo empties first",
-            hint="name another folder with --workdir",
-        )
-    if json_file is not None and json_file.is_dir():
-        raise ConfigError(f"--json {json_file} is a folder", hint="name a file, for example --json numbers.json")
-    for text in settings or []:
-        if text.partition("=")[0].strip() in PLACES:
-            raise ConfigError(
-                f"--set {text}: the demo has places of its own", hint="leave it out; --workdir moves them all"
-            )
+    _check_flags(data, workdir, json_file, settings or [])
     if keep and only_model:
         raise ConfigError("--keep lets the fleet run on; with --only-model there is none", hint="leave one of them out")
     root = _clean_folder(workdir)
+    if not only_model:
+        demo_fleet.check_room(root)
     story = Story(chapters=CHAPTERS + (0 if only_model else demo_fleet.CHAPTERS))
     told = _Told(story, root, json_file)
     try:
@@ -107,6 +96,24 @@ def demo(
         say(f"NOT passed: {command}")
     if story.findings:
         stop(ExitCode.FINDINGS)
+
+
+def _check_flags(data: Path | None, workdir: Path, json_file: Path | None, settings: Sequence[str]) -> None:
+    """Refuse what cannot be meant, before anything is done."""
+    if data is not None and not data.exists():
+        raise ConfigError(f"--data {data}: no such folder or file", hint="name a folder with images/ and masks/")
+    if data is not None and data.resolve().is_relative_to(workdir.resolve()):
+        raise ConfigError(
+            f"--data {data} lies in the folder {workdir}, which the demo empties first",
+            hint="name another folder with --workdir",
+        )
+    if json_file is not None and json_file.is_dir():
+        raise ConfigError(f"--json {json_file} is a folder", hint="name a file, for example --json numbers.json")
+    for text in settings:
+        if text.partition("=")[0].strip() in PLACES:
+            raise ConfigError(
+                f"--set {text}: the demo has places of its own", hint="leave it out; --workdir moves them all"
+            )
 
 
 class _Told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cellfleet.cli.story import Story
+from cellfleet.errors import StorageError
 
 CHAPTERS = 8
+ROOM_MB = 2000
+"""Free disk for the fleet: about half of it is filled, and instruments take no frames below their own limit."""
 PASSPHRASES = ("CELLFLEET_KEY_PASSPHRASE", "CELLFLEET_ONLINE_PASSPHRASE")
 
 
@@ -35,6 +39,24 @@ class Plot:
     seed: int
     own_data: bool
     settings: tuple[str, ...]
+
+
+def check_room(root: Path, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> None:
+    """There is room for a fleet.
+
+    Args:
+        root: project folder; it exists.
+        free_bytes: free space of the disk on which a folder lies.
+
+    Raises:
+        StorageError: too little.
+    """
+    free_mb = free_bytes(root) / 1e6
+    if free_mb < ROOM_MB:
+        raise StorageError(
+            f"{root}: {free_mb:.0f} MB are free, and the fleet of the demo needs {ROOM_MB} MB",
+            hint="free some space, name a folder on another disk with --workdir, or stop after the bundle: --only-model",
+        )
 
 
 def tell(

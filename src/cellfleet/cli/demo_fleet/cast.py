@@ -132,8 +132,15 @@ class Cast:
         chosen = [i for i in self.instruments if i.name in names]
 
         def look() -> tuple[bool, str]:
-            ready = [i.name for i in chosen if (s := i.status()) and so(s)]
-            return len(ready) == len(chosen), f"{what}: {', '.join(ready) or 'none yet'}"
+            found = {i.name: i.status() for i in chosen}
+            ready = [name for name, status in found.items() if status and so(status)]
+            troubles = [
+                f"{name}: {problem}"
+                for name, status in found.items()
+                if name not in ready
+                for problem in status.get("health", {}).get("problems", ())
+            ]
+            return len(ready) == len(chosen), "; ".join([f"{what}: {', '.join(ready) or 'none yet'}", *troubles])
 
         return wait_for(what, look, self.programs.check, patience_s)
 
