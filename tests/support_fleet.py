@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import itertools
+import threading
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ with warnings.catch_warnings():
     )  # starlette announces another HTTP client for this; any module may import it from here
     from starlette.testclient import TestClient
 
-__all__ = ["FACTS", "TestClient", "TestDevice", "World", "new_client"]
+__all__ = ["FACTS", "TestClient", "TestDevice", "World", "new_client", "wait_until_blocked"]
 
 FACTS = DeviceFacts(cellfleet_version="0.2.0", platform="Linux x86_64", cpu="test", cores=4, memory_mb=8000)
 
@@ -126,3 +128,17 @@ class World:
             if state == "accepted":
                 device.http = new_client(self.client, access.issue_device_token(db, self.context, row)[0])
         return device
+
+
+def wait_until_blocked(context: Context, other: threading.Thread) -> None:
+    """Until another thread waits for a lock of the database, or has ended.
+
+    On SQLite it waits before its first statement, and nothing tells of it: no waiting here.
+    """
+    deadline = time.monotonic() + 30
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while not context.database.is_sqlite and other.is_alive():
+        with context.database.engine.connect() as connection:
+            if connection.exec_driver_sql(query).scalar_one():
+                return
+        assert time.monotonic() < deadline, "it neither waits nor ends"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import Refusal
 from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, TrustFile
 from cellfleet.wire.rollout import DeploymentRequest, Phase
-from support_fleet import TestClient, World
+from support_fleet import TestClient, World, wait_until_blocked
 from support_rollout import (
     Instrument,
     Publisher,
@@ -306,22 +305,10 @@ def test_a_halt_does_not_overwrite_what_a_report_is_just_writing(
         member.state, member.reason, member.ended_at = "failed", "the disk is full", context.clock.now()
         db.flush()
         halting.start()
-        wait_until_blocked(context)
+        wait_until_blocked(context, halting)
     halting.join(60)
     assert not halting.is_alive()
     assert member_states(context, number) == ["failed", "waiting", "waiting"]
-
-
-def wait_until_blocked(context: Context) -> None:
-    """Until another session waits for a lock (SQLite: it waits before its first statement, and nothing tells of it)."""
-    if context.database.is_sqlite:
-        return
-    deadline = time.monotonic() + 30
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with context.database.engine.connect() as connection:
-        while connection.exec_driver_sql(query).scalar_one() == 0:
-            assert time.monotonic() < deadline, "nobody waits"
-            connection.rollback()
 
 
 def test_who_leaves_the_group_or_the_fleet_is_no_member_and_who_comes_is(

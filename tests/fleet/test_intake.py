@@ -39,7 +39,7 @@ from cellfleet.wire.events import (
     Incident,
 )
 from cellfleet.wire.otlp import Gauge, encode_events, encode_gauges
-from support_fleet import TestClient, TestDevice, World
+from support_fleet import TestClient, TestDevice, World, wait_until_blocked
 from support_rollout import digest
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -224,27 +224,26 @@ def test_numbers_that_cannot_be_kept_hold_nothing_up(context: Context, caller: C
         assert db.query(DeviceEvent).count() == 0
 
 
-def test_two_batches_of_one_device_at_once(context: Context, caller: Caller, reopen: Callable[[], Context]) -> None:
-    """A batch that was given up on and its successor: of one frame's rows exactly one counts."""
+def test_two_batches_of_one_device_at_once(
+    context: Context, caller: Caller, reopen: Callable[[], Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that was given up on, and its successor that comes before the first is committed: one row counts."""
     send(context, caller, "0", [started(), taken(1)])
-    servers, begin = [context, reopen()], threading.Barrier(2)
-    errors: list[BaseException] = []
+    other, whole = reopen(), intake._take_gauges
+    second = threading.Thread(target=send, args=(other, caller, "2", [drawn(1, 2)]))
 
-    def work(i: int) -> None:
-        begin.wait(30)
-        try:
-            for n in range(20):
-                send(servers[i], caller, f"{i}-{n}", [drawn(n, 1 + i)])
-        except BaseException as e:
-            errors.append(e)
+    def late(*args: Any) -> None:
+        """The rows of the first batch are there, and not committed yet."""
+        whole(*args)
+        if threading.current_thread() is not second:
+            second.start()
+            wait_until_blocked(context, second)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
-    assert errors == []
-    assert counts(context, caller) == Counts(taken=1, unreadable=0, segmented=1, rows=20, superseded=20)
+    monkeypatch.setattr(intake, "_take_gauges", late)
+    send(context, caller, "1", [drawn(1, 1)])
+    second.join(60)
+    assert not second.is_alive()
+    assert counts(context, caller) == Counts(taken=1, unreadable=0, segmented=1, rows=1, superseded=1)
 
 
 def test_other_bytes(device: TestDevice, client: TestClient) -> None:
