@@ -43,6 +43,10 @@ class Instrument:
             return {}
         return found
 
+    def troubles(self) -> list[str]:
+        """What is wrong with it now, in words."""
+        return [f"{self.name}: {problem}" for problem in self.status().get("health", {}).get("problems", ())]
+
 
 @dataclass
 class Cast:
@@ -111,7 +115,9 @@ class Cast:
 
         def look() -> tuple[bool, str]:
             deployment, members = self.deployment(number)
-            return deployment["state"] in ("halted", "succeeded", "cancelled"), deployment_line(deployment, members)
+            troubles = [text for i in self.instruments for text in i.troubles()]
+            line = "; ".join([deployment_line(deployment, members), *troubles])
+            return deployment["state"] in ("halted", "succeeded", "cancelled"), line
 
         wait_for(f"deployment {number}", look, self.programs.check, patience_s)
         deployment, members = self.deployment(number)
@@ -132,14 +138,8 @@ class Cast:
         chosen = [i for i in self.instruments if i.name in names]
 
         def look() -> tuple[bool, str]:
-            found = {i.name: i.status() for i in chosen}
-            ready = [name for name, status in found.items() if status and so(status)]
-            troubles = [
-                f"{name}: {problem}"
-                for name, status in found.items()
-                if name not in ready
-                for problem in status.get("health", {}).get("problems", ())
-            ]
+            ready = [i.name for i in chosen if (s := i.status()) and so(s)]
+            troubles = [text for i in chosen if i.name not in ready for text in i.troubles()]
             return len(ready) == len(chosen), "; ".join([f"{what}: {', '.join(ready) or 'none yet'}", *troubles])
 
         return wait_for(what, look, self.programs.check, patience_s)
