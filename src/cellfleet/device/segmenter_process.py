@@ -209,7 +209,7 @@ class SegmenterProcess:
 
     def _take(self, line: bytes) -> None:
         try:
-            said = {k: words(v) if isinstance(v, str) else v for k, v in dict(json.loads(line)).items()}
+            said: dict[str, Any] = {k: words(v) if isinstance(v, str) else v for k, v in dict(json.loads(line)).items()}
             event = said["event"]
         except (ValueError, KeyError, TypeError, RecursionError):
             _LOG.warning("%s: a line that is not of the protocol: %.200r", self.slot.label, line)
