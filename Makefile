@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-JOBS   ?= 2
+# More than two cores: many tests wait for processes, disks and databases.
+JOBS   ?= 3
 ARGS   ?=
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ $(STAMP): pyproject.toml requirements.lock scripts/web-parts.sh $(shell find cpp
 	@scripts/web-parts.sh $(BIN)/python
 	@touch $@
 
-demo: $(STAMP)  ## the whole story on synthetic cells (ARGS="--data DIR --workdir DIR --seed N --json FILE")
+demo: $(STAMP)  ## the whole story on synthetic cells (ARGS="--data DIR --workdir DIR --seed N --json FILE --keep")
 	$(BIN)/cellfleet demo $(ARGS)
 
 test: lint types cpp unit  ## lint, types, C++ tests, Python tests

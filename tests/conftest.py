@@ -28,3 +28,8 @@ def shared_data() -> Path:
     if not (folder / "usiigaci_phase" / "index.csv").is_file():
         pytest.skip("no real data beside this checkout (set CELLFLEET_SHARED_DATA)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The journey that takes minutes begins first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: "journeys/test_demo_fleet" not in item.nodeid)
