@@ -63,7 +63,10 @@ class Limits:
             if self._minute.number != minute:
                 self._minute = _Minute(minute)
             left = self._minute.left.get(name, 0)
-            left = granted if granted < 0 and left <= 0 else left + max(0, granted)
+            if granted > 0:
+                left = max(0, left) + granted  # another thread may have noted meanwhile that there is no more
+            elif granted < 0 and left <= 0:
+                left = granted
             self._minute.left[name] = left - 1 if left > 0 else left
             return left
 
