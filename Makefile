@@ -39,7 +39,7 @@ cpp: $(STAMP)  ## the C++ library's own tests, with the address and undefined-be
 	$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
 
 unit: $(STAMP)  ## pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 format: $(STAMP)  ## let ruff format and mend
 	$(BIN)/ruff check --fix .

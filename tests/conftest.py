@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support_once import Once, maker
+
 # A busy machine must not fail a test: no example is timed.
 settings.register_profile("cellfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cellfleet")
@@ -30,6 +32,16 @@ def shared_data() -> Path:
     return folder
 
 
+LONG = ("journeys/test_demo_fleet", "journeys/test_stopped", "journeys/test_demo", "fleet/test_fuzz", "journeys/")
+"""Files whose tests take minutes, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The journey that takes minutes begins first, so that no worker waits for it at the end."""
-    items.sort(key=lambda item: "journeys/test_demo_fleet" not in item.nodeid)
+    """What takes minutes begins first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Give `once(name, make)`: a folder that `make` fills once for all workers; nobody may change it afterwards."""
+    return maker(tmp_path_factory)

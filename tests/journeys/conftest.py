@@ -12,21 +12,27 @@ from cellfleet.cli.main import run
 from support_bundle import discs
 from support_images import write_tiff
 from support_journeys import BUNDLE, TOML
+from support_once import Once
 from support_training import tiny_data
 
 ODD = "well A1 größe 細胞"
+PROJECT = "my project größe 細胞"
 
 
 @pytest.fixture(scope="session")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def story(once: Once) -> Path:
     """A project from images to masks, made by the commands, in a folder whose name has a space and other scripts."""
-    root = tmp_path_factory.mktemp("journeys") / "my project größe 細胞"
+    return once("journeys", _tell) / PROJECT
+
+
+def _tell(where: Path) -> None:
+    root = where / PROJECT
     tiny_data(root / "data")
     _rename(root / "data", "f03", ODD)
     (root / "cellfleet.toml").write_text(TOML, encoding="utf-8")
     for i in range(3):
         write_tiff(root / "frames" / f"{ODD} {i}.tif", discs(i)[0])
-    where = ["-p", str(root)]
+    in_project = ["-p", str(root)]
     segment = ["segment", str(root / BUNDLE), str(root / "frames"), "--out", str(root / "out")]
     for command in (
         ["data", "freeze"],
@@ -37,8 +43,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["evaluate", str(root / BUNDLE)],
         segment,
     ):
-        assert run([*command, *where, "--json"]) == ExitCode.OK, command
-    return root
+        assert run([*command, *in_project, "--json"]) == ExitCode.OK, command
 
 
 def _rename(data: Path, old: str, new: str) -> None:
