@@ -16,14 +16,16 @@ help:  ## show this list
 $(STAMP): pyproject.toml requirements.lock scripts/web-parts.sh $(shell find cpp -type f \( -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' \))
 	@scripts/python-parts.sh $(PYTHON)
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	@scripts/web-parts.sh $(BIN)/python
 	@touch $@
 
 demo: $(STAMP)  ## the whole story on synthetic cells (ARGS="--data DIR --workdir DIR --seed N --json FILE --keep")
 	$(BIN)/cellfleet demo $(ARGS)
 
-test: lint types cpp unit  ## lint, types, C++ tests, Python tests
+test: lint  ## lint, types, C++ tests, Python tests
+	@$(MAKE) --no-print-directory -j2 --output-sync types cpp
+	@$(MAKE) --no-print-directory unit
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
