@@ -37,7 +37,7 @@ types: $(STAMP)  ## mypy --strict
 cpp: $(STAMP)  ## the C++ library's own tests, with the address and undefined-behaviour sanitizers
 	$(BIN)/cmake -S cpp -B build/cpp-asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DCELLFLEET_TESTS=ON -DCELLFLEET_PYTHON=OFF -DCELLFLEET_SANITIZE=ON >/dev/null
-	$(BIN)/cmake --build build/cpp-asan
+	MAKEFLAGS= $(BIN)/cmake --build build/cpp-asan
 	$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
 
 unit: $(STAMP)  ## pytest
