@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import jsonschema_rs
 import pytest
 from fastapi import FastAPI
 from sqlalchemy.exc import OperationalError
 
+from cellfleet.fleet.openapi_examples import example_of
 from cellfleet.wire.problem import PROBLEM_TYPE, Problem
 from support_fleet import TestClient
 
@@ -104,6 +106,45 @@ def test_the_description_is_complete(client: TestClient) -> None:
         body = operation.get("requestBody", {}).get("content", {})
         for media in body.values():
             assert "schema" in media, where
+
+
+def test_every_body_has_an_example_that_is_valid(client: TestClient) -> None:
+    schema = client.get("/api/v1/openapi.json").json()
+    seen = 0
+    for path, item in schema["paths"].items():
+        for method, operation in item.items():
+            answers = [
+                schema["components"]["responses"].get(s, r) if "$ref" in r else r
+                for s, r in operation["responses"].items()
+            ]
+            for body in (operation.get("requestBody", {}), *answers):
+                for kind, media in body.get("content", {}).items():
+                    if "json" in kind:
+                        whole = {**media["schema"], "components": schema["components"]}
+                        jsonschema_rs.validate(whole, media["example"])
+                        seen += 1
+            for parameter in operation.get("parameters", ()):
+                assert {"example", "examples"} & {*parameter, *parameter["schema"]}, (method, path, parameter["name"])
+    assert seen > 500
+
+
+def test_a_field_without_an_example_is_named() -> None:
+    with pytest.raises(LookupError, match=r"A\.b\[0\]\.c: no example"):
+        example_of(
+            {"$ref": "#/components/schemas/A"},
+            {
+                "A": {
+                    "type": "object",
+                    "properties": {"b": {"type": "array", "items": {"$ref": "#/components/schemas/B"}}},
+                    "required": ["b"],
+                },
+                "B": {
+                    "type": "object",
+                    "properties": {"c": {"type": "string"}, "d": {"type": "integer"}},
+                    "required": ["c"],
+                },
+            },
+        )
 
 
 def test_roles_are_ordered(as_role: Callable[[str], TestClient], client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""The API's description: every operation says which problems it may answer, in the one format of errors."""
+"""The API's description: every operation with examples and the problems that it may answer, in the one format of errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from cellfleet.fleet.openapi_examples import add_examples
 from cellfleet.fleet.refusals import TITLES, Refusal
 from cellfleet.wire.problem import PROBLEM_TYPE, Problem
 
@@ -68,6 +69,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         more = (*((415,) if "requestBody" in operation else ()), *((416,) if "206" in answers else ()))
         for status in (*_ALWAYS, *more):
             answers.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
+        add_examples(operation, schemas)
     return schema
 
 

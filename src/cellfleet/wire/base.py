@@ -12,14 +12,16 @@ from cellfleet.errors import WireError
 PROTOCOL: Literal[1] = 1
 """Version of the messages between device and server. A change that an old reader cannot take raises it."""
 
-DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["XYZ-007"])]
 """Name of an instrument, as on its label (``XYZ-007``)."""
-DeviceId = Annotated[str, Field(pattern=r"^dev-[0-9a-f]{12}$")]
+DeviceId = Annotated[str, Field(pattern=r"^dev-[0-9a-f]{12}$", examples=["dev-0123456789ab"])]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
 """A name that is safe as a part of a path: experiments, frames, wells, groups."""
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SemVer = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$", max_length=64)]
-Time = AwareDatetime
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", examples=["2b77b9af54c800a688cfa517f8fbeb7514eec4d7730a8c4cd9530e77d950bba9"])
+]
+SemVer = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$", max_length=64, examples=["1.2.0"])]
+Time = Annotated[AwareDatetime, Field(examples=["2026-03-02T09:00:00Z"])]
 """A time with its zone; UTC by convention."""
 Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 """A sentence or two; no NUL, which databases refuse."""

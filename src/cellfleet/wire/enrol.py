@@ -22,8 +22,8 @@ class DeviceFacts(Message):
         engines: engine -> version.
     """
 
-    cellfleet_version: Text
-    platform: Text
+    cellfleet_version: Text = Field(examples=["0.1.0"])
+    platform: Text = Field(examples=["Linux x86_64"])
     cpu: Text = ""
     cores: int = Field(default=1, ge=1, le=4096)
     memory_mb: float = Field(default=0, ge=0)
@@ -40,11 +40,13 @@ class ClaimRequest(Message):
         proof: base64 Ed25519 signature over ``claim_statement``: the device has the private half.
     """
 
-    claim_token: str = Field(min_length=16, max_length=256)
+    claim_token: str = Field(min_length=16, max_length=256, examples=["cfc_....0123456789abcdef0123456789abcdef"])
     name: DeviceName
-    public_key: str = Field(min_length=32, max_length=1000)
+    public_key: str = Field(
+        min_length=32, max_length=1000, examples=["-----BEGIN PUBLIC KEY-----\n...\n-----END PUBLIC KEY-----\n"]
+    )
     facts: DeviceFacts
-    proof: str = Field(min_length=16, max_length=256)
+    proof: str = Field(min_length=16, max_length=256, examples=["bWFkZSBvbiB0aGUgZGV2aWNl..."])
 
 
 class ClaimReply(Message):
@@ -65,14 +67,14 @@ class TokenRequest(Message):
 
     device_id: DeviceId
     issued_at: Time
-    nonce: str = Field(min_length=16, max_length=64)
-    signature: str = Field(min_length=16, max_length=256)
+    nonce: str = Field(min_length=16, max_length=64, examples=["0f8b1c2d3e4f5a6b"])
+    signature: str = Field(min_length=16, max_length=256, examples=["bWFkZSBvbiB0aGUgZGV2aWNl..."])
 
 
 class TokenReply(Message):
     """A bearer token for ``Authorization: Bearer ...``; ask for the next one before it expires."""
 
-    token: str
+    token: str = Field(examples=["cfd_..."])
     expires_at: Time
 
 

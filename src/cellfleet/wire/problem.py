@@ -23,8 +23,8 @@ class Problem(Message):
     """
 
     type: str = Field(pattern=r"^urn:cellfleet:problem:[a-z0-9-]+$", examples=["urn:cellfleet:problem:gate-failed"])
-    title: str
-    status: int = Field(ge=400, le=599)
+    title: str = Field(examples=["Conflict"])
+    status: int = Field(ge=400, le=599, examples=[409])
     detail: str = ""
     hint: str = ""
     instance: str = ""

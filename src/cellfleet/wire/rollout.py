@@ -20,7 +20,12 @@ MemberState = Literal[
 class Override(Message):
     """Releasing against a failed gate or without one: who, and why. Shown wherever the release is shown."""
 
-    reason: str = Field(min_length=10, max_length=2000, pattern=r"^[^\x00]*$")
+    reason: str = Field(
+        min_length=10,
+        max_length=2000,
+        pattern=r"^[^\x00]*$",
+        examples=["the held-out wells were overexposed; checked by hand"],
+    )
 
 
 class ReleaseRequest(Message):
@@ -34,7 +39,9 @@ class ReleaseRequest(Message):
     """
 
     release: ReleaseRef
-    metadata: dict[str, str] = Field(min_length=1, max_length=16)
+    metadata: dict[str, str] = Field(
+        min_length=1, max_length=16, examples=[{"5.models.json": "{...}", "5.snapshot.json": "{...}"}]
+    )
     decision: PlainDict | None = None
     records: dict[Literal["training", "data-set", "optimization"], list[PlainDict]] = Field(default={})
     card: PlainDict = Field(default={})
@@ -60,7 +67,7 @@ class Phase(Message):
     """
 
     count: int | None = Field(default=None, ge=1)
-    percent: float | None = Field(default=None, gt=0, le=100)
+    percent: float | None = Field(default=None, gt=0, le=100, examples=[25])
     max_failures: int = Field(default=0, ge=0)
     max_failure_percent: float | None = Field(default=None, ge=0, le=100)
     min_ended: int = Field(default=1, ge=1)
@@ -84,8 +91,8 @@ class DeploymentRequest(Message):
         allow_downgrade: the release counter may be lower; needs a signed allowance in the image repository.
     """
 
-    release_id: int = Field(ge=1)
-    group: Key
+    release_id: int = Field(ge=1, examples=[2])
+    group: Key = Field(examples=["pilot"])
     phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=10)] = (Phase(percent=100),)
     window: MaintenanceWindow | None = None
     needs_approval: bool = False

@@ -40,14 +40,18 @@ class ReleaseRef(Message):
         length: bytes.
     """
 
-    release_id: int = Field(ge=1)
+    release_id: int = Field(ge=1, examples=[2])
     kind: Literal["model", "software"] = "model"
-    name: Key
+    name: Key = Field(examples=["my-cells"])
     version: SemVer
-    counter: int = Field(ge=1)
-    target_path: str = Field(pattern=r"^(models|software)(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){2,4}$", max_length=512)
+    counter: int = Field(ge=1, examples=[5])
+    target_path: str = Field(
+        pattern=r"^(models|software)(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){2,4}$",
+        max_length=512,
+        examples=["models/my-cells/1.2.0/2b77b9af54c8.bundle.zip"],
+    )
     sha256: Sha256
-    length: int = Field(ge=1)
+    length: int = Field(ge=1, examples=[8800000])
 
 
 class MaintenanceWindow(Message):
@@ -78,8 +82,8 @@ class DesiredState(Message):
 
     protocol: Literal[1] = 1
     device_id: DeviceId
-    generation: int = Field(ge=0)
-    deployment_id: int | None = None
+    generation: int = Field(ge=0, examples=[3])
+    deployment_id: int | None = Field(default=None, examples=[7])
     release: ReleaseRef | None = None
     window: MaintenanceWindow | None = None
     agent: dict[str, float | int | str | bool] = Field(default={}, max_length=32)
@@ -89,10 +93,10 @@ class DesiredState(Message):
 class SlotReport(Message):
     """One installed artifact."""
 
-    release_id: int | None
-    name: Key
+    release_id: int | None = Field(examples=[2])
+    name: Key = Field(examples=["my-cells"])
     version: SemVer
-    counter: int = Field(ge=0)
+    counter: int = Field(ge=0, examples=[5])
     sha256: Sha256
     variant: Text = ""
     run_digest: Text = ""
@@ -111,8 +115,8 @@ class UpdateReport(Message):
         recovery_s: from a bad activation to the previous slot drawing frames again.
     """
 
-    deployment_id: int | None
-    release_id: int | None
+    deployment_id: int | None = Field(examples=[7])
+    release_id: int | None = Field(examples=[2])
     state: UpdateState
     outcome: Outcome
     reason: Text = ""
@@ -120,9 +124,9 @@ class UpdateReport(Message):
     started_at: Time
     changed_at: Time
     bytes_downloaded: Count = 0
-    update_s: float | None = None
-    activation_pause_s: float | None = None
-    recovery_s: float | None = None
+    update_s: float | None = Field(default=None, examples=[12.4])
+    activation_pause_s: float | None = Field(default=None, examples=[0.0])
+    recovery_s: float | None = Field(default=None, examples=[19.1])
 
 
 class Counters(Message):
@@ -167,16 +171,16 @@ class ReportedState(Message):
 
     protocol: Literal[1] = 1
     device_id: DeviceId
-    sequence: Count
-    boot_id: Key
+    sequence: Count = Field(examples=[412])
+    boot_id: Key = Field(examples=["b-4f1c"])
     at: Time
-    generation: int = Field(ge=0)
+    generation: int = Field(ge=0, examples=[3])
     state: UpdateState
     active: SlotReport | None = None
     previous: SlotReport | None = None
     candidate: SlotReport | None = None
     update: UpdateReport | None = None
-    experiment: Key | None = None
+    experiment: Key | None = Field(default=None, examples=["plate-7"])
     counters: Counters = Counters()
     health: Health = Health()
     facts: DeviceFacts

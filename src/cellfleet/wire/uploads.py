@@ -20,25 +20,25 @@ class UploadRequest(Message):
     """
 
     kind: PictureKind
-    experiment: Key
-    frame: Key
+    experiment: Key = Field(examples=["plate-7"])
+    frame: Key = Field(examples=["A1_t0001"])
     pin: int = Field(default=0, ge=0, le=1_000_000)
     sha256: Sha256
-    length: int = Field(ge=1, le=2**40)
+    length: int = Field(ge=1, le=2**40, examples=[8800000])
 
 
 class ArtifactRequest(Message):
     """POST /api/v1/artifacts: a person announces an artifact."""
 
     sha256: Sha256
-    length: int = Field(ge=1, le=2**40)
+    length: int = Field(ge=1, le=2**40, examples=[8800000])
 
 
 class UploadPart(Message):
     """Where a part goes, by PUT and without any other authorisation; the address expires."""
 
-    number: int = Field(ge=1)
-    url: str
+    number: int = Field(ge=1, examples=[1])
+    url: str = Field(examples=["/api/v1/uploads/.../parts/1?..."])
 
 
 class UploadReply(Message):

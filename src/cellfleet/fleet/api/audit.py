@@ -25,9 +25,9 @@ class AuditAnswer(Message):
     action: str = Field(examples=["device.accepted"])
     subject: str = Field(examples=["device:dev-0123456789ab"])
     reason: str = Field(examples=["checked its label on the phone"])
-    detail: dict[str, Any]
-    previous: str
-    hash: str
+    detail: dict[str, Any] = Field(examples=[{"group": "pilot"}])
+    previous: str = Field(examples=["89bb3d20464c3e5f0124104cf106d160e9c3f20e3be1d81d9776768c606d72f1"])
+    hash: str = Field(examples=["6aec7e73a2cb9e9e12e20b768bcf277b7d23f266fdf5592315d59c4a35f9c6ac"])
 
 
 class Verification(Message):
@@ -36,7 +36,7 @@ class Verification(Message):
     whole: bool
     count: int = Field(examples=[1234])
     broken_at: int | None = None
-    head: str
+    head: str = Field(examples=["6aec7e73a2cb9e9e12e20b768bcf277b7d23f266fdf5592315d59c4a35f9c6ac"])
     why: str = Field(default="", examples=[""])
 
 

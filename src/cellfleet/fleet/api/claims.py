@@ -43,7 +43,7 @@ class NewClaim(Message):
 class ClaimAnswer(Message):
     """A claim token without its secret. ``used_by``: the device that used it."""
 
-    id: int
+    id: int = Field(examples=[3])
     note: str = Field(examples=["microscope in room 4.12"])
     created_by: str = Field(examples=["anna"])
     created_at: Time

@@ -53,7 +53,7 @@ class ApiTokenRequest(Message):
 class TokenAnswer(Message):
     """An API token, without its secret."""
 
-    id: int
+    id: int = Field(examples=[4])
     name: str = Field(examples=["ci"])
     owner: str = Field(examples=["anna"])
     role: str = Field(examples=["viewer"])

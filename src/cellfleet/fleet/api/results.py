@@ -64,17 +64,17 @@ class ResultAnswer(Message):
     well: str = Field(default="", examples=["A1"])
     time_s: float | None = Field(default=None, examples=[600.0])
     pin: int = Field(examples=[1])
-    run_digest: str
-    bundle_sha256: str
-    release_id: int | None = None
+    run_digest: str = Field(examples=["046bf81804f573b14297a10c74cb15e8e6fae729c6974c875034a243f90ed4c6"])
+    bundle_sha256: str = Field(examples=["2b77b9af54c800a688cfa517f8fbeb7514eec4d7730a8c4cd9530e77d950bba9"])
+    release_id: int | None = Field(default=None, examples=[2])
     variant: str = Field(examples=["openvino/fp32"])
     engine_version: str = ""
     count: int = Field(examples=[84])
     confluence_percent: float = Field(examples=[41.5])
-    per_mm2: float | None = None
-    total_ms: float | None = None
+    per_mm2: float | None = Field(default=None, examples=[187.5])
+    total_ms: float | None = Field(default=None, examples=[61.0])
     details: dict[str, Any] = Field(default={})
-    mask_sha256: str
+    mask_sha256: str = Field(examples=["9b05d98e516bcf5ddb5bd5f5c7e32ccff1ccf02ffa537ffcddf33d7385d8ff4f"])
     segmented_at: Time
     superseded_by: int | None = None
 
