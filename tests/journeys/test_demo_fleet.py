@@ -15,7 +15,10 @@ from cellfleet.cli.demo_fleet.ending import NUMBERS
 from cellfleet.device.frames_folder import EXPERIMENT, FrameFile
 from support_journeys import command, environment, leftovers
 
-QUICK = ("--set", "training.epochs=14", "--set", "training.threads=1", "--set", "optimize.openvino=false")
+QUICK = (
+    *("--set", "training.epochs=14", "--set", "training.threads=1", "--set", "optimize.openvino=false"),
+    *("--set", "camera.interval_s=1.5"),
+)
 
 
 @pytest.fixture(scope="module")

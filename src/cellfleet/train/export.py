@@ -9,12 +9,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from cellfleet._version import __version__
 from cellfleet.bundle.folder import PORTABLE, Model, ModelFolder
@@ -24,10 +22,11 @@ from cellfleet.config.model import ModelSection
 from cellfleet.data import DataSetVersion
 from cellfleet.errors import TrainError
 from cellfleet.ports import write_atomic
-from cellfleet.train.graph import ContractGraph, PortableGraph
+from cellfleet.train.graph import ContractGraph
 from cellfleet.train.loop import BEST
 from cellfleet.train.networks import HeadedUNet, receptive_radius, stride_of
 from cellfleet.train.parity import Parity, prove_parity
+from cellfleet.train.portable import portable
 from cellfleet.train.record import TrainingRun, load_run
 from cellfleet.train.reference import reference_statistics
 from cellfleet.train.state import load_network
@@ -69,50 +68,43 @@ def export(
     network = load_network(run_dir / BEST, len(run.channels), run.section, run.heads)
     note("exporting the network to ONNX")
     contract = to_onnx(network, len(run.channels))
-    portable = to_onnx(network, len(run.channels), portable=True)
+    single = portable(contract)
     note("comparing ONNX with PyTorch")
-    parity = prove_parity(network, contract, portable, len(run.channels))
+    parity = prove_parity(network, contract, single, len(run.channels))
     note("measuring the training frames")
     model = Model(
         spec=spec_of(network, run, section),
         variants=(Variant(engine="onnxruntime", precision="fp32", file=FP32, sha256=sha256_hex(contract)),),
-        portable_sha256=sha256_hex(portable),
+        portable_sha256=sha256_hex(single),
         lineage=lineage_of(run),
         reference=reference_statistics(data),
     )
     folder = ModelFolder(out, model)
     write_atomic(folder.file(FP32), contract)
-    write_atomic(folder.file(PORTABLE), portable)
+    write_atomic(folder.file(PORTABLE), single)
     folder.save()
     return Exported(folder, parity)
 
 
-def to_onnx(network: HeadedUNet, channels: int, *, portable: bool = False) -> bytes:
+def to_onnx(network: HeadedUNet, channels: int) -> bytes:
     """The network as ONNX bytes, without anything that names a folder or a moment; the same bytes every time.
 
     Args:
         network: trained.
         channels: number of input channels.
-        portable: the single-input form (moments inside the graph).
     """
-    contract = ContractGraph(network).eval()
-    graph: nn.Module = PortableGraph(contract).eval() if portable else contract
     image = torch.rand(2, channels, 37, 45) * 200
-    moments = () if portable else (image.mean((2, 3)), image.std((2, 3)))
     n, h, w = (torch.export.Dim(name, min=1) for name in "NHW")
-    shapes: tuple[dict[int, Any], ...] = ({0: n, 2: h, 3: w}, {0: n}, {0: n})
-    names = ["image", "mean", "std"]
-    count = 1 + len(moments)
     with _quiet():
         program = torch.onnx.export(
-            graph,
-            (image, *moments),
+            ContractGraph(network).eval(),
+            (image, image.mean((2, 3)), image.std((2, 3))),
             dynamo=True,
             external_data=False,
             opset_version=OPSET,
-            input_names=names[:count],
+            input_names=["image", "mean", "std"],
             output_names=[head.name for head in network.heads],
-            dynamic_shapes=shapes[:count] if count > 1 else (shapes[0],),
+            dynamic_shapes=({0: n, 2: h, 3: w}, {0: n}, {0: n}),
             verbose=False,
         )
     assert program is not None

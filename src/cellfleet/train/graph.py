@@ -9,7 +9,6 @@ from monai.networks.blocks.convolutions import Convolution
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cellfleet.runtime.objects import STD_FLOOR
 from cellfleet.train.networks import HeadedUNet, probabilities, stride_of
 
 
@@ -42,21 +41,3 @@ class ContractGraph(nn.Module):
         x = torch.index_select(torch.index_select(x, 2, rows), 3, columns)
         out = probabilities(self.network.heads, self.network(x))
         return tuple(y[:, :, :height, :width] for y in out)
-
-
-class PortableGraph(nn.Module):
-    """``image`` [N,C,H,W] raw values -> the same outputs; the moments are taken inside, per image and channel."""
-
-    def __init__(self, contract: ContractGraph) -> None:
-        super().__init__()
-        self.contract = contract
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities of every head."""
-        # In double precision, so that a bright constant frame has no deviation but the floor.
-        exact = image.double()
-        mean = exact.mean(dim=(2, 3))
-        variance = (exact - mean[:, :, None, None]).square().mean(dim=(2, 3))
-        std = variance.sqrt().clamp(min=STD_FLOOR)
-        out: tuple[Tensor, ...] = self.contract(image, mean.float(), std.float())
-        return out
