@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.fleet_client import Credentials
 from cellfleet.cli.main import run
 from cellfleet.config import load_project
@@ -146,6 +147,19 @@ def test_audit_verify_finds_what_was_changed_by_sql(fleet: Command, admin: str, 
         connection.execute(text("DROP TRIGGER audit_events_no_UPDATE"))
         connection.execute(text("UPDATE audit_events SET actor = 'person:eve' WHERE seq = 1"))
     assert "broken at event 1" in fleet("audit", "verify", "--local", code=1, plain=True)
+
+
+def test_audit_verify_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cellfleet.toml").touch()
+    assert run(["fleet", "audit", "verify", "--local", "-p", str(tmp_path)]) == ExitCode.STORAGE
+    assert "is no database of a fleet server" in capsys.readouterr().err
+    assert [f.name for f in tmp_path.iterdir()] == ["cellfleet.toml"]
+
+
+def test_a_port_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "cellfleet.toml").touch()
+    for port in ("99999", "-5"):
+        assert run(["fleet", "serve", "-p", str(tmp_path), "--port", port]) == ExitCode.USAGE
 
 
 def test_errors_with_words(fleet: Command, admin: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,14 @@ def found(home: Home) -> dict[str, Finding]:
     return {f.what: f for f in examine(home, home.project(), SystemClock())}
 
 
+def test_a_lost_key_is_not_made_anew(world: World) -> None:
+    key = world.home.identity / "device.pem"
+    key.unlink()
+    assert found(world.home)["identity"].grade == "bad"
+    assert "provisioned anew" in found(world.home)["identity"].advice
+    assert not key.exists()
+
+
 def test_all_is_well_but_for_its_rest(world: World) -> None:
     findings = found(world.home)
     assert {f.grade for f in findings.values()} <= {"ok", "warn"}

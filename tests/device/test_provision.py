@@ -13,12 +13,14 @@ from cellfleet.canonical import sha256_hex
 from cellfleet.device.client import ServerClient, ServerRefuses
 from cellfleet.device.home import Home
 from cellfleet.device.identity import (
+    DeviceRecord,
     Identity,
     anchors_digest,
     load_anchors,
     load_identity,
     load_or_make_key,
     public_pem,
+    save_record,
 )
 from cellfleet.device.provision import Provisioned, ask_state, provision, provision_alone, read_anchors
 from cellfleet.errors import DeviceError, NetworkError, TrustError
@@ -28,12 +30,13 @@ from cellfleet.wire.enrol import TrustAnchors
 from simulators.server import URL, SimServer, problem
 
 ANCHORS = TrustAnchors(image_root="a" * 64, director_root="b" * 64)
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 TOKEN = f"cf-claim-0123456789abcdef.{anchors_digest(ANCHORS)}"
 
 
 @pytest.fixture
 def clock() -> FixedClock:
-    return FixedClock(datetime(2026, 3, 2, 12, 0, tzinfo=UTC))
+    return FixedClock(NOW)
 
 
 @pytest.fixture
@@ -202,6 +205,16 @@ def test_states_at_the_server(tmp_path: Path, server: SimServer, clock: FixedClo
         ask_state(client)
     server.refusal = ""
     assert ask_state(client) == "accepted"
+
+
+def test_a_lost_key_is_told_and_not_made_anew(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    home.identity.mkdir()
+    save_record(home, DeviceRecord(device_id="dev-0123456789ab", name="XYZ-001", claimed_at=NOW))
+    with pytest.raises(DeviceError, match=r"device\.pem") as e:
+        load_identity(home)
+    assert "restore it" in e.value.hint
+    assert not (home.identity / "device.pem").exists()
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,31 @@ def test_tampering_shows(context: Context, statement: str, broken_at: int, why: 
     assert found.count == broken_at - 1
 
 
+def test_an_end_that_was_cut_off_with_its_note_shows(context: Context) -> None:
+    note(context, 6)
+    without_triggers(context, "DELETE FROM audit_events WHERE seq > 5", "DELETE FROM audit_head")
+    assert verified(context).broken_at == 6
+
+
+def test_a_kept_head_shows_that_everything_is_gone(context: Context) -> None:
+    note(context, 6)
+    kept = verified(context).head
+    without_triggers(context, "DELETE FROM audit_events", "DELETE FROM audit_head")
+    with context.reading() as db:
+        found = audit.verify(db, kept)
+    assert found.broken_at == 1
+    assert kept in found.why
+
+
+def test_a_kept_head_is_in_the_chain_for_ever(context: Context) -> None:
+    assert verified(context).head == audit.FIRST
+    note(context, 3)
+    kept = verified(context).head
+    note(context, 2)
+    with context.reading() as db:
+        assert [audit.verify(db, head).broken_at for head in (audit.FIRST, kept, "", "f" * 64)] == [None, None, None, 6]
+
+
 def test_a_row_put_in_between_shows(context: Context) -> None:
     note(context, 4)
     without_triggers(

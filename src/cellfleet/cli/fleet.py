@@ -23,7 +23,9 @@ fleet_audit.register(app)
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on (default: fleet.host).")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port (default: fleet.port; 0: a free one).")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port (default: fleet.port; 0: a free one).", min=0, max=65535)
+    ] = None,
     tied: Annotated[bool, typer.Option("--tied", help="End with the end of standard input, too.")] = False,
     project: ProjectOption = Path(),
     settings: SetOption = None,
@@ -55,8 +57,10 @@ def serve(
 
 
 def _first_steps(context: Any) -> list[str]:
-    """What a new server still lacks."""
+    """What the server still lacks."""
     from cellfleet.fleet import people
+    from cellfleet.fleet.metadata import Keys
+    from cellfleet.fleet.refusals import Refusal
 
     lines = []
     with context.reading() as db:
@@ -64,6 +68,11 @@ def _first_steps(context: Any) -> list[str]:
             lines.append("nobody can sign in yet: cellfleet fleet user add NAME --role admin")
     if not (context.path(context.settings.trust) / "keys.json").is_file():
         lines.append("there are no trust roots yet, so no device can be provisioned: cellfleet trust init")
+        return lines
+    try:
+        context.service(Keys).get()
+    except Refusal as e:
+        lines.append(f"{e.message}; nothing can be released or deployed until it can: {e.hint}")
     return lines
 
 

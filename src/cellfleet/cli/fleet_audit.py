@@ -43,6 +43,9 @@ def audit_list(
 
 @audit_app.command("verify")
 def audit_verify(
+    head: Annotated[
+        str, typer.Option("--head", help="Head that an earlier check printed; it must be in the chain.")
+    ] = "",
     local: LocalOption = False,
     server: ServerOption = "",
     project: ProjectOption = Path(),
@@ -50,7 +53,7 @@ def audit_verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check the chain of events: nothing was changed, removed or put in. Exit 0: it holds, 1: it does not."""
-    found = _local(project, settings) if local else open_client(server).get("/api/v1/audit/verify")
+    found = _local(project, settings, head) if local else open_client(server).get("/api/v1/audit/verify", head=head)
     if as_json:
         print_json(found)
     elif found["whole"]:
@@ -61,14 +64,15 @@ def audit_verify(
         stop(ExitCode.FINDINGS)
 
 
-def _local(project: Path, settings: list[str] | None) -> dict[str, Any]:
+def _local(project: Path, settings: list[str] | None, head: str) -> dict[str, Any]:
     from cellfleet.fleet import audit
     from cellfleet.fleet.context import open_context
 
     context = open_context(project_of(project, settings), upgrade=False)
     try:
+        context.database.check_there()
         with context.reading() as db:
-            found = audit.verify(db)
+            found = audit.verify(db, head)
     finally:
         context.close()
     return {

@@ -17,7 +17,7 @@ from cellfleet.device.compose import client_of
 from cellfleet.device.contact import CLOCK_OFF_S
 from cellfleet.device.facts import engines
 from cellfleet.device.home import Home
-from cellfleet.device.identity import load_anchors, load_identity, load_or_make_key
+from cellfleet.device.identity import load_anchors, load_identity, load_key
 from cellfleet.device.locks import is_held
 from cellfleet.device.provision import ask_state
 from cellfleet.device.slots import Slots
@@ -78,7 +78,7 @@ def _key(p: _Patient) -> list[Finding]:
     path = p.home.identity / "device.pem"
     if not path.exists():
         return []
-    load_or_make_key(p.home)
+    load_key(p.home)
     mode = path.stat().st_mode & 0o077
     if mode:
         return [Finding("key", "warn", f"{path} can be read by others", f"chmod 600 {path}")]

@@ -92,6 +92,16 @@ def load_or_make_key(home: Home) -> Ed25519PrivateKey:
         key = Ed25519PrivateKey.generate()
         write_atomic(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
         return key
+    return load_key(home)
+
+
+def load_key(home: Home) -> Ed25519PrivateKey:
+    """The instrument's key.
+
+    Raises:
+        DeviceError: it is not there, or is no Ed25519 private key.
+    """
+    path = home.identity / _KEY
     try:
         loaded = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as e:
@@ -108,7 +118,7 @@ def load_identity(home: Home) -> Identity | None:
     """The identity; None when the instrument was not provisioned.
 
     Raises:
-        DeviceError: it is damaged.
+        DeviceError: it is damaged, or its key is gone.
     """
     path = home.identity / _FACTS
     if not path.exists():
@@ -117,7 +127,7 @@ def load_identity(home: Home) -> Identity | None:
         record = parse(DeviceRecord, path.read_bytes())
     except (OSError, WireError) as e:
         raise DeviceError(f"{path} cannot be read: {e}", hint="restore it from a backup, or provision again") from e
-    return Identity(load_or_make_key(home), record)
+    return Identity(load_key(home), record)
 
 
 def save_record(home: Home, record: DeviceRecord) -> None:

@@ -101,19 +101,26 @@ def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def verify(db: Session) -> Verified:
-    """Check the whole chain; events are read in portions."""
-    count, previous = 0, FIRST
+def verify(db: Session, kept_head: str = "") -> Verified:
+    """Check the whole chain; events are read in portions.
+
+    Args:
+        kept_head: head of an earlier check, kept elsewhere; it must be in the chain. Without one nothing shows that the
+            end was cut off together with the note of where it was.
+    """
+    count, previous, known = 0, FIRST, kept_head in ("", FIRST)
     while rows := _after(db, count):
         for row in rows:
             why = _fault(row, count + 1, previous)
             if why:
                 return Verified(count, count + 1, previous, why)
-            count, previous = count + 1, row.hash
+            count, previous, known = count + 1, row.hash, known or row.hash == kept_head
         db.expunge_all()
     end = db.get(AuditHead, 1)
-    if end is not None and (end.seq, end.hash) != (count, previous):
+    if (end.seq, end.hash) != (count, previous) if end is not None else count > 0:
         return Verified(count, count + 1, previous, f"event {count + 1} and later ones are missing")
+    if not known:
+        return Verified(count, count + 1, previous, f"no event has the kept head {kept_head}")
     return Verified(count, None, previous)
 
 

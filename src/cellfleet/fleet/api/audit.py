@@ -15,6 +15,15 @@ from cellfleet.wire.base import Time
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 _Start = Annotated[str, Query(max_length=200, description="Only those that begin with this.", examples=[""])]
 
+_Head = Annotated[
+    str,
+    Query(
+        pattern="^([0-9a-f]{64})?$",
+        description="Head of an earlier check, which must be in the chain.",
+        examples=["6aec7e73a2cb9e9e12e20b768bcf277b7d23f266fdf5592315d59c4a35f9c6ac"],
+    ),
+]
+
 
 class AuditAnswer(Message):
     """An event. ``hash`` is over the event with ``previous``, the hash of the one before."""
@@ -55,8 +64,8 @@ def list_events(
 @router.get(
     "/verify", summary="Verify the chain", description="Reads all events: nothing was changed, removed, put in."
 )
-def verify(db: Db, _by: Viewer) -> Verification:
-    found = audit.verify(db)
+def verify(db: Db, _by: Viewer, head: _Head = "") -> Verification:
+    found = audit.verify(db, head)
     return Verification(
         whole=found.broken_at is None, count=found.count, broken_at=found.broken_at, head=found.head, why=found.why
     )

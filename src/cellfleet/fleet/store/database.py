@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, literal, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -81,6 +81,9 @@ class Database:
         from alembic.util.exc import CommandError
 
         try:
+            if self.file is not None:
+                with contextlib.suppress(OSError):  # told below, by SQLite
+                    self.file.touch(mode=0o600)  # it holds secrets; SQLite gives the files beside it the same rights
             with self.engine.begin() as connection:
                 if not self.is_sqlite:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
@@ -91,6 +94,21 @@ class Database:
             ) from e
         except DBAPIError as e:
             raise self.unreachable(e) from e
+
+    def check_there(self) -> None:
+        """For whoever only reads: a database of a fleet server is there. Nothing is made.
+
+        Raises:
+            StorageError: it is not, or cannot be reached.
+        """
+        try:
+            if (self.file is None or self.file.is_file()) and inspect(self.engine).has_table("alembic_version"):
+                return
+        except DBAPIError as e:
+            raise self.unreachable(e) from e
+        raise StorageError(
+            f"{self.shown} is no database of a fleet server", hint="name the project that the server runs in, with -p"
+        )
 
     @property
     def shown(self) -> str:
