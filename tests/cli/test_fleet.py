@@ -7,6 +7,7 @@ import json
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 from sqlalchemy import text
 
 from cellfleet.cli.exit_codes import ExitCode
+from cellfleet.cli.fleet import _first_steps
 from cellfleet.cli.fleet_client import Credentials
 from cellfleet.cli.main import run
 from cellfleet.config import load_project
 from cellfleet.fleet.context import Context, open_context
 from cellfleet.fleet.serve import Stop, serve
 from cellfleet.fleet.store.models import TrustFile
+from cellfleet.trust import TrustFolder
 from support_fleet import TestDevice
 
 PASSWORD = "correct horse battery"
@@ -154,6 +157,21 @@ def test_audit_verify_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["fleet", "audit", "verify", "--local", "-p", str(tmp_path)]) == ExitCode.STORAGE
     assert "is no database of a fleet server" in capsys.readouterr().err
     assert [f.name for f in tmp_path.iterdir()] == ["cellfleet.toml"]
+
+
+def test_a_server_that_cannot_sign_says_so_and_its_database_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "long enough to be one"
+    TrustFolder.init(tmp_path / "trust", lambda _: secret, datetime(2026, 3, 2, tzinfo=UTC))
+    (tmp_path / "cellfleet.toml").touch()
+    context = open_context(load_project(tmp_path))
+    monkeypatch.setenv("CELLFLEET_ONLINE_PASSPHRASE", "another one than that")
+    assert "cannot sign metadata" in _first_steps(context)[-1]
+    monkeypatch.setenv("CELLFLEET_ONLINE_PASSPHRASE", secret)
+    assert [line for line in _first_steps(context) if "sign metadata" in line] == []
+    assert stat.S_IMODE((tmp_path / "fleet.db").stat().st_mode) == 0o600
+    context.close()
 
 
 def test_a_port_that_is_none(tmp_path: Path) -> None:
