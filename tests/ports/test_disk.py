@@ -13,7 +13,9 @@ import pytest
 
 from cellfleet.errors import StorageError
 from cellfleet.ports import atomic_path, make_dir, write_atomic
+from cellfleet.ports.disk import append_line, move_into_place
 from cellfleet.ports.parts import part_path, sweep
+from simulators.disk import every_cut
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -130,3 +132,54 @@ def test_a_folder_set_aside_is_put_back_when_its_successor_never_came(tmp_path: 
 def test_names_of_many_long_letters_fit(tmp_path: Path) -> None:
     write_atomic(tmp_path / ("細" * 80 + ".tif"), b"x")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+# --- after a power cut
+
+
+def test_a_written_file_is_the_old_one_or_the_whole_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_bytes(b"old")
+    for survived in every_cut(tmp_path, lambda: write_atomic(target, b"new")):
+        assert target.read_bytes() == b"new" or (not survived.done and target.read_bytes() == b"old"), survived
+
+
+def test_a_new_folder_and_what_was_written_there_are_durable(tmp_path: Path) -> None:
+    target = tmp_path / "one" / "two" / "a.txt"
+    for survived in every_cut(tmp_path, lambda: write_atomic(target, b"new")):
+        assert target.read_bytes() == b"new" if target.exists() else not survived.done, survived
+
+
+def test_a_folder_moves_into_place_with_all_that_is_in_it(tmp_path: Path) -> None:
+    part, target = tmp_path / "part", tmp_path / "whole"
+
+    def act() -> None:
+        (part / "sub").mkdir(parents=True)
+        (part / "a").write_bytes(b"a")
+        (part / "sub" / "b").write_bytes(b"b")
+        move_into_place(part, target)
+
+    for survived in every_cut(tmp_path, act):
+        if target.exists():
+            assert ((target / "a").read_bytes(), (target / "sub" / "b").read_bytes()) == (b"a", b"b"), survived
+        else:
+            assert not survived.done, survived
+
+
+def test_a_line_that_was_added_stays(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lines"
+
+    def act() -> None:
+        append_line(path, b"one")
+        append_line(path, b"two")
+
+    for survived in every_cut(tmp_path, act):
+        left = path.read_bytes() if path.exists() else b""
+        assert left == b"one\ntwo\n" if survived.done else left in (b"", b"one\n", b"one\ntwo\n"), survived
+
+
+def test_a_half_line_stays_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\nha")
+    append_line(path, b"two")
+    assert path.read_bytes() == b"one\nha\ntwo\n"

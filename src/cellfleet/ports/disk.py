@@ -1,7 +1,8 @@
 """Atomic, durable writes: a reader sees the old file or the whole new one, also after a power cut.
 
 The order is the usual one: write a temporary file beside the target, fsync it, rename it over the target, fsync the
-folder. Errors of the operating system become StorageError with a sentence on what to do.
+folder. It stands here alone: other modules call these functions and no fsync of their own. Errors of the operating system
+become StorageError with a sentence on what to do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cellfleet.errors import StorageError
 from cellfleet.ports.parts import part_path, sweep
@@ -36,13 +38,16 @@ def storage_error(action: str, path: Path, cause: OSError) -> StorageError:
 
 
 def make_dir(path: Path) -> Path:
-    """Create a folder and its parents; an existing folder is fine.
+    """Create a folder and its parents, durably; an existing folder is fine.
 
     Raises:
         StorageError: when it cannot be made or is a file.
     """
     try:
+        new = [p for p in (path, *path.parents) if not p.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in new:
+            sync_dir(folder.parent)
     except OSError as e:
         raise storage_error("make the folder", path, e) from e
     return path
@@ -64,10 +69,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     part = part_path(target, suffix=target.suffix)
     try:
         yield part
-        with part.open("rb+") as f:
-            os.fsync(f.fileno())
-        part.replace(target)
-        sync_dir(target.parent)
+        move_into_place(part, target)
     except OSError as e:
         raise storage_error("write", target, e) from e
     finally:
@@ -88,6 +90,66 @@ def write_atomic(target: Path, data: bytes | memoryview, *, mode: int = 0o666) -
     """
     with atomic_path(target) as part, open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as f:
         f.write(data)
+
+
+def move_into_place(part: Path, target: Path) -> None:
+    """Give a finished file or folder its name, durably: first its content is synced, then it is renamed.
+
+    Args:
+        part: a file or folder, complete, on the same disk as ``target``; all files in it may be written.
+        target: the name; a file there is replaced, a folder with content is not.
+
+    Raises:
+        OSError: the disk refuses; ``target`` is as it was, or whole.
+    """
+    if part.is_dir():
+        for path in sorted(part.rglob("*"), reverse=True):
+            sync_dir(path) if path.is_dir() else sync_file(path)
+        sync_dir(part)
+    else:
+        sync_file(part)
+    part.replace(target)
+    sync_dir(target.parent)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file, durable when the call returns; a line that a power cut left half stays a line of its own.
+
+    Args:
+        path: the file; it and its folder are made when absent.
+        line: without the line feed, which ends it.
+
+    Raises:
+        StorageError: when the disk refuses.
+    """
+    make_dir(path.parent)
+    try:
+        new = not path.exists()
+        with path.open("ab+") as f:
+            f.write((b"" if _ends_line(f) else b"\n") + line + b"\n")
+            f.flush()
+            os.fsync(f.fileno())
+        if new:
+            sync_dir(path.parent)
+    except OSError as e:
+        raise storage_error("write", path, e) from e
+
+
+def _ends_line(f: BinaryIO) -> bool:
+    if f.seek(0, os.SEEK_END) == 0:
+        return True
+    f.seek(-1, os.SEEK_END)
+    return f.read(1) == b"\n"
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable; its name is so only after ``sync_dir`` of its folder.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with path.open("rb+") as f:
+        os.fsync(f.fileno())
 
 
 def sync_dir(path: Path) -> None:

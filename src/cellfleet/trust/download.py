@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import IO, Protocol
 from cellfleet.canonical import sha256_file
 from cellfleet.errors import NetworkError, StorageError
 from cellfleet.ports import Clock, ProgressFn, make_dir, silent, write_atomic
-from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.disk import move_into_place, storage_error
 from cellfleet.ports.http import CHUNK, Http, Stream
 from cellfleet.trust.refusals import DownloadBroke, EndlessData, WrongBytes
 
@@ -273,11 +272,8 @@ def _close_and_remove(out: IO[bytes], part: _Part) -> None:
 
 
 def _finish(part: _Part, into: Path) -> None:
-    with part.path.open("rb+") as f:
-        os.fsync(f.fileno())
-    part.path.replace(into)
-    sync_dir(into.parent)
-    part.tag_path.unlink(missing_ok=True)
+    part.tag_path.unlink(missing_ok=True)  # first: a whole part needs no tag, and after the rename nothing looks for one
+    move_into_place(part.path, into)
 
 
 class _Speed:
