@@ -108,6 +108,18 @@ def test_files_and_public_surfaces_stay_small() -> None:
         assert len(names) <= 9, f"{init}: {len(names)} public names"
 
 
+def test_the_order_of_syncing_stands_in_the_ports_alone() -> None:
+    """Elsewhere a file is made durable by a function of ``cellfleet.ports.disk``."""
+    wrong = [
+        f"{file.relative_to(SRC)}:{node.lineno}"
+        for file in sorted(SRC.rglob("*.py"))
+        if file.parent.name != "ports"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("fsync", "fdatasync")
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     "package",
     [

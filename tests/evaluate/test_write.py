@@ -27,6 +27,7 @@ from cellfleet.evaluate.write import Written, evaluate_model, folder_name
 from cellfleet.lineage import RecordStore
 from cellfleet.metrics import summarise
 from cellfleet.ports import FixedClock
+from simulators.disk import every_cut
 from support_bundle import tiny_bundle
 from support_onnx import FP32, tiny_folder, tiny_spec
 
@@ -301,3 +302,20 @@ def test_a_renamed_bundle_is_the_same_bundle(tmp_path: Path, data: DataSetVersio
     one = tiny_bundle(tmp_path / "x", data_set=data.digest)
     two = one.rename(tmp_path / "renamed.zip")
     assert measure(tmp_path, open_bundle(two), data).assessment.verdict.passed
+
+
+def test_an_evaluation_that_was_written_survives_a_power_cut(tmp_path: Path) -> None:
+    target = tmp_path / "evaluation"
+
+    def act() -> None:
+        with replaced_folder(target) as folder:
+            (folder / "overlays").mkdir()
+            (folder / "overlays" / "a.png").write_bytes(b"picture")
+            (folder / "metrics.json").write_bytes(b"{}")
+
+    for survived in every_cut(tmp_path, act):
+        if target.exists():
+            left = (target / "overlays" / "a.png").read_bytes(), (target / "metrics.json").read_bytes()
+            assert left == (b"picture", b"{}"), survived
+        else:
+            assert not survived.done, survived

@@ -12,6 +12,7 @@ import pytest
 from cellfleet.errors import FleetError, StorageError
 from cellfleet.fleet.blobs import Blobs
 from cellfleet.fleet.refusals import Refusal
+from simulators.disk import every_cut
 
 DATA = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -112,3 +113,15 @@ def test_the_same_bytes_from_four_senders_at_once(blobs: Blobs) -> None:
         thread.join()
     assert blobs.read(DIGEST) == DATA
     assert files(blobs) == [blobs.path(DIGEST)]
+
+
+def test_bytes_that_were_taken_survive_a_power_cut(tmp_path: Path) -> None:
+    data = DATA[:5000]
+
+    def act() -> None:
+        Blobs(tmp_path / "store").put([data])
+
+    for survived in every_cut(tmp_path, act):
+        blobs = Blobs(tmp_path / "store")
+        digest = hashlib.sha256(data).hexdigest()
+        assert blobs.read(digest) == data if blobs.has(digest) else not survived.done, survived

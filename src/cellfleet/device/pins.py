@@ -11,7 +11,6 @@ A line that a power cut left half is passed over. An outcome counts under the pi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -20,8 +19,8 @@ from pydantic import Field
 
 from cellfleet.canonical import canonical_bytes
 from cellfleet.errors import WireError
-from cellfleet.ports import make_dir, write_atomic
-from cellfleet.ports.disk import storage_error
+from cellfleet.ports import write_atomic
+from cellfleet.ports.disk import append_line, storage_error
 from cellfleet.wire.base import Message, Sha256, Text, Time, parse
 from cellfleet.wire.events import FrameFailed, FrameSegmented, parse_event
 
@@ -88,24 +87,7 @@ def append_outcome(folder: Path, outcome: Outcome) -> None:
     Raises:
         StorageError: the disk refuses.
     """
-    path = make_dir(folder) / OUTCOMES
-    line = canonical_bytes(outcome.model_dump(mode="json")) + b"\n"
-    try:
-        with path.open("ab+") as f:
-            if f.tell() and not _ends_line(f.fileno(), f.tell()):
-                line = b"\n" + line  # what a power cut left half stays a line of its own
-            f.write(line)
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as e:
-        raise storage_error("write", path, e) from e
-
-
-def _ends_line(fd: int, size: int) -> bool:
-    os.lseek(fd, size - 1, os.SEEK_SET)
-    last = os.read(fd, 1)
-    os.lseek(fd, 0, os.SEEK_END)
-    return last == b"\n"
+    append_line(folder / OUTCOMES, canonical_bytes(outcome.model_dump(mode="json")))
 
 
 def _lines(path: Path) -> Iterator[bytes]:

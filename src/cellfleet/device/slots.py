@@ -20,7 +20,7 @@ from cellfleet.device.numbered import NumberedFile, WriteFn
 from cellfleet.device.seams import Slot
 from cellfleet.errors import DeviceError
 from cellfleet.ports import make_dir, write_atomic
-from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.disk import move_into_place, storage_error
 
 Role = Literal["active", "previous", "candidate"]
 _FACTS = "slot.json"
@@ -115,8 +115,7 @@ class Slots:
                     hint="check the disk of this instrument; the update is tried again",
                 )
             self._write(part / _FACTS, _slot_bytes(slot))
-            part.rename(folder)
-            sync_dir(folder.parent)
+            move_into_place(part, folder)
         except OSError as e:
             raise storage_error("write", folder, e) from e
         finally:
@@ -195,7 +194,7 @@ class Slots:
 
 
 def _place(source: Path, target: Path, *, may_link: bool) -> None:
-    """A copy, or a hard link to a file of our own where the disk has such a thing; synced either way."""
+    """A copy, or a hard link to a file of our own where the disk has such a thing."""
     linked = False
     with contextlib.suppress(OSError):
         if may_link:
@@ -203,8 +202,6 @@ def _place(source: Path, target: Path, *, may_link: bool) -> None:
             linked = True
     if not linked:
         shutil.copyfile(source, target)
-    with target.open("rb+") as f:
-        os.fsync(f.fileno())
 
 
 def _slot_bytes(slot: Slot) -> bytes:

@@ -18,8 +18,8 @@ from cellfleet.config.fleet import CameraSection
 from cellfleet.data.files import FOREIGN, image_suffix, natural_key
 from cellfleet.device.shots import Shot, field_of, well_of
 from cellfleet.errors import CameraError
-from cellfleet.ports import Clock, make_dir
-from cellfleet.ports.disk import storage_error
+from cellfleet.ports import Clock
+from cellfleet.ports.disk import append_line, storage_error
 
 _LOG = logging.getLogger(__name__)
 _UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", "~")
@@ -185,17 +185,10 @@ def _printable(path: Path) -> str:
 
 
 def _append(journal: Path, line: list[str | int]) -> None:
-    make_dir(journal.parent)
     safe = [
         x.encode("utf-8", "surrogateescape").hex() if isinstance(x, str) and i == 0 else x for i, x in enumerate(line)
     ]
-    try:
-        with journal.open("ab") as f:
-            f.write(b"\n" + canonical_bytes(safe))
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as e:
-        raise storage_error("write", journal, e) from e
+    append_line(journal, canonical_bytes(safe))
 
 
 def _lines(journal: Path) -> Iterator[tuple[str, int, int, str]]:

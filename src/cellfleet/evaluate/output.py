@@ -16,7 +16,7 @@ from cellfleet.errors import EvaluateError
 from cellfleet.evaluate.evaluation import Scene
 from cellfleet.evaluate.pictures import draw, jpeg, png
 from cellfleet.ports import make_dir
-from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.disk import storage_error, sync, sync_dir
 from cellfleet.ports.parts import OLD, part_path, sweep
 
 METRICS, REPORT, DECISION, OVERLAYS = "metrics.json", "report.html", "decision.json", "overlays"
@@ -42,7 +42,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     try:
         part.mkdir()
         yield part
-        _sync_tree(part)
+        sync(part)
         if target.exists():
             target.rename(old)
         try:
@@ -66,15 +66,6 @@ def _check_replaceable(target: Path) -> None:
         raise EvaluateError(
             f"{target} is there already and is no evaluation", hint="name another folder; nothing was changed"
         )
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb+") as f:
-                os.fsync(f.fileno())
-    for path in [*(p for p in sorted(folder.rglob("*")) if p.is_dir()), folder]:
-        sync_dir(path)
 
 
 class Gallery:

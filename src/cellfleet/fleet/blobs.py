@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import BinaryIO
 from cellfleet.errors import FleetError
 from cellfleet.fleet.refusals import bad_request, not_found
 from cellfleet.ports import make_dir
-from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.disk import move_into_place, storage_error
 from cellfleet.ports.parts import part_path, sweep
 
 CHUNK = 1 << 18
@@ -77,13 +76,10 @@ class Blobs:
         try:
             with part.open("xb") as f:
                 found, count = _copy(chunks, f, length)
-                f.flush()
-                os.fsync(f.fileno())
             _check(found, count, sha256, length)
             target = self.path(found)
             make_dir(target.parent)
-            part.replace(target)
-            sync_dir(target.parent)
+            move_into_place(part, target)
         except OSError as e:
             raise storage_error("write", part, e) from e
         finally:

@@ -96,18 +96,13 @@ def move_into_place(part: Path, target: Path) -> None:
     """Give a finished file or folder its name, durably: first its content is synced, then it is renamed.
 
     Args:
-        part: a file or folder, complete, on the same disk as ``target``; all files in it may be written.
+        part: a file or folder, complete, on the same disk as ``target``.
         target: the name; a file there is replaced, a folder with content is not.
 
     Raises:
         OSError: the disk refuses; ``target`` is as it was, or whole.
     """
-    if part.is_dir():
-        for path in sorted(part.rglob("*"), reverse=True):
-            sync_dir(path) if path.is_dir() else sync_file(path)
-        sync_dir(part)
-    else:
-        sync_file(part)
+    sync(part)
     part.replace(target)
     sync_dir(target.parent)
 
@@ -142,14 +137,19 @@ def _ends_line(f: BinaryIO) -> bool:
     return f.read(1) == b"\n"
 
 
-def sync_file(path: Path) -> None:
-    """Make the content of a file durable; its name is so only after ``sync_dir`` of its folder.
+def sync(path: Path) -> None:
+    """Make the content of a file, or of a folder and all below it, durable; its own name is so after ``sync_dir``.
 
     Raises:
         OSError: the disk refuses.
     """
-    with path.open("rb+") as f:
-        os.fsync(f.fileno())
+    if not path.is_dir():
+        with path.open("rb+") as f:
+            os.fsync(f.fileno())
+        return
+    for child in path.iterdir():
+        sync(child)
+    sync_dir(path)
 
 
 def sync_dir(path: Path) -> None:

@@ -272,7 +272,9 @@ def _close_and_remove(out: IO[bytes], part: _Part) -> None:
 
 
 def _finish(part: _Part, into: Path) -> None:
-    part.tag_path.unlink(missing_ok=True)  # first: a whole part needs no tag, and after the rename nothing looks for one
+    part.tag_path.unlink(
+        missing_ok=True
+    )  # first: a whole part needs no tag, and after the rename nothing looks for one
     move_into_place(part.path, into)
 
 

@@ -31,7 +31,7 @@ from cellfleet.data.synthetic.population import End
 from cellfleet.data.synthetic.scene import SyntheticFrame, Track, simulate
 from cellfleet.errors import DataError
 from cellfleet.ports import ProgressFn, make_dir, silent, write_atomic
-from cellfleet.ports.disk import storage_error, sync_dir
+from cellfleet.ports.disk import move_into_place, storage_error
 from cellfleet.ports.parts import part_path, sweep
 
 LICENCE = "CC0-1.0"
@@ -153,8 +153,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
         yield part
         if target.exists():
             target.rmdir()
-        part.rename(target)
-        sync_dir(target.parent)
+        move_into_place(part, target)
     except OSError as e:
         raise storage_error("write", target, e) from e
     finally:
