@@ -6,6 +6,10 @@ STAMP  := $(VENV)/.installed
 # More than two cores: many tests wait for processes, disks and databases.
 JOBS   ?= 3
 ARGS   ?=
+CXX_FILES := $(shell find cpp -name '*.cc' -o -name '*.h')
+CXX_BUILD := $(shell find cpp -name 'CMakeLists.txt' -o -name 'CMakePresets.json')
+# The presets find Ninja, and the lint preset Python, in the environment.
+CMAKE  := cd cpp && MAKEFLAGS= PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit cpp format lock wheel bench clean
@@ -13,7 +17,7 @@ ARGS   ?=
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml requirements.lock scripts/web-parts.sh $(shell find cpp -type f \( -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' \))
+$(STAMP): pyproject.toml requirements.lock scripts/web-parts.sh $(CXX_FILES) $(CXX_BUILD)
 	@scripts/python-parts.sh $(PYTHON)
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[dev]'
@@ -27,25 +31,32 @@ test: lint  ## lint, types, C++ tests, Python tests
 	@$(MAKE) --no-print-directory -j2 --output-sync types cpp
 	@$(MAKE) --no-print-directory unit
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP) build/cpp-lint/.tidy  ## ruff, clang-format, clang-tidy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+# Only when the C++ has changed: it takes half a minute.
+build/cpp-lint/.tidy: $(STAMP) $(CXX_FILES) $(CXX_BUILD) $(shell find cpp -name .clang-tidy)
+	$(CMAKE) cmake --preset linux-lint >/dev/null
+	printf '%s\n' $(wildcard cpp/*/*.cc) | xargs -P 2 -n 2 $(BIN)/clang-tidy -p build/cpp-lint --quiet
+	@touch $@
 
 types: $(STAMP)  ## mypy --strict
 	$(BIN)/mypy
 
 cpp: $(STAMP)  ## the C++ library's own tests, with the address and undefined-behaviour sanitizers
-	$(BIN)/cmake -S cpp -B build/cpp-asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DCELLFLEET_TESTS=ON -DCELLFLEET_PYTHON=OFF -DCELLFLEET_SANITIZE=ON >/dev/null
-	MAKEFLAGS= $(BIN)/cmake --build build/cpp-asan
-	$(BIN)/ctest --test-dir build/cpp-asan --output-on-failure
+	$(CMAKE) cmake --preset linux-sanitizers >/dev/null
+	$(CMAKE) cmake --build --preset linux-sanitizers
+	$(CMAKE) ctest --preset linux-sanitizers
 
 unit: $(STAMP)  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-format: $(STAMP)  ## let ruff format and mend
+format: $(STAMP)  ## let ruff and clang-format format and mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 lock: $(STAMP)  ## write requirements.lock from this environment
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ' | LC_ALL=C sort > requirements.lock.new

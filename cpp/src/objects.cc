@@ -61,11 +61,23 @@ class Sets {
     parent_[b] = a;
     return a;
   }
+  // The set of two labels; 0 is no label.
+  std::uint32_t meet(std::uint32_t a, std::uint32_t b) {
+    if (a == 0 || b == 0) return std::max(a, b);
+    return join(a, b);
+  }
   [[nodiscard]] std::size_t size() const { return parent_.size(); }
 
  private:
   std::vector<std::uint32_t> parent_ = {0};
 };
+
+// Joins a label with those of the N, NW and NE neighbours of column x; `up` is the row above.
+std::uint32_t meet_above(const std::uint32_t* up, std::size_t x, std::size_t width, std::uint32_t label, Sets& sets) {
+  if (up[x] != 0) return sets.meet(label, up[x]);  // N touches NW and NE, so they are joined already
+  if (x > 0) label = sets.meet(label, up[x - 1]);
+  return x + 1 < width ? sets.meet(label, up[x + 1]) : label;
+}
 
 // First scan: every seed pixel gets a provisional label joined with those of its W, NW, N and NE neighbours.
 void scan_seeds(View<const std::uint16_t> foreground, View<const std::uint16_t> distance, const ObjectSettings& s,
@@ -81,17 +93,7 @@ void scan_seeds(View<const std::uint16_t> foreground, View<const std::uint16_t> 
         continue;
       }
       std::uint32_t label = x > 0 ? row[x - 1] : 0;
-      const auto meet = [&](std::uint32_t other) {
-        if (other != 0) label = label == 0 ? other : sets.join(label, other);
-      };
-      if (up != nullptr) {
-        if (up[x] != 0) {
-          meet(up[x]);  // N touches NW and NE, so they are joined already
-        } else {
-          if (x > 0) meet(up[x - 1]);
-          if (x + 1 < labels.width) meet(up[x + 1]);
-        }
-      }
+      if (up != nullptr) label = meet_above(up, x, labels.width, label, sets);
       row[x] = label != 0 ? label : sets.make();
     }
   }
@@ -115,59 +117,85 @@ std::uint32_t find_seeds(View<const std::uint16_t> foreground, View<const std::u
   return count;
 }
 
-void grow(View<const std::uint16_t> foreground, std::uint16_t threshold, View<std::uint16_t> scratch,
-          View<std::uint32_t> labels) {
-  constexpr std::uint32_t far = std::numeric_limits<std::uint16_t>::max();
-  constexpr std::size_t buckets = 8;  // more than the longest step
-  const std::size_t h = labels.height;
-  const std::size_t w = labels.width;
-  std::vector<std::vector<std::uint32_t>> queue(buckets);
-  std::size_t waiting = 0;
-  const auto relax = [&](std::size_t from, std::size_t to, std::uint32_t length) {
-    if (foreground.data[to] < threshold || length >= far) return;
-    std::uint16_t& best = scratch.data[to];
-    if (length < best) {
-      best = static_cast<std::uint16_t>(length);
-      labels.data[to] = labels.data[from];
-      queue[length % buckets].push_back(static_cast<std::uint32_t>(to));
-      ++waiting;
-    } else if (length == best && labels.data[from] < labels.data[to]) {
-      labels.data[to] = labels.data[from];  // `to` waits in the queue with this very length
-    }
-  };
-  const auto spread = [&](std::size_t i, std::uint32_t d) {
+namespace {
+
+// Shortest paths from all seeds at once, by length (Dial's buckets).
+class Growth {
+ public:
+  static constexpr std::uint32_t far = std::numeric_limits<std::uint16_t>::max();
+
+  Growth(View<const std::uint16_t> foreground, std::uint16_t threshold, View<std::uint16_t> lengths,
+         View<std::uint32_t> labels)
+      : foreground_(foreground), threshold_(threshold), lengths_(lengths), labels_(labels), queue_(buckets) {}
+
+  // Offers a pixel's label to its eight neighbours.
+  void spread(std::size_t i, std::uint32_t d) {
+    const std::size_t w = labels_.width;
     const std::size_t y = i / w;
     const std::size_t x = i % w;
-    const bool left = x > 0;
-    const bool right = x + 1 < w;
-    if (left) relax(i, i - 1, d + 5);
-    if (right) relax(i, i + 1, d + 5);
-    if (y > 0) {
-      relax(i, i - w, d + 5);
-      if (left) relax(i, i - w - 1, d + 7);
-      if (right) relax(i, i - w + 1, d + 7);
+    if (x > 0) relax(i, i - 1, d + straight);
+    if (x + 1 < w) relax(i, i + 1, d + straight);
+    if (y > 0) spread_row(i, i - w, x, d);
+    if (y + 1 < labels_.height) spread_row(i, i + w, x, d);
+  }
+
+  // Spreads from what waits, the shortest paths first, until nothing waits.
+  void run() {
+    std::vector<std::uint32_t> now;
+    for (std::uint32_t d = 1; waiting_ > 0; ++d) {
+      now.clear();
+      std::swap(now, queue_[d % buckets]);
+      waiting_ -= now.size();
+      for (const std::uint32_t i : now) {
+        if (lengths_.data[i] == d) spread(i, d);  // else a shorter way was found since
+      }
     }
-    if (y + 1 < h) {
-      relax(i, i + w, d + 5);
-      if (left) relax(i, i + w - 1, d + 7);
-      if (right) relax(i, i + w + 1, d + 7);
+  }
+
+ private:
+  static constexpr std::uint32_t straight = 5;
+  static constexpr std::uint32_t diagonal = 7;
+  static constexpr std::size_t buckets = 8;  // more than the longest step
+
+  void spread_row(std::size_t i, std::size_t middle, std::size_t x, std::uint32_t d) {
+    relax(i, middle, d + straight);
+    if (x > 0) relax(i, middle - 1, d + diagonal);
+    if (x + 1 < labels_.width) relax(i, middle + 1, d + diagonal);
+  }
+
+  void relax(std::size_t from, std::size_t to, std::uint32_t length) {
+    if (foreground_.data[to] < threshold_ || length >= far) return;
+    std::uint16_t& best = lengths_.data[to];
+    if (length < best) {
+      best = static_cast<std::uint16_t>(length);
+      labels_.data[to] = labels_.data[from];
+      queue_[length % buckets].push_back(static_cast<std::uint32_t>(to));
+      ++waiting_;
+    } else if (length == best && labels_.data[from] < labels_.data[to]) {
+      labels_.data[to] = labels_.data[from];  // `to` waits in the queue with this very length
     }
-  };
+  }
+
+  View<const std::uint16_t> foreground_;
+  std::uint16_t threshold_;
+  View<std::uint16_t> lengths_;
+  View<std::uint32_t> labels_;
+  std::vector<std::vector<std::uint32_t>> queue_;
+  std::size_t waiting_ = 0;
+};
+
+}  // namespace
+
+void grow(View<const std::uint16_t> foreground, std::uint16_t threshold, View<std::uint16_t> scratch,
+          View<std::uint32_t> labels) {
   const std::size_t n = labels.size();
-  for (std::size_t i = 0; i < n; ++i) scratch.data[i] = labels.data[i] != 0 ? 0 : static_cast<std::uint16_t>(far);
+  for (std::size_t i = 0; i < n; ++i) scratch.data[i] = labels.data[i] != 0 ? 0 : std::uint16_t{Growth::far};
+  Growth growth(foreground, threshold, scratch, labels);
   // Seeds have length 0 and never change; pixels reached from them wait at 5 or 7.
   for (std::size_t i = 0; i < n; ++i) {
-    if (scratch.data[i] == 0) spread(i, 0);
+    if (scratch.data[i] == 0) growth.spread(i, 0);
   }
-  std::vector<std::uint32_t> now;
-  for (std::uint32_t d = 1; waiting > 0; ++d) {
-    now.clear();
-    std::swap(now, queue[d % buckets]);
-    waiting -= now.size();
-    for (const std::uint32_t i : now) {
-      if (scratch.data[i] == d) spread(i, d);  // else a shorter way was found since
-    }
-  }
+  growth.run();
 }
 
 void drop_small(std::uint64_t min_area, std::uint32_t count, View<std::uint32_t> labels) {
@@ -294,7 +322,8 @@ std::uint32_t cut_objects(View<const std::uint16_t> foreground, View<std::uint16
                     foreground.height == labels.height && foreground.width == labels.width;
   if (!same) throw std::invalid_argument("the maps differ in shape");
   if (labels.size() == 0) throw std::invalid_argument("the maps have no pixels");
-  if (labels.size() >= std::numeric_limits<std::uint32_t>::max()) throw std::invalid_argument("2^32 - 1 or more pixels");
+  constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+  if (labels.size() >= most) throw std::invalid_argument("2^32 - 1 or more pixels");
   for (unsigned i = 0; i < settings.smooth_passes; ++i) steps::smooth(distance);
   const std::uint32_t seeds = steps::find_seeds(foreground, distance, settings, labels);
   steps::grow(foreground, settings.foreground, distance, labels);

@@ -12,7 +12,7 @@ void quantise(View<const float> p, View<std::uint16_t> out) {
   for (std::size_t i = 0; i < n; ++i) {
     const float v = p.data[i];
     numbers = numbers && v == v;  // NaN differs from itself
-    // Clamped before the cast: the cast of a value outside the range is undefined. The cast is the floor of what is >= 0.
+    // Clamped before the cast, which is undefined outside the range, and is the floor of what is not negative.
     const float scaled = std::min(std::max(v * 65535.0F + 0.5F, 0.0F), 65535.0F);
     out.data[i] = static_cast<std::uint16_t>(v == v ? scaled : 0.0F);
   }

@@ -41,7 +41,7 @@ Taps taps_of(std::size_t i, std::size_t in, std::size_t out) {
     whole.push_back(q);
     rest -= q;
   }
-  *std::max_element(whole.begin(), whole.end()) += rest;
+  *std::ranges::max_element(whole) += rest;
   Taps taps{first, {}};
   for (const std::int64_t q : whole) taps.weights.push_back(static_cast<std::uint32_t>(q));
   return taps;
@@ -90,7 +90,7 @@ void resample_image(View<const T> in, View<T> out) {
     for (done = std::max(done, t.first); done < t.first + t.weights.size(); ++done) {
       resample_columns(in.row(done), columns, ring.data() + (done % window) * out.width);
     }
-    std::fill(sums.begin(), sums.end(), 1U << (shift - 1));
+    std::ranges::fill(sums, 1U << (shift - 1));
     for (std::size_t k = 0; k < t.weights.size(); ++k) {
       const std::uint16_t* source = ring.data() + ((t.first + k) % window) * out.width;
       const std::uint32_t w = t.weights[k];

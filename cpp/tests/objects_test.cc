@@ -61,11 +61,13 @@ int main() {
 
   Labels labels(4);
   const ObjectSettings settings{1, 1, 0, 0, 0};
-  CHECK_THROWS(cellfleet::cut_objects(View<const std::uint16_t>{map.data(), 2, 2}, View<std::uint16_t>{most.data(), 1, 4},
-                                      settings, View<std::uint32_t>{labels.data(), 2, 2}),
-               std::invalid_argument);
-  CHECK_THROWS(cellfleet::cut_objects(View<const std::uint16_t>{map.data(), 0, 2}, View<std::uint16_t>{most.data(), 0, 2},
-                                      settings, View<std::uint32_t>{labels.data(), 0, 2}),
-               std::invalid_argument);
+  CHECK_THROWS(
+      cellfleet::cut_objects(View<const std::uint16_t>{map.data(), 2, 2}, View<std::uint16_t>{most.data(), 1, 4},
+                             settings, View<std::uint32_t>{labels.data(), 2, 2}),
+      std::invalid_argument);
+  CHECK_THROWS(
+      cellfleet::cut_objects(View<const std::uint16_t>{map.data(), 0, 2}, View<std::uint16_t>{most.data(), 0, 2},
+                             settings, View<std::uint32_t>{labels.data(), 0, 2}),
+      std::invalid_argument);
   return 0;
 }

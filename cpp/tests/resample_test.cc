@@ -23,9 +23,9 @@ int main() {
   // A constant stays constant on every grid, up to the greatest value.
   for (const std::size_t side : {1U, 2U, 3U, 7U, 50U}) {
     const auto a = resampled<std::uint16_t>(std::vector<std::uint16_t>(35, 65'535), 5, 7, side, side);
-    CHECK(std::all_of(a.begin(), a.end(), [](std::uint16_t v) { return v == 65'535; }));
+    CHECK(std::ranges::all_of(a, [](std::uint16_t v) { return v == 65'535; }));
     const auto b = resampled<std::uint8_t>(std::vector<std::uint8_t>(35, 255), 5, 7, side, side);
-    CHECK(std::all_of(b.begin(), b.end(), [](std::uint8_t v) { return v == 255; }));
+    CHECK(std::ranges::all_of(b, [](std::uint8_t v) { return v == 255; }));
   }
   const std::vector<std::uint8_t> ramp = {0, 10, 20, 30};
   CHECK(resampled(ramp, 1, 4, 1, 4) == ramp);

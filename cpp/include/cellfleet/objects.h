@@ -15,9 +15,10 @@ struct ObjectSettings {
   std::uint64_t min_area;       // smaller objects are dropped, in pixels
 };
 
-// Cuts objects. `distance` is scratch and holds nothing of use afterwards. `labels` becomes 0 (background) or 1..n in the
-// raster order of the objects' first pixels; n is returned. Beside the three maps it takes memory for the frontier of the
-// growth and for provisional seeds only. Throws std::invalid_argument for unequal shapes, no pixels, or 2^32 - 1 or more.
+// Cuts objects. `distance` is scratch and holds nothing of use afterwards. `labels` becomes 0 (background) or 1..n in
+// the raster order of the objects' first pixels; n is returned. Beside the three maps it takes memory for the frontier
+// of the growth and for provisional seeds only. Throws std::invalid_argument for unequal shapes, no pixels, or 2^32 - 1
+// or more.
 std::uint32_t cut_objects(View<const std::uint16_t> foreground, View<std::uint16_t> distance,
                           const ObjectSettings& settings, View<std::uint32_t> labels);
 

@@ -1,4 +1,4 @@
-// A view of a row-major image that somebody else owns.
+// A view of a row-major image that belongs to another object.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ struct View {
   [[nodiscard]] T* row(std::size_t y) const { return data + y * width; }
   [[nodiscard]] std::size_t size() const { return height * width; }
   // A view of mutable pixels is a view of constant ones, too.
-  operator View<const T>() const  // NOLINT(google-explicit-constructor)
+  operator View<const T>() const  // NOLINT(*explicit-constructor)
     requires(!std::is_const_v<T>)
   {
     return {data, height, width};
