@@ -20,6 +20,7 @@ from cellfleet.trust import Director, OnlineKeys, TrustFolder, Verifier, check_p
 from cellfleet.trust.fetch import Fetch
 from cellfleet.trust.folder import Artifact
 from cellfleet.trust.layout import LIFE, file_name, newest
+from cellfleet.trust.making import timestamp_of
 from cellfleet.trust.metadata import load, meta_of, sign
 from cellfleet.trust.offline import ref_of
 from cellfleet.trust.online import next_version
@@ -206,6 +207,22 @@ class Site:
         self.image[file_name(role, targets.version)] = data
         self.forge_snapshot(lambda s: s.meta.update({f"{role}.json": meta_of(targets.version, data)}))
 
+    def forge_director(self, change: Callable[[Targets], object], device: str = DEVICE) -> None:
+        """Change what the director says to a device, and sign it with the right key."""
+        files = self.director[device]
+        found = newest(files, "targets")
+        assert found is not None
+        targets = load(Targets, found[1], "targets").signed
+        change(targets)
+        version, signer = found[0] + 1, self.online.director
+        targets.version = version
+        data = sign(targets, [signer], self.now, timedelta(seconds=LIFE_S))
+        snapshot = Snapshot(version=version, meta={"targets.json": meta_of(version, data)})
+        snapshot_data = sign(snapshot, [signer], self.now, timedelta(seconds=LIFE_S))
+        stamp = sign(timestamp_of(snapshot_data, version), [signer], self.now, timedelta(seconds=LIFE_S))
+        files |= {file_name("targets", version): data, file_name("snapshot", version): snapshot_data}
+        files["timestamp.json"] = stamp
+
     def forge_snapshot(self, change: Callable[[Snapshot], object], signer: Signer | None = None) -> None:
         """Change the snapshot, sign it and a timestamp for it."""
         snapshot = load(Snapshot, self.newest("snapshot"), "snapshot").signed
@@ -225,7 +242,7 @@ class Site:
 def check(site: Site, release: ReleaseRef, installed: int = 0, device: str = DEVICE) -> str:
     """Ask an instrument that has a counter installed; gives the allowance that it used, empty: none was needed."""
     have = {("model", release.name): installed} if installed else NOTHING
-    found = site.refreshed(device).check(release, device, have)
+    found = site.refreshed(device).check(release, have)
     return found.allowance
 
 

@@ -128,7 +128,7 @@ def test_from_a_bundle_to_an_instrument_that_verifies_it(desk: Desk) -> None:
     assert (wanted.deployment_id, wanted.agent) == (number, {"probation_frames": 8})
     verifier = _verifier(desk, one)
     verifier.refresh()
-    target = verifier.check(wanted.release, one.device.device_id, {})
+    target = verifier.check(wanted.release, {})
     assert (target.sha256, target.deployment_id, target.generation) == (ref["sha256"], number, wanted.generation)
     url = f"{desk.address}/api/v1/artifacts/{target.sha256}"
     into = desk.root / "fetched.zip"

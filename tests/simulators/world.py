@@ -19,10 +19,11 @@ from cellfleet.device.home import Home
 from cellfleet.device.identity import DeviceRecord, Identity, load_or_make_key, local_id
 from cellfleet.device.journal import Journal, Update
 from cellfleet.device.slots import Slots
-from cellfleet.device.source import Fetched, Source
+from cellfleet.device.source import Source
 from cellfleet.device.telling import Self, Teller
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import FixedClock
+from cellfleet.trust.download import Downloaded
 from cellfleet.wire.enrol import DeviceFacts
 from cellfleet.wire.events import AgentMoved, Event, Incident
 from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
@@ -53,7 +54,7 @@ class SimSource:
         if self.check_errors:
             raise self.check_errors.pop(0)
 
-    def fetch(self, update: Update) -> Fetched:
+    def fetch(self, update: Update) -> Downloaded:
         """As ``Source.fetch``."""
         if self.fetch_errors:
             raise self.fetch_errors.pop(0)
@@ -62,7 +63,7 @@ class SimSource:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         self.fetched += 1
-        return Fetched(target, len(data))
+        return Downloaded(target, len(data))
 
 
 class Sink:

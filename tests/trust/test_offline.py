@@ -85,7 +85,7 @@ def test_a_folder_is_enough_to_install(site: Site, bundle: Path) -> None:
         verifier.refresh()
         (found,) = verifier.offered()
         ref = ref_of(done.releases[0])
-        assert verifier.check(ref, device, {}) == found
+        assert verifier.check(ref, {}) == found
         assert found.deployment_id is None
         got = take(site.root / "usb" / "artifacts" / found.sha256, found, site.root / device)
         assert got.path.read_bytes() == bundle.read_bytes()
@@ -172,7 +172,7 @@ def test_going_back_takes_an_allowance_here_too(site: Site, bundle: Path) -> Non
     verifier.refresh()
     ref = site.ref(verifier.offered()[0].path)
     with pytest.raises(Downgrade):
-        verifier.check(ref, DEVICE, {("model", "cells"): 2})
+        verifier.check(ref, {("model", "cells"): 2})
     given: dict[str, Any] = {"kind": "model", "name": "cells", "from_counter": 2, "to_counter": 1}
     site.folder.allow(
         **given,
@@ -186,7 +186,7 @@ def test_going_back_takes_an_allowance_here_too(site: Site, bundle: Path) -> Non
     exported(site, bundle)
     again = instrument(site)
     again.refresh()
-    assert again.check(ref, DEVICE, {("model", "cells"): 2}).allowance == "the new one misses cells"
+    assert again.check(ref, {("model", "cells"): 2}).allowance == "the new one misses cells"
 
 
 def test_an_instrument_may_be_online_and_offline_in_turn(site: Site, bundle: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_instrument_may_be_online_and_offline_in_turn(site: Site, bundle: Pat
     site.pass_time(hours=1)
     second = site.publish("1.1.0")
     site.order(second)
-    assert site.refreshed().check(second, DEVICE, {("model", "cells"): 1}).version == "1.1.0"
+    assert site.refreshed().check(second, {("model", "cells"): 1}).version == "1.1.0"
     with pytest.raises(RolledBack, match="image repository, snapshot"):
         offered(site)
     exported(site, artifact(site, second))

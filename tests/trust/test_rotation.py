@@ -11,7 +11,7 @@ from cellfleet.trust import TrustFolder
 from cellfleet.trust.keys import KEY_NAMES, ExternalKey
 from cellfleet.trust.refusals import KeyTrouble
 from cellfleet.trust.rotation import RENEWABLE, RoleStatus, renew, rotate, status
-from support_trust import DEVICE, PASSPHRASE, START, Site, secret
+from support_trust import PASSPHRASE, START, Site, secret
 
 
 def rows(site: Site) -> dict[tuple[str, str], RoleStatus]:
@@ -35,7 +35,7 @@ def test_every_key_can_be_replaced(site: Site, name: str) -> None:
     site.serve()
     second = site.publish("1.1.0")
     site.order(second)
-    assert site.refreshed().check(second, DEVICE, {("model", "cells"): 1}).counter == 2
+    assert site.refreshed().check(second, {("model", "cells"): 1}).counter == 2
     fresh = site.verifier(home="new")
     fresh.refresh()
     assert [t.version for t in fresh.offered()] == ["1.1.0"]
@@ -78,7 +78,7 @@ def test_a_file_becomes_a_uri(site: Site) -> None:
     site.serve()
     release = site.publish()
     site.order(release)
-    assert site.refreshed().check(release, DEVICE, {}).counter == 1
+    assert site.refreshed().check(release, {}).counter == 1
 
 
 def test_one_key_has_one_role(site: Site) -> None:

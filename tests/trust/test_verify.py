@@ -35,7 +35,7 @@ from support_trust import DEVICE, NOTHING, START, Site, check, files_fetch, no_n
 def test_what_both_repositories_name_may_be_installed(site: Site) -> None:
     release = site.publish(content=b"weights")
     site.order(release)
-    found = site.refreshed().check(release, DEVICE, NOTHING)
+    found = site.refreshed().check(release, NOTHING)
     assert (found.path, found.sha256, found.length) == (release.target_path, sha256_hex(b"weights"), 7)
     assert (found.kind, found.name, found.version, found.counter) == ("model", "cells", "1.0.0", 1)
     assert (found.deployment_id, found.generation, found.allowance) == (7, 3, "")
@@ -62,7 +62,7 @@ def test_an_instrument_for_which_nothing_is_ordered_is_offered_nothing(site: Sit
     verifier = site.refreshed()
     assert verifier.offered() == ()
     with pytest.raises(NotNamed, match="director"):
-        verifier.check(release, DEVICE, NOTHING)
+        verifier.check(release, NOTHING)
 
 
 def test_the_same_or_a_higher_counter_needs_no_allowance(site: Site) -> None:
@@ -146,6 +146,25 @@ def test_the_keys_of_the_new_root_alone_are_not_enough(site: Site, tmp_path: Pat
     site.image["2.root.json"] = _forged_root(other, [other.key("root-1"), other.key("root-2")])
     with pytest.raises(BadSignature, match="root 2"):
         site.refreshed()
+
+
+def test_the_keys_of_the_root_before_alone_are_not_enough(site: Site) -> None:
+    """Whoever asks for new keys must also have them."""
+    site.order(None)
+    root = load(Root, site.image["1.root.json"], "root").signed
+    root.version = 2
+    new = [stranger(), stranger()]
+    for keyid in list(root.roles["root"].keyids):
+        root.revoke_key(keyid, "root")
+    for signer in new:
+        root.add_key(signer.public_key, "root")
+    old = [site.key("root-1"), site.key("root-2")]
+    for signers in (old, [*old, new[0]]):
+        site.image["2.root.json"] = sign(root, signers, site.now, timedelta(days=9))
+        with pytest.raises(BadSignature, match=rf"root 2.*{len(signers) - 2}/2"):
+            site.refreshed()
+    site.image["2.root.json"] = sign(root, [*old, *new], site.now, timedelta(days=9))
+    site.refreshed()
 
 
 def test_a_root_with_another_version_than_its_name(site: Site) -> None:
@@ -373,6 +392,50 @@ def test_a_role_names_only_what_it_may(site: Site) -> None:
     site.order(release)
     with pytest.raises(NotNamed, match="image repository"):
         check(site, release)
+
+
+@pytest.mark.parametrize("terminating", [True, False])
+def test_of_two_roles_with_one_path_a_terminating_first_one_decides_alone(site: Site, terminating: bool) -> None:
+    """``models`` comes first. If it is terminating and does not name the path, what ``software`` says is not asked."""
+    facts = ReleaseFacts(release_counter=9, kind="model", name="cells", version="9.0.0")
+    path = "models/cells/9.0.0/abcdefabcdef.bundle.zip"
+
+    def share(targets: Targets) -> None:
+        assert targets.delegations is not None
+        assert targets.delegations.roles is not None
+        roles = targets.delegations.roles
+        assert list(roles)[:2] == ["models", "software"]
+        roles["models"].terminating = terminating
+        roles["software"].paths = ["models/*/*/*"]
+
+    site.forge_image("targets", share)
+    site.forge_image("software", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"bad"), facts)}))
+    release = ReleaseRef(
+        release_id=1, kind="model", name="cells", version="9.0.0", counter=9, target_path=path,
+        sha256=sha256_hex(b"bad"), length=3,
+    )  # fmt: skip
+    site.order(release)
+    if terminating:
+        with pytest.raises(NotNamed, match="image repository"):
+            check(site, release)
+    else:
+        assert check(site, release) == ""
+
+
+def test_of_two_roles_that_name_a_path_the_first_one_counts(site: Site) -> None:
+    release = site.publish()
+
+    def share(targets: Targets) -> None:
+        assert targets.delegations is not None
+        assert targets.delegations.roles is not None
+        targets.delegations.roles["software"].paths = ["models/*/*/*"]
+
+    site.forge_image("targets", share)
+    facts = ReleaseFacts(release_counter=1, kind="model", name="cells", version="1.0.0")
+    path = release.target_path
+    site.forge_image("software", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"bad"), facts)}))
+    site.order(release)
+    assert site.refreshed().check(release, NOTHING).sha256 == release.sha256
 
 
 def test_targets_whose_facts_make_no_sense(site: Site) -> None:

@@ -102,11 +102,15 @@ def test_a_desired_state_that_says_otherwise(site: Site, changed: dict[str, Any]
         check(site, release.model_copy(update=changed))
 
 
-def test_asking_for_another_instrument(site: Site) -> None:
+def test_a_target_for_another_instrument_in_a_file_for_this_one(site: Site) -> None:
     release = site.publish()
     site.order(release)
+    site.forge_director(lambda t: t.targets[release.target_path].custom.update({"device_id": OTHER}))
+    verifier = site.refreshed()
+    with pytest.raises(WrongDevice, match=f"{release.target_path}: it is for {OTHER}"):
+        verifier.check(release, NOTHING)
     with pytest.raises(WrongDevice):
-        site.refreshed().check(release, OTHER, NOTHING)
+        verifier.offered()
 
 
 # --- step 10: allowances
@@ -245,7 +249,7 @@ def test_a_power_cut_at_any_write_leaves_an_instrument_that_goes_on(site: Site) 
             break
         again = site.verifier(home=home)
         again.refresh()
-        assert again.check(release, DEVICE, NOTHING).counter == 1
+        assert again.check(release, NOTHING).counter == 1
     assert 8 < cut < 39
 
 
@@ -316,7 +320,7 @@ def test_changed_files_are_refused_with_one_of_our_errors(site: Site, name: str)
         except Refusal:
             return
         # the same facts in other words (white space), or a signature that was not needed
-        assert verifier.check(release, DEVICE, NOTHING).sha256 == release.sha256
+        assert verifier.check(release, NOTHING).sha256 == release.sha256
 
     refuse()
 

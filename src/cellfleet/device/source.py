@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from cellfleet.device.journal import Update
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """An artifact on the disk, length and SHA-256 checked. ``fetched_bytes`` came over the network this time."""
-
-    path: Path
-    fetched_bytes: int
+from cellfleet.trust.download import Downloaded
 
 
 class Source(Protocol):
@@ -34,7 +25,7 @@ class Source(Protocol):
         """
         ...
 
-    def fetch(self, update: Update) -> Fetched:
+    def fetch(self, update: Update) -> Downloaded:
         """Bring the artifact that was checked; goes on where it stopped.
 
         Raises:

@@ -11,11 +11,11 @@ from cellfleet.device.client import ServerClient
 from cellfleet.device.home import Home
 from cellfleet.device.identity import Identity, load_anchors
 from cellfleet.device.journal import Update
-from cellfleet.device.source import Fetched, Source
+from cellfleet.device.source import Source
 from cellfleet.errors import DeviceError, NetworkError
 from cellfleet.ports import Clock
 from cellfleet.trust import Verifier, download, folder_fetch, http_fetch
-from cellfleet.trust.download import take
+from cellfleet.trust.download import Downloaded, take
 from cellfleet.wire.enrol import TrustAnchors
 from cellfleet.wire.states import ReleaseRef
 
@@ -51,11 +51,11 @@ class ServerSource:
         except NetworkError:
             self._client.forget_token()  # it may have been the reason
             raise
-        verifier.check(update.release, device_id, installed)
+        verifier.check(update.release, installed)
 
-    def fetch(self, update: Update) -> Fetched:
+    def fetch(self, update: Update) -> Downloaded:
         sha256 = update.release.sha256
-        got = download(
+        return download(
             self._client.http,
             f"{self._client.base_url}/api/v1/artifacts/{sha256}",
             update.release,
@@ -66,7 +66,6 @@ class ServerSource:
             min_bytes_per_s=self._settings.min_bytes_per_s,
             progress=self._break_off,
         )
-        return Fetched(got.path, got.fetched_bytes)
 
     def _break_off(self, _done: int, _total: int, _note: str) -> None:
         if self._cancelled.is_set():
@@ -83,13 +82,14 @@ class FolderSource:
     def check(self, update: Update, installed: Installed) -> None:
         verifier = self._verifier()
         verifier.refresh()
-        verifier.check(update.release, self._device_id, installed)
+        verifier.check(update.release, installed)
 
-    def fetch(self, update: Update) -> Fetched:
+    def fetch(self, update: Update) -> Downloaded:
         sha256 = update.release.sha256
         into = self._home.downloads / sha256
-        got = take(self._folder / "artifacts" / sha256, update.release, into, min_free_bytes=_kept_free(self._settings))
-        return Fetched(got.path, 0)
+        return take(
+            self._folder / "artifacts" / sha256, update.release, into, min_free_bytes=_kept_free(self._settings)
+        )
 
     def offered(self) -> list[ReleaseRef]:
         """The models that both repositories of the folder name for this instrument, the newest last.

@@ -151,18 +151,17 @@ class Verifier:
         _to_targets(image, self._image_store, DELEGATED, named)
         self._image, self._wanted = image, wanted
 
-    def check(self, release: ReleaseRef, device_id: str, installed: Mapping[tuple[str, str], int]) -> VerifiedTarget:
+    def check(self, release: ReleaseRef, installed: Mapping[tuple[str, str], int]) -> VerifiedTarget:
         """Steps 8 to 10: may this instrument install that release? After ``refresh``.
 
         Args:
             release: of the desired state.
-            device_id: of this instrument.
             installed: release counter of what is installed, by kind and name.
 
         Raises:
             Refusal: no, and why.
         """
-        found = self._both(release.target_path, device_id)
+        found = self._both(release.target_path)
         # 9. the desired state says the same
         said = (release.kind, release.name, release.version, release.counter, release.sha256, release.length)
         if said != (found.kind, found.name, found.version, found.counter, found.sha256, found.length):
@@ -171,7 +170,7 @@ class Verifier:
         have = installed.get((found.kind, found.name), 0)
         if found.counter >= have:
             return found
-        return _with_allowance(found, self._allowance(found, have, device_id))
+        return _with_allowance(found, self._allowance(found, have))
 
     def offered(self) -> tuple[VerifiedTarget, ...]:
         """What both repositories name for this instrument now; counters are not compared. After ``refresh``.
@@ -180,7 +179,7 @@ class Verifier:
             Refusal: they disagree.
         """
         assert self._wanted is not None, "refresh comes first"
-        return tuple(self._both(path, self._device_id) for path in sorted(self._wanted.targets))
+        return tuple(self._both(path) for path in sorted(self._wanted.targets))
 
     def _roots(self, name: str, store: _Store, anchor: str, now: datetime) -> Chain:
         # 1. the pinned root
@@ -241,7 +240,7 @@ class Verifier:
         if whom != self._device_id:
             raise WrongDevice(f"director repository: it is for {whom}, this instrument is {self._device_id}")
 
-    def _both(self, path: str, device_id: str) -> VerifiedTarget:
+    def _both(self, path: str) -> VerifiedTarget:
         assert self._image is not None, "refresh comes first"
         assert self._wanted is not None, "refresh comes first"
         # 8. both name it
@@ -252,8 +251,8 @@ class Verifier:
             raise NotNamed(f"image repository: it does not name {path}", hint=_TOO_FEW)
         facts = facts_of(ReleaseFacts, published, f"{_IMAGE} repository")
         order = facts_of(DirectorFacts, wanted, f"{_DIRECTOR} repository")
-        if order.device_id != device_id or device_id != self._device_id:
-            raise WrongDevice(f"{path}: it is for {order.device_id}, this instrument is {device_id}")
+        if order.device_id != self._device_id:
+            raise WrongDevice(f"{path}: it is for {order.device_id}, this instrument is {self._device_id}")
         # 9. alike
         if _bytes_of(wanted) != _bytes_of(published):
             raise Disagree(f"{path}: the repositories name other bytes")
@@ -273,11 +272,11 @@ class Verifier:
             generation=order.generation,
         )
 
-    def _allowance(self, found: VerifiedTarget, have: int, device_id: str) -> AllowanceFacts:
+    def _allowance(self, found: VerifiedTarget, have: int) -> AllowanceFacts:
         assert self._image is not None, "refresh comes first"
         text = f"{found.name} {found.version} has the release counter {found.counter}, below the installed {have}"
         hint = "going back on purpose takes `cellfleet trust allow`"
-        for whom in (device_id, None):
+        for whom in (self._device_id, None):
             path = allowance_path(found.kind, found.name, have, found.counter, whom)
             target = self._image.find(path)
             if target is None:
