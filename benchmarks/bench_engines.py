@@ -56,7 +56,7 @@ def networks(folder: Path | None) -> tuple[dict[str, bytes], int, str]:
         title = f"{model.spec.name} {model.spec.version}"
     else:
         from cellfleet.config.model import TrainingSection
-        from cellfleet.train.export import to_onnx
+        from cellfleet.train.exporting.export import to_onnx
         from cellfleet.train.networks import DEFAULT_HEADS, HeadedUNet
 
         section, channels = TrainingSection(), 1

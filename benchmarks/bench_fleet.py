@@ -20,9 +20,11 @@ from typing import Any
 from cellfleet.canonical import sha256_hex
 from cellfleet.config.fleet import FleetSection
 from cellfleet.config.project import Project, Settings
-from cellfleet.fleet import deployment_views, deployments, desired, intake, metadata, results
-from cellfleet.fleet.access import Caller, Person
+from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context, open_context
+from cellfleet.fleet.ingest import results, telemetry
+from cellfleet.fleet.people.access import Caller, Person
+from cellfleet.fleet.rollout import deployments, desired, read_side
 from cellfleet.fleet.store.models import Artifact, Device, DeviceGroup, Release, ResultRow
 from cellfleet.trust import TrustFolder
 from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
@@ -92,7 +94,7 @@ def bench_polls(context: Context, ids: list[str]) -> None:
     def signing() -> None:
         with context.sessions() as db:
             device = db.get_one(Device, ids[1])
-            metadata.sign(db, context, [metadata.wanted_of(device)])
+            trust_repository.sign(db, context, [trust_repository.wanted_of(device)])
 
     told("poll, nothing new (ETag, 304); plain: the whole desired state", same, full)
     told("poll, the whole desired state; plain: signed anew for every poll", full, median_ms(signing, 50))
@@ -111,10 +113,10 @@ def bench_deployment(context: Context, count: int) -> None:
 
     def heavy() -> None:
         with context.sessions() as db:
-            for member in deployment_views.members(db, made[0], limit=1000):
+            for member in read_side.members(db, made[0], limit=1000):
                 db.get_one(Device, member.member.device_id)
 
-    look = median_ms(lambda: deployments.look(context, made[0]), 10)
+    look = median_ms(lambda: deployments.reconcile(context, made[0]), 10)
     told(f"looking at a deployment of {count}; plain: a query for every device", look, median_ms(heavy, 3))
 
 
@@ -163,7 +165,7 @@ def bench_intake(context: Context, device_id: str, rows: int) -> None:
 
     def send(bodies: list[bytes], key: str) -> None:
         for n, one in enumerate(bodies):
-            intake.take_logs(context, caller, f"{key}{n}", one)
+            telemetry.take_logs(context, caller, f"{key}{n}", one)
 
     whole, single = [body(range(BATCH))], [body(range(n, n + 1)) for n in range(BATCH, BATCH + 50)]
     batch_ms, single_ms = once_ms(lambda: send(whole, "first")) / BATCH, once_ms(lambda: send(single, "single")) / 50
@@ -205,7 +207,7 @@ def main() -> None:
         project = Project(root=root, settings=Settings(fleet=FleetSection()), found=True)
         context = open_context(project)
         try:
-            metadata.take_folder(context)
+            trust_repository.take_folder(context)
             ids = fill(context, asked.devices)
             bench_deployment(context, asked.devices)
             bench_polls(context, ids)

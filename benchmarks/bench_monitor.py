@@ -32,7 +32,7 @@ def segmenter_of(path: Path | None, threads: int) -> Segmenter:
         source = ModelFolder.load(path) if path.is_dir() else open_bundle(path)
         return load_segmenter(source, None, SegmentSection(threads=threads))
     from cellfleet.config.model import TrainingSection
-    from cellfleet.train.export import to_onnx
+    from cellfleet.train.exporting.export import to_onnx
     from cellfleet.train.networks import DEFAULT_HEADS, HeadedUNet
 
     section = TrainingSection()

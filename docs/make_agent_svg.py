@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from cellfleet.device.table import ACTIONS, BEFORE_ACTIVATION, STATES, TABLE
+from cellfleet.device.update.state_machine import ACTIONS, BEFORE_ACTIVATION, STATES, TABLE
 from cellfleet.wire.states import UpdateState
 
 TARGET = Path(__file__).with_name("agent.svg")

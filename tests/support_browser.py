@@ -17,9 +17,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from cellfleet.config.fleet import FleetSection
 from cellfleet.config.project import Project, Settings
-from cellfleet.fleet import metadata, people
+from cellfleet.fleet import trust_repository
 from cellfleet.fleet.app import create_app
 from cellfleet.fleet.context import Context, open_context
+from cellfleet.fleet.people import accounts
 from cellfleet.trust import TrustFolder
 from support_fleet_data import Filled, fill
 from support_rollout import PASSPHRASE, secrets
@@ -69,9 +70,9 @@ def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str,
     context = open_context(Project(root=home, settings=settings, found=True))
     filled = fill(context, devices)
     TrustFolder.init(context.path(context.settings.trust), secrets, context.clock.now())
-    metadata.take_folder(context)
+    trust_repository.take_folder(context)
     with context.sessions() as db:
-        people.add(db, context, "server", NAME, role, PASSWORD)
+        accounts.add(db, context, "server", NAME, role, PASSWORD)
     server = uvicorn.Server(uvicorn.Config(create_app(context), host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellfleet.bundle import GoldenFrame, ModelCard, ModelFolder, ModelSpec
-from cellfleet.bundle.archive import Limits, index, pack, read_span
+from cellfleet.bundle.archive import ArchiveLimits, index, pack, read_span
 from cellfleet.bundle.builder import build_bundle
 from cellfleet.bundle.manifest import MANIFEST
 from cellfleet.canonical import canonical_bytes, sha256_hex
@@ -64,7 +64,7 @@ def tiny_bundle(where: Path, spec: ModelSpec | None = None, **folder_fields: Any
 
 def unpacked(bundle: Path) -> dict[str, bytes]:
     """The files of a bundle by name."""
-    return {name: read_span(bundle, span) for name, span in index(bundle, Limits()).items()}
+    return {name: read_span(bundle, span) for name, span in index(bundle, ArchiveLimits()).items()}
 
 
 def repacked(files: dict[str, bytes], target: Path) -> Path:

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cellfleet.canonical import canonical_bytes, sha256_hex
-from cellfleet.fleet import access
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people import access
 from cellfleet.fleet.store.models import ApiToken, Device, DeviceGroup, TrustFile, User
 from cellfleet.wire.enrol import DeviceFacts, claim_statement, token_statement
 

@@ -23,7 +23,7 @@ def pictures(n: int = 4, seed: int = 7) -> list[tuple[bytes, bytes]]:
     import cv2
 
     from cellfleet.data.synthetic import SceneParams, simulate
-    from cellfleet.runtime.overlay import overlay_png
+    from cellfleet.runtime.results.overlay import overlay_png
 
     out = []
     for frame in simulate(SceneParams(height_px=384, width_px=512), frames=n, seed=seed):

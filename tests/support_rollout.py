@@ -10,9 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cellfleet.fleet import metadata, reports, ticker
-from cellfleet.fleet.access import Caller, Person
+from cellfleet.fleet import ticker, trust_repository
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people.access import Caller, Person
+from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.models import Artifact, Deployment, DeploymentMember, Device
 from cellfleet.lineage import SigningKey, sign
 from cellfleet.trust import TrustFolder
@@ -61,7 +62,7 @@ class Publisher:
         """Copy a trust folder into the server's project, and let the server take it."""
         shutil.copytree(template, context.path(context.settings.trust), dirs_exist_ok=True)
         key = SigningKey.load_or_create(context.path("keys/decision.pem"))
-        metadata.take_folder(context)
+        trust_repository.take_folder(context)
         return cls(context, context.path(context.settings.trust), key)
 
     def artifact(self, content: bytes) -> str:
@@ -138,7 +139,7 @@ class Instrument:
 
     def ask(self, context: Context) -> DesiredState:
         """The desired state."""
-        from cellfleet.fleet import desired
+        from cellfleet.fleet.rollout import desired
 
         found = desired.ask(context, self.device.device_id).state
         assert found is not None

@@ -19,14 +19,15 @@ LEVELS = {
     "evaluate": 3,
     "train": 4, "optimize": 4, "device": 4, "fleet": 4, "serve": 4,
     "pipeline": 5,
-    "cli": 6,
+    "demo": 6, "cli": 6,
 }  # fmt: skip
 SAME_LEVEL = {
     ("config", "errors"): "a wrong setting is an error with a hint",
     ("ports", "errors"): "the disk's and the network's errors are translated where they happen",
+    ("demo", "cli"): "the journey types commands",
     ("wire", "errors"): "a message that cannot be understood is an error with a hint",
 }
-FOREIGN_ONLY_IN = {"torch": {"train"}, "monai": {"train"}, "mlflow": {"train"}, "typer": {"cli"}}
+FOREIGN_ONLY_IN = {"torch": {"train"}, "monai": {"train"}, "mlflow": {"train"}, "typer": {"cli", "demo"}}
 
 
 def package_of(module: str) -> str:
@@ -131,7 +132,7 @@ def test_the_order_of_syncing_stands_in_the_ports_alone() -> None:
         "wire",
         "trust",
         "runtime",
-        "device.work",
+        "device.scheduling.scheduler",
         "ports",
         "config",
         "cli.main",

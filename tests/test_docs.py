@@ -139,7 +139,7 @@ def test_architecture_names_every_package_and_only_files_that_exist() -> None:
         assert (ROOT / "src" / "cellfleet" / name).is_file(), f"docs/architecture.md names {name}"
 
 
-@pytest.mark.parametrize("room", ["wire", "trust", "monitor", "device", "fleet", "cli/demo_fleet"])
+@pytest.mark.parametrize("room", ["wire", "trust", "monitor", "device", "fleet", "demo"])
 def test_architecture_names_every_module_of_a_room(room: str) -> None:
     """Who looks for where something happens finds the file; who adds one says what it is for."""
     text, source = text_of("docs/architecture.md"), ROOT / "src" / "cellfleet"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellfleet.bundle import open_bundle
-from cellfleet.bundle.archive import Limits, index, pack, read_span
+from cellfleet.bundle.archive import ArchiveLimits, index, pack, read_span
 from cellfleet.bundle.refusals import NotABundle, Refusal, TooLarge, UnsafeEntry, UnsafeName
 from cellfleet.errors import BundleError
 from support_bundle import unpacked
@@ -48,12 +48,12 @@ def patched(data: bytes, offset: int, form: str, *values: int) -> bytes:
     return bytes(out)
 
 
-def refused(tmp_path: Path, data: bytes, limits: Limits | None = None) -> Refusal:
+def refused(tmp_path: Path, data: bytes, limits: ArchiveLimits | None = None) -> Refusal:
     """Open some bytes as an archive; the refusal must name no way but distrust."""
     path = tmp_path / "x.bundle.zip"
     path.write_bytes(data)
     with pytest.raises(Refusal) as caught:
-        index(path, limits or Limits())
+        index(path, limits or ArchiveLimits())
     assert "do not use this file" in caught.value.hint
     return caught.value
 
@@ -65,7 +65,7 @@ _FIRST_CENTRAL = GOOD.index(_CENTRAL)
 def test_what_is_packed_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     path.write_bytes(GOOD)
-    spans = index(path, Limits())
+    spans = index(path, ArchiveLimits())
     assert {n: read_span(path, s) for n, s in spans.items()} == {"a.txt": b"first", "b/c.txt": b"second"}
 
 
@@ -205,14 +205,14 @@ def test_no_archive_or_half_of_one(tmp_path: Path, data: bytes) -> None:
 
 
 def test_limits(tmp_path: Path) -> None:
-    assert isinstance(refused(tmp_path, GOOD, Limits(archive_bytes=100)), TooLarge)
-    assert isinstance(refused(tmp_path, GOOD, Limits(file_bytes=5)), TooLarge)
-    assert isinstance(refused(tmp_path, GOOD, Limits(files=1)), TooLarge)
+    assert isinstance(refused(tmp_path, GOOD, ArchiveLimits(archive_bytes=100)), TooLarge)
+    assert isinstance(refused(tmp_path, GOOD, ArchiveLimits(file_bytes=5)), TooLarge)
+    assert isinstance(refused(tmp_path, GOOD, ArchiveLimits(files=1)), TooLarge)
     path = tmp_path / "sparse.bundle.zip"
     with path.open("wb") as f:
         f.truncate(3_000_000_000)
     with pytest.raises(TooLarge, match="3,000,000,000"):
-        index(path, Limits())
+        index(path, ArchiveLimits())
 
 
 def test_no_file_or_a_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cellfleet.bundle import refusals
 from cellfleet.cli import main
 from cellfleet.cli.exit_codes import ExitCode, code_for
 from cellfleet.cli.main import COMMANDS, run
-from cellfleet.cli.story import Story, StoryEnds
+from cellfleet.demo.story import Story, StoryEnds
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

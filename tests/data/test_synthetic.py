@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellfleet.config.model import DataSection
 from cellfleet.data import DataSetVersion, freeze, validate
-from cellfleet.data.objects import check_objects
+from cellfleet.data.annotations.objects import check_objects
 from cellfleet.data.records import SPLITS
 from cellfleet.data.synthetic import (
     ROUND,

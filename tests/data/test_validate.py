@@ -11,8 +11,8 @@ import pytest
 
 from cellfleet.config.model import DataSection
 from cellfleet.data import validate
+from cellfleet.data.annotations.objects import check_objects
 from cellfleet.data.findings import Finding
-from cellfleet.data.objects import check_objects
 from cellfleet.errors import DataError
 from support_images import plain_rows, scene, write_folder, write_png, write_tiff
 

@@ -10,11 +10,11 @@ import pytest
 
 from cellfleet.cli.init import INSTRUMENT, project_text
 from cellfleet.device.doctor import Finding, examine
-from cellfleet.device.home import Home
-from cellfleet.device.identity import save_anchors, save_record
-from cellfleet.device.locks import held
 from cellfleet.device.slots import Slots
-from cellfleet.device.status import read_status, status_lines
+from cellfleet.device.system.file_lock import held
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.identity import save_anchors, save_record
+from cellfleet.device.update.status_file import read_status, status_lines
 from cellfleet.errors import DeviceError
 from cellfleet.ports import SystemClock
 from cellfleet.wire.enrol import TrustAnchors

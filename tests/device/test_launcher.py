@@ -15,16 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cellfleet.device.home import Home
 from cellfleet.device.launcher import Launcher
-from cellfleet.device.locks import held, holder_of, is_held
-from cellfleet.device.logs import RotatingLog
+from cellfleet.device.system.file_lock import held, holder_of, is_held
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.rotating_log import RotatingLog
 from cellfleet.errors import DeviceError
 from cellfleet.ports import SystemClock
 
 GOOD = """
     import os, subprocess, sys, threading
-    from cellfleet.device.tied import stop_with_parent
+    from cellfleet.device.system.parent_watchdog import stop_with_parent
     stop = threading.Event()
     stop_with_parent(stop)
     print("up", os.getpid(), flush=True)
@@ -43,7 +43,7 @@ DEAF = """
 PROGRAM = """
     import sys
     from pathlib import Path
-    from cellfleet.device.home import Home
+    from cellfleet.device.system.home import Home
     from cellfleet.device.launcher import Launcher
     from cellfleet.ports import SystemClock
     home, camera, agent = sys.argv[1:]
@@ -204,8 +204,9 @@ def test_an_instrument_s_programs_need_the_base_alone() -> None:
         "import sys\n"
         "for name in ('torch', 'monai', 'fastapi', 'sqlalchemy', 'uvicorn', 'jinja2', 'pyarrow', 'scipy', 'openvino'):\n"
         "    sys.modules[name] = None\n"
-        "import cellfleet.device.agent_main, cellfleet.device.camera_main, cellfleet.device.launcher\n"
-        "import cellfleet.device.work, cellfleet.device.telemetry, cellfleet.device.install, cellfleet.device.doctor\n"
+        "import cellfleet.device.update.process, cellfleet.device.camera.process, cellfleet.device.launcher\n"
+        "import cellfleet.device.scheduling.scheduler, cellfleet.device.server.telemetry\n"
+        "import cellfleet.device.update.install, cellfleet.device.doctor\n"
         "assert 'onnxruntime' not in sys.modules, 'the agent and the camera are lean'\n"
         "assert 'onnx' not in sys.modules\n"
     )

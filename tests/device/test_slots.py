@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellfleet.device.home import Home
-from cellfleet.device.journal import Entry, Journal
-from cellfleet.device.numbered import NumberedFile
-from cellfleet.device.seams import Slot
+from cellfleet.device.interfaces import Slot
 from cellfleet.device.slots import Slots
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.versioned_file import VersionedFile
+from cellfleet.device.update.journal import Entry, Journal
 from cellfleet.errors import DeviceError, StorageError
 
 NOW = "2026-03-02T12:00:00+00:00"
@@ -150,14 +150,14 @@ def test_facts_of_a_slot_may_be_anything(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_newest_valid_file_counts(tmp_path: Path) -> None:
-    file = NumberedFile(tmp_path, "x", keep=3)
+    file = VersionedFile(tmp_path, "x", keep=3)
     for value in range(6):
         file.write({"v": value})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x-4.json", "x-5.json", "x-6.json"]
     (tmp_path / "x-6.json").write_bytes((tmp_path / "x-5.json").read_bytes())
-    newest = NumberedFile(tmp_path, "x").read()
+    newest = VersionedFile(tmp_path, "x").read()
     assert (newest.content, newest.number, newest.damaged) == ({"v": 4}, 5, ("x-6.json",))
-    again = NumberedFile(tmp_path, "x")
+    again = VersionedFile(tmp_path, "x")
     again.read()
     assert again.write({"v": 9}) == 7
 
@@ -165,7 +165,7 @@ def test_the_newest_valid_file_counts(tmp_path: Path) -> None:
 @given(st.data())
 def test_a_flipped_byte_is_never_believed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("n")
-    file = NumberedFile(folder, "x")
+    file = VersionedFile(folder, "x")
     file.write({"active": "old"})
     file.write({"active": "new", "n": [1, 2.5, None, "ü"]})
     path = folder / "x-2.json"
@@ -173,14 +173,14 @@ def test_a_flipped_byte_is_never_believed(tmp_path_factory: pytest.TempPathFacto
     place = data.draw(st.integers(0, len(raw) - 1))
     raw[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bytes(raw))
-    content = NumberedFile(folder, "x").read().content
+    content = VersionedFile(folder, "x").read().content
     assert content in ({"active": "old"}, {"active": "new", "n": [1, 2.5, None, "ü"]})
 
 
 def test_a_journal_of_another_version_begins_anew(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
-    NumberedFile(home.state, "journal").write({"state": "dreaming"})
-    NumberedFile(home.state, "slots").write({"acting": "x"})
+    VersionedFile(home.state, "journal").write({"state": "dreaming"})
+    VersionedFile(home.state, "slots").write({"acting": "x"})
     journal = Journal(home)
     assert (journal.entry.state, journal.entry.number) == ("idle", 1)
     assert Slots(home).pointer.active == ""

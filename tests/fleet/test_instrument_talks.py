@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from cellfleet.config import load_project
-from cellfleet.device.spool import Spool
-from cellfleet.device.telemetry import Pace, Sender
-from cellfleet.device.work import open_work
+from cellfleet.device.scheduling.scheduler import open_scheduler
+from cellfleet.device.server.spool import Spool
+from cellfleet.device.server.telemetry import Pace, Sender
 from cellfleet.errors import NetworkError
 from cellfleet.ports import FixedClock, SystemClock
 from cellfleet.ports.http import Response, Stream
 from support_fleet import TestClient, TestDevice, World
-from support_work import Instrument
+from support_scheduler import Instrument
 
 
 class Wire:
@@ -97,7 +97,7 @@ def test_what_lies_on_the_disk_is_what_the_server_counts(
     )  # fmt: skip
     sender._measured_at = SystemClock().monotonic_s()
     good, bad = box.slot("1.0.0"), box.slot("2.0.0", level=99)
-    work = open_work(box.home, box.settings, spool, SystemClock())
+    work = open_scheduler(box.home, box.settings, spool, SystemClock())
     box.works.append(work)
     work.switch(bad)
     facts = box.begin()

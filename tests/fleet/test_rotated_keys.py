@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cellfleet.errors import TrustError
-from cellfleet.fleet import metadata
+from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import Refusal
 from cellfleet.fleet.store.models import TrustFile
@@ -44,31 +44,31 @@ def test_instruments_go_on_after_a_rotation(
     context: Context, publisher: Publisher, world: World, later: Callable[[float], None], tmp_path: Path, key: str
 ) -> None:
     device = world.device("a-1", group="a")
-    metadata.renew(context)
+    trust_repository.renew(context)
     instrument = verifier_of(context, publisher, tmp_path / "home", device.device_id)
     instrument.refresh()
     later(60)
     rotate(TrustFolder.load(publisher.folder), key, secrets, context.clock.now())
     later(1)
-    assert metadata.take_folder(context)
+    assert trust_repository.take_folder(context)
     later(1)
-    metadata.renew(context)
+    trust_repository.renew(context)
     instrument.refresh()
-    assert metadata.renew(context) == 0, "once"
+    assert trust_repository.renew(context) == 0, "once"
 
 
 def test_a_key_without_its_root_is_not_signed_with(context: Context, publisher: Publisher) -> None:
     """The folder is being copied to the server: the book came, the root did not yet."""
-    context.service(metadata.Keys).get()
+    context.service(trust_repository.Keys).get()
     rotate(TrustFolder.load(publisher.folder), "director", secrets, context.clock.now())
     root = publisher.folder / "director" / "2.root.json"
     content = root.read_bytes()
     root.unlink()
     with pytest.raises(Refusal, match="does not know the key director") as e:
-        context.service(metadata.Keys).get()
+        context.service(trust_repository.Keys).get()
     assert e.value.status == 503
     root.write_bytes(content)
-    context.service(metadata.Keys).get()
+    context.service(trust_repository.Keys).get()
 
 
 def test_a_folder_of_another_publisher_is_refused(context: Context, publisher: Publisher, tmp_path: Path) -> None:
@@ -77,4 +77,4 @@ def test_a_folder_of_another_publisher_is_refused(context: Context, publisher: P
     for name in ("2.root.json", "2.snapshot.json"):
         (publisher.folder / "image" / name).write_bytes(other.image_files()[name])
     with pytest.raises(TrustError):
-        metadata.take_folder(context)
+        trust_repository.take_folder(context)

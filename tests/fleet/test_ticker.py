@@ -11,8 +11,9 @@ import pytest
 
 from cellfleet.config.fleet import FleetSection
 from cellfleet.errors import StorageError
-from cellfleet.fleet import deployments, metadata, ticker
+from cellfleet.fleet import ticker, trust_repository
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.store.models import Lease, TrustFile
 from cellfleet.trust import TrustFolder
 from support_fleet import TestClient, World
@@ -103,7 +104,7 @@ def test_one_trouble_does_not_stop_the_others(
     for name in ("a", "b"):
         world.device(f"{name}-1", group=name)
         numbers.append(start(operator, release, name, [{"percent": 100, "silent_after_s": 60}]))
-    look = deployments.look
+    look = deployments.reconcile
 
     def troubled(c: Context, number: int) -> None:
         if number == numbers[0]:
@@ -122,8 +123,8 @@ def test_new_keys_of_the_trust_folder_are_taken(context: Context, publisher: Pub
     from cellfleet.trust.rotation import rotate
 
     rotate(TrustFolder.load(publisher.folder), "models", secrets, context.clock.now())
-    assert metadata.take_folder(context)
-    assert not metadata.take_folder(context), "once"
+    assert trust_repository.take_folder(context)
+    assert not trust_repository.take_folder(context), "once"
     with context.reading() as db:
         assert db.get(TrustFile, "image/2.snapshot.json") is not None
     body = publisher.request("1.0.0")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from cellfleet.canonical import sha256_file
-from cellfleet.cli.demo import MARK, _epochs
 from cellfleet.cli.exit_codes import ExitCode
-from cellfleet.cli.story import _WITHOUT_TORCH
+from cellfleet.demo.journey import MARK, _epochs
+from cellfleet.demo.story import _WITHOUT_TORCH
 from cellfleet.runtime import read_mask_metadata
 from support_journeys import cellfleet, command, environment, leftovers, tree
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from cellfleet.canonical import sha256_file
-from cellfleet.cli.demo_fleet.ending import NUMBERS
-from cellfleet.device.frames_folder import EXPERIMENT, FrameFile
+from cellfleet.demo.fleet_story.ending import NUMBERS
+from cellfleet.device.camera.frame_store import EXPERIMENT, FrameFile
 from support_journeys import command, environment, leftovers
 
 QUICK = (

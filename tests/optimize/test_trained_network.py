@@ -16,7 +16,7 @@ from cellfleet.optimize.calibration import FrameReader, choose_frames, network_i
 from cellfleet.optimize.int8 import to_int8
 from cellfleet.ports import silent
 from cellfleet.runtime.engines import make_engine
-from cellfleet.train.export import to_onnx
+from cellfleet.train.exporting.export import to_onnx
 from cellfleet.train.networks import DEFAULT_HEADS, HeadedUNet
 from support_onnx import tiny_spec
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from cellfleet.config import Settings
 from cellfleet.config.fleet import AgentSection
-from cellfleet.device.actions import Tools
-from cellfleet.device.advance import Done
-from cellfleet.device.agent import Agent, Outside
-from cellfleet.device.client import ServerClient
-from cellfleet.device.contact import Contact
-from cellfleet.device.errand import Inline
-from cellfleet.device.home import Home
-from cellfleet.device.identity import DeviceRecord, Identity, load_or_make_key, local_id
-from cellfleet.device.journal import Journal, Update
+from cellfleet.device.server.client import ServerClient
+from cellfleet.device.server.server_sync import ServerSync
 from cellfleet.device.slots import Slots
-from cellfleet.device.source import Source
-from cellfleet.device.telling import Self, Teller
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.identity import DeviceRecord, Identity, load_or_make_key, local_id
+from cellfleet.device.update.actions import ActionContext
+from cellfleet.device.update.agent import Agent, AgentPorts
+from cellfleet.device.update.background_task import InlineTask
+from cellfleet.device.update.journal import Journal, Update
+from cellfleet.device.update.status_reporter import Self, StatusReporter
+from cellfleet.device.update.transitions import ActionResult
+from cellfleet.device.update.update_source import UpdateSource
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import FixedClock
 from cellfleet.trust.download import Downloaded
@@ -28,8 +28,8 @@ from cellfleet.wire.enrol import DeviceFacts
 from cellfleet.wire.events import AgentMoved, Event, Incident
 from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
 from simulators.disk import Disk, PowerCut
+from simulators.scheduler import SimulatedScheduler
 from simulators.server import URL, SimServer
-from simulators.work import SimWork
 
 FACTS = DeviceFacts(cellfleet_version="0.1.0", platform="simulated", engines={"onnxruntime": "1.0"})
 AGENT = AgentSection(probation_frames=4, probation_s=3600, retry_s=5, keep_slots=2)
@@ -95,8 +95,8 @@ class World:
     def __init__(self, root: Path, artifacts: Mapping[str, Path], agent: AgentSection = AGENT) -> None:
         self.home = Home.at(root)
         self.clock = FixedClock(datetime(2026, 3, 2, 12, 0, tzinfo=UTC), 1000.0)
-        self.disk, self.server, self.work, self.sink = Disk(), SimServer(self.clock), SimWork(), Sink()
-        self.source: Source = SimSource(self.home, artifacts)
+        self.disk, self.server, self.work, self.sink = Disk(), SimServer(self.clock), SimulatedScheduler(), Sink()
+        self.source: UpdateSource = SimSource(self.home, artifacts)
         self.settings = Settings(agent=agent)
         key = load_or_make_key(self.home)
         self.record = DeviceRecord(device_id=local_id(key), name="sim-1", server=URL, claimed_at=self.clock.now())
@@ -110,7 +110,7 @@ class World:
         self.boots += 1
         self.work.power_cut()
         client = ServerClient(URL, self.identity, self.server, self.clock)
-        self.contact = Contact(
+        self.contact = ServerSync(
             self.home,
             client,
             self.clock,
@@ -119,7 +119,7 @@ class World:
             jitter=lambda: 0.5,
             write=self.disk.write,
         )
-        tools = Tools(
+        tools = ActionContext(
             home=self.home,
             settings=self.settings,
             slots=Slots(self.home, self.disk.write),
@@ -129,10 +129,12 @@ class World:
             source_of=lambda _: self.source,
             cancelled=threading.Event(),
         )
-        errands: Inline[Done] = Inline()
-        outside = Outside(self.contact, self.sink, errands, lambda _: None, lambda: 0.5, self.disk.write)
+        errands: InlineTask[ActionResult] = InlineTask()
+        outside = AgentPorts(self.contact, self.sink, errands, lambda _: None, lambda: 0.5, self.disk.write)
         self.agent = Agent(tools, Journal(self.home, self.disk.write), outside)
-        self.teller = Teller(self.agent, self.contact, Self(self.record, f"boot-{self.boots}", FACTS), lambda: (0, 0))
+        self.teller = StatusReporter(
+            self.agent, self.contact, Self(self.record, f"boot-{self.boots}", FACTS), lambda: (0, 0)
+        )
         self.agent.start()
 
     def tick(self, seconds: float = 1.0) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cellfleet.config.model import ModelSection
 from cellfleet.data import DataSetVersion
 from cellfleet.train import TrainingRun, train
-from cellfleet.train.export import Exported, export
+from cellfleet.train.exporting.export import Exported, export
 from support_training import ENVIRONMENT, PROJECT, section, tiny_data
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cellfleet.train.graph import folded
+from cellfleet.train.exporting.graph import folded
 from cellfleet.train.losses import loss_of
 from cellfleet.train.networks import DEFAULT_HEADS, HeadedUNet, probabilities, receptive_radius, stride_of
 from support_training import two_classes

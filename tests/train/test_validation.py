@@ -15,7 +15,7 @@ from cellfleet.runtime.engines import make_engine
 from cellfleet.runtime.objects import quantise
 from cellfleet.runtime.segmenter import Segmenter
 from cellfleet.train import TrainingRun
-from cellfleet.train.export import Exported
+from cellfleet.train.exporting.export import Exported
 from cellfleet.train.grid import TrainingGrid
 from cellfleet.train.samples import load_samples
 from cellfleet.train.state import load_network

@@ -31,7 +31,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lp
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """What a bundle may weigh at most, in bytes and numbers."""
 
     archive_bytes: int = 2_000_000_000
@@ -47,7 +47,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
         UnsafeName: a name that no reader would accept.
         TooLarge: above the limits.
     """
-    limits = Limits()
+    limits = ArchiveLimits()
     _check_names(list(files), limits)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
@@ -71,7 +71,7 @@ class Span:
     size: int
 
 
-def index(path: Path, limits: Limits) -> dict[str, Span]:
+def index(path: Path, limits: ArchiveLimits) -> dict[str, Span]:
     """The entries of an archive, after everything but their contents was checked.
 
     Raises:
@@ -102,7 +102,7 @@ def read_span(path: Path, span: Span) -> bytes:
         raise BundleError(f"cannot read {path}: {e.strerror}", hint="check the permissions and the disk") from e
 
 
-def _index(f: BinaryIO, path: Path, size: int, limits: Limits) -> dict[str, Span]:
+def _index(f: BinaryIO, path: Path, size: int, limits: ArchiveLimits) -> dict[str, Span]:
     if size < _END.size or f.read(4) != b"PK\x03\x04":
         raise NotABundle(f"{path} is no bundle: it does not begin as a zip archive")
     f.seek(size - _END.size)
@@ -140,7 +140,7 @@ def _infos(f: BinaryIO, path: Path, size: int) -> list[zipfile.ZipInfo]:
         raise NotABundle(f"{path} is no readable zip archive: {e}") from e
 
 
-def _entry(f: BinaryIO, info: zipfile.ZipInfo, position: int, path: Path, limits: Limits) -> Span:
+def _entry(f: BinaryIO, info: zipfile.ZipInfo, position: int, path: Path, limits: ArchiveLimits) -> Span:
     name = info.orig_filename
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise UnsafeEntry(f"{path}: {name} is compressed; the files of a bundle are stored as they are")
@@ -166,7 +166,7 @@ def _entry(f: BinaryIO, info: zipfile.ZipInfo, position: int, path: Path, limits
     return Span(position + _LOCAL.size + name_len, info.file_size)
 
 
-def _check_names(names: list[str], limits: Limits) -> None:
+def _check_names(names: list[str], limits: ArchiveLimits) -> None:
     seen: dict[str, str] = {}
     for name in names:
         if len(name) > limits.name_chars:

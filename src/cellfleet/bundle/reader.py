@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cellfleet.bundle.archive import Limits, Span, index, read_span
+from cellfleet.bundle.archive import ArchiveLimits, Span, index, read_span
 from cellfleet.bundle.folder import PORTABLE
 from cellfleet.bundle.golden import GoldenFrame, GoldenRecord, read_npy
 from cellfleet.bundle.manifest import CARD, DESCRIPTION, MANIFEST, REFERENCE, Manifest
@@ -97,7 +97,7 @@ class Bundle:
         return GoldenFrame(record.name, pixels, record.channels, record.pixel_size_um, record.stratum, truth, expected)
 
 
-def open_bundle(path: str | Path, limits: Limits | None = None) -> Bundle:
+def open_bundle(path: str | Path, limits: ArchiveLimits | None = None) -> Bundle:
     """Open a bundle and check all of it.
 
     Args:
@@ -108,7 +108,7 @@ def open_bundle(path: str | Path, limits: Limits | None = None) -> Bundle:
         BundleError: a subclass that says in which way it is refused (``cellfleet.bundle.refusals``).
     """
     file = Path(path)
-    spans = index(file, limits or Limits())
+    spans = index(file, limits or ArchiveLimits())
     manifest = _manifest(file, spans)
     _check_files(file, spans, manifest)
     try:

@@ -24,20 +24,36 @@ _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": 
 # so that a device without the training extras has a quick command line.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("cellfleet.cli.init", "init", "Make a project: a folder with a commented cellfleet.toml."),
-    "data": ("cellfleet.cli.data", "app", "Validate, freeze, show, compare and synthesise data sets."),
-    "train": ("cellfleet.cli.train", "train", "Train a network on a data set version."),
-    "export": ("cellfleet.cli.export", "export", "Export a trained network to ONNX and prove it equal."),
-    "optimize": ("cellfleet.cli.optimize", "optimize", "Make smaller and faster variants; keep those that pass."),
-    "bundle": ("cellfleet.cli.bundle", "app", "Build, show and verify bundles."),
-    "evaluate": ("cellfleet.cli.evaluate", "evaluate", "Measure a model on held-out data; report and decision record."),
-    "segment": ("cellfleet.cli.segment", "segment", "Segment images and videos with a bundle."),
-    "trust": ("cellfleet.cli.trust", "app", "Keys and update repositories: make, show, rotate, allow, export."),
-    "release": ("cellfleet.cli.release", "app", "Publish bundles as signed releases; show and withdraw them."),
-    "deploy": ("cellfleet.cli.deploy", "app", "Bring a release to a device group in phases; halt, resume, watch."),
-    "lineage": ("cellfleet.cli.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
-    "device": ("cellfleet.cli.device", "app", "Run an instrument: provision, run, status, doctor, install, hold."),
-    "fleet": ("cellfleet.cli.fleet", "app", "Run the fleet server; people, devices, groups, audit."),
-    "demo": ("cellfleet.cli.demo", "demo", "Run the whole story, from annotated images to three instruments and back."),
+    "data": ("cellfleet.cli.model.data", "app", "Validate, freeze, show, compare and synthesise data sets."),
+    "train": ("cellfleet.cli.model.train", "train", "Train a network on a data set version."),
+    "export": ("cellfleet.cli.model.export", "export", "Export a trained network to ONNX and prove it equal."),
+    "optimize": ("cellfleet.cli.model.optimize", "optimize", "Make smaller and faster variants; keep those that pass."),
+    "bundle": ("cellfleet.cli.model.bundle", "app", "Build, show and verify bundles."),
+    "evaluate": (
+        "cellfleet.cli.model.evaluate",
+        "evaluate",
+        "Measure a model on held-out data; report and decision record.",
+    ),
+    "segment": ("cellfleet.cli.model.segment", "segment", "Segment images and videos with a bundle."),
+    "trust": ("cellfleet.cli.fleet.trust", "app", "Keys and update repositories: make, show, rotate, allow, export."),
+    "release": ("cellfleet.cli.fleet.release", "app", "Publish bundles as signed releases; show and withdraw them."),
+    "deploy": (
+        "cellfleet.cli.fleet.deploy",
+        "app",
+        "Bring a release to a device group in phases; halt, resume, watch.",
+    ),
+    "lineage": ("cellfleet.cli.model.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
+    "device": (
+        "cellfleet.cli.instrument.device",
+        "app",
+        "Run an instrument: provision, run, status, doctor, install, hold.",
+    ),
+    "fleet": ("cellfleet.cli.fleet.server", "app", "Run the fleet server; people, devices, groups, audit."),
+    "demo": (
+        "cellfleet.demo.journey",
+        "demo",
+        "Run the whole story, from annotated images to three instruments and back.",
+    ),
 }
 
 

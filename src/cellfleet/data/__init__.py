@@ -9,10 +9,10 @@
 (1, 4, 6)
 """
 
-from cellfleet.data.frame import Frame
-from cellfleet.data.frames import iter_frames
 from cellfleet.data.freeze import freeze, validate
-from cellfleet.data.images import read_image, read_mask
+from cellfleet.data.images.frame import Frame
+from cellfleet.data.images.frames import iter_frames
+from cellfleet.data.images.reader import read_image, read_mask
 from cellfleet.data.records import Entry
 from cellfleet.data.version import DataSetVersion
 

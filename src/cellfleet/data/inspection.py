@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellfleet.config.model import DataSection
+from cellfleet.data.annotations.objects import check_objects
 from cellfleet.data.findings import Finding, error, warning
-from cellfleet.data.frame import Frame
-from cellfleet.data.images import decode_image, load_raw
+from cellfleet.data.images.frame import Frame
+from cellfleet.data.images.reader import decode_image, load_raw
 from cellfleet.data.locate import to_uri
-from cellfleet.data.objects import check_objects
 from cellfleet.data.records import SPLITS, Entry, ImageRef, MaskRef, SplitName
 from cellfleet.data.source import Item, MaskData, Source
 from cellfleet.data.splits import Member, absent_strata, draw

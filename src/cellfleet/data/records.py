@@ -23,7 +23,7 @@ class ImageRef(Record):
 
     Attributes:
         uri: ``/``-separated path relative to the version's root, or an absolute URI (``file://``, ``s3://`` ...).
-        sha256: digest of its bytes (see ``cellfleet.data.images.Raw`` for an OME-Zarr folder).
+        sha256: digest of its bytes (see ``cellfleet.data.images.reader.Raw`` for an OME-Zarr folder).
         pixels_sha256: digest of the decoded values, the same in every file format.
     """
 

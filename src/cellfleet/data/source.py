@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellfleet.data.coco import CocoFile
+from cellfleet.data.annotations.coco import CocoFile
 from cellfleet.data.findings import Finding, warning
-from cellfleet.data.images import decode_mask, load_raw
+from cellfleet.data.images.reader import decode_mask, load_raw
 from cellfleet.data.records import Entry, SplitName
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.config.model import DataSection
-from cellfleet.data.coco import CocoFile, CocoImage
+from cellfleet.data.annotations.coco import CocoFile, CocoImage
 from cellfleet.data.files import natural_key, read_bytes, stem_of
 from cellfleet.data.findings import Finding, error
 from cellfleet.data.folder import INDEX, open_folder, walk

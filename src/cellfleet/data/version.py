@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cellfleet.canonical import digest_of
-from cellfleet.data.coco import CocoFile
-from cellfleet.data.frame import Frame
-from cellfleet.data.images import Raw, decode_image, decode_mask, load_raw
+from cellfleet.data.annotations.coco import CocoFile
+from cellfleet.data.images.frame import Frame
+from cellfleet.data.images.reader import Raw, decode_image, decode_mask, load_raw
 from cellfleet.data.locate import to_path
 from cellfleet.data.records import FORMAT_VERSION, SPLITS, Entry, Manifest, SplitName, Stored
 from cellfleet.errors import DataError, ReadError

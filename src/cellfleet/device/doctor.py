@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from cellfleet.config import Project
-from cellfleet.device.client import ServerClient
-from cellfleet.device.compose import client_of
-from cellfleet.device.contact import CLOCK_OFF_S
-from cellfleet.device.facts import engines
-from cellfleet.device.home import Home
-from cellfleet.device.identity import load_anchors, load_identity, load_key
-from cellfleet.device.locks import is_held
-from cellfleet.device.provision import ask_state
+from cellfleet.device.provisioning import ask_state
+from cellfleet.device.server.client import ServerClient
+from cellfleet.device.server.server_sync import CLOCK_OFF_S
 from cellfleet.device.slots import Slots
-from cellfleet.device.status import STALE_AFTER_S, read_status
+from cellfleet.device.system.file_lock import is_held
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.host_info import engines
+from cellfleet.device.system.identity import load_anchors, load_identity, load_key
+from cellfleet.device.update.agent_factory import client_of
+from cellfleet.device.update.status_file import STALE_AFTER_S, read_status
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import Clock
 

@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from cellfleet.canonical import canonical_bytes
-from cellfleet.device.decide import backoff_s
-from cellfleet.device.home import Home
-from cellfleet.device.locks import held
-from cellfleet.device.logs import RotatingLog
-from cellfleet.device.tied import GRACE_S
+from cellfleet.device.system.file_lock import held
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.parent_watchdog import GRACE_S
+from cellfleet.device.system.rotating_log import RotatingLog
+from cellfleet.device.update.policy import backoff_s
 from cellfleet.errors import StorageError
 from cellfleet.ports import Clock, write_atomic
 
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
-    "camera": ("-m", "cellfleet.device.camera_main"),
-    "agent": ("-m", "cellfleet.device.agent_main"),
+    "camera": ("-m", "cellfleet.device.camera.process"),
+    "agent": ("-m", "cellfleet.device.update.process"),
 }
 _FIRST_WAIT_S = 1.0
 _MOST_WAIT_S = 60.0

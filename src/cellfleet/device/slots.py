@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellfleet.canonical import canonical_bytes, sha256_file
-from cellfleet.device.home import Home
-from cellfleet.device.numbered import NumberedFile, WriteFn
-from cellfleet.device.seams import Slot
+from cellfleet.device.interfaces import Slot
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.errors import DeviceError
 from cellfleet.ports import make_dir, write_atomic
 from cellfleet.ports.disk import move_into_place, storage_error
@@ -51,7 +51,7 @@ class Slots:
 
     def __init__(self, home: Home, write: WriteFn = write_atomic) -> None:
         self._home, self._write = home, write
-        self._file = NumberedFile(home.state, "slots", write)
+        self._file = VersionedFile(home.state, "slots", write)
         newest = self._file.read()
         self.damaged = newest.damaged
         self.pointer = _pointer(newest.content)

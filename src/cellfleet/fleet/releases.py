@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from cellfleet.canonical import digest_of
 from cellfleet.errors import LineageError
-from cellfleet.fleet import audit, metadata
-from cellfleet.fleet.access import Person
+from cellfleet.fleet import audit, trust_repository
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import Refusal, conflict, not_found
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import Artifact, LineageRecord, Release
@@ -72,7 +72,7 @@ def publish(db: Session, context: Context, person: Person, request: ReleaseReque
     if known is not None:
         return known, False
     payload, override = _gate(context, person, request)
-    _check_named(metadata.accept(db, context, request.metadata), ref)
+    _check_named(trust_repository.accept(db, context, request.metadata), ref)
     digest = digest_of(request.decision) if request.decision is not None else ""
     release = Release(
         kind=ref.kind,

@@ -12,9 +12,11 @@ from datetime import timedelta
 
 from sqlalchemy import delete, or_, update
 
-from cellfleet.fleet import deployments, metadata, uploads
+from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.limits import Limits
+from cellfleet.fleet.ingest import uploads
+from cellfleet.fleet.people.rate_limits import RateLimits
+from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import DeviceToken, GaugePoint, Lease, Nonce, TelemetryBatch, WebSession
 
@@ -63,12 +65,12 @@ def release(context: Context) -> None:
 
 def tick(context: Context) -> None:
     """Do all that is due now; each part in a transaction of its own, so that one trouble does not stop the others."""
-    with_errors_logged(lambda: metadata.take_folder(context))
+    with_errors_logged(lambda: trust_repository.take_folder(context))
     with context.reading() as db:
         ids = deployments.live_ids(db)
     for deployment_id in ids:
-        with_errors_logged(lambda i=deployment_id: deployments.look(context, i))  # type: ignore[misc]
-    with_errors_logged(lambda: metadata.renew(context))
+        with_errors_logged(lambda i=deployment_id: deployments.reconcile(context, i))  # type: ignore[misc]
+    with_errors_logged(lambda: trust_repository.renew(context))
 
 
 def sweep(context: Context) -> None:
@@ -80,7 +82,7 @@ def sweep(context: Context) -> None:
         db.execute(delete(Nonce).where(Nonce.at < now - NONCES_KEPT))
         db.execute(delete(DeviceToken).where(DeviceToken.expires_at < now))
         db.execute(delete(WebSession).where(WebSession.expires_at < now))
-    context.service(Limits).sweep()
+    context.service(RateLimits).sweep()
     uploads.sweep(context)
 
 

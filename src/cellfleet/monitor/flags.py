@@ -22,7 +22,7 @@ class FeatureFlag:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FlagLimits:
     """From where a frame is flagged.
 
     Attributes:
@@ -40,24 +40,26 @@ class Limits:
     bubbles: bool = False
 
 
-TRANSMITTED = Limits(focus_fine=0.15, focus_coarse=0.25, bubbles=True)
+TRANSMITTED = FlagLimits(focus_fine=0.15, focus_coarse=0.25, bubbles=True)
 """Light through the cells, which shows fine detail everywhere: 82 real phase frames have at least 0.24 and 0.7, the same
 blurred by 2 pixels at most 0.07 and 0.8, by 4 pixels 0.02 and 0.2."""
 
-FLUORESCENCE = Limits()
+FLUORESCENCE = FlagLimits()
 """Stained nuclei are smooth even in focus: 120 real frames have at least 0.027 and 0.034. The limits catch blur of 4 pixels
 in 95 % of them and of 2 pixels in a third; less is for drift detectors, which know how this stain looks here."""
 
 _TRANSMITTED_NAMES = ("phase", "brightfield", "bright", "bf", "dic", "trans", "pc", "ph")
 
 
-def limits_for(channel: str) -> Limits:
+def limits_for(channel: str) -> FlagLimits:
     """The limits for a channel by its name; one that is not transmitted light is taken for fluorescence."""
     first = channel.casefold().replace("_", "-").split("-")[0].rstrip("0123456789")
     return TRANSMITTED if first in _TRANSMITTED_NAMES else FLUORESCENCE
 
 
-def watch_image(plane: Plane, channel: str, limits: Limits | None = None) -> tuple[Features, tuple[FeatureFlag, ...]]:
+def watch_image(
+    plane: Plane, channel: str, limits: FlagLimits | None = None
+) -> tuple[Features, tuple[FeatureFlag, ...]]:
     """Features of a frame's first channel, and its flags.
 
     Args:
@@ -77,7 +79,7 @@ def watch_image(plane: Plane, channel: str, limits: Limits | None = None) -> tup
     return features, _flags(features, limits, str(plane.dtype))
 
 
-def _flags(f: Features, limits: Limits, dtype: str) -> tuple[FeatureFlag, ...]:
+def _flags(f: Features, limits: FlagLimits, dtype: str) -> tuple[FeatureFlag, ...]:
     out = []
     if blank := _blank(f, limits):
         out.append(FeatureFlag("blank", blank))
@@ -92,7 +94,7 @@ def _flags(f: Features, limits: Limits, dtype: str) -> tuple[FeatureFlag, ...]:
     return tuple(out)
 
 
-def _blank(f: Features, limits: Limits) -> str:
+def _blank(f: Features, limits: FlagLimits) -> str:
     if f["std"] == 0:
         return "all pixels have the same value"
     if f["structure"] < limits.structure:
@@ -102,7 +104,7 @@ def _blank(f: Features, limits: Limits) -> str:
     return ""
 
 
-def _unsharp(f: Features, limits: Limits) -> str:
+def _unsharp(f: Features, limits: FlagLimits) -> str:
     for name, least in (("focus_fine", limits.focus_fine), ("focus_coarse", limits.focus_coarse)):
         if f[name] < least:
             return f"fine detail is missing ({name} {f[name]:.3f}, at least {least:g} expected)"

@@ -11,9 +11,9 @@ unknown engine 'abacus'
 
 from cellfleet.runtime.engines import Engine, make_engine
 from cellfleet.runtime.loader import load_segmenter
-from cellfleet.runtime.mask_file import read_mask_metadata
 from cellfleet.runtime.objects import objects_from_maps
-from cellfleet.runtime.outputs import OutputOptions, segment_files
+from cellfleet.runtime.results.mask_file import read_mask_metadata
+from cellfleet.runtime.results.outputs import OutputOptions, segment_files
 from cellfleet.runtime.segmenter import Segmentation, Segmenter
 
 __all__ = [

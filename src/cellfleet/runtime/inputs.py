@@ -9,9 +9,9 @@ from typing import Any
 
 from cellfleet.canonical import digest_of, sha256_file
 from cellfleet.data.files import FOREIGN, SUFFIXES
-from cellfleet.data.frame import Frame
-from cellfleet.data.frames import iter_frames
-from cellfleet.data.images import decode_image, load_raw
+from cellfleet.data.images.frame import Frame
+from cellfleet.data.images.frames import iter_frames
+from cellfleet.data.images.reader import decode_image, load_raw
 from cellfleet.errors import ReadError
 from cellfleet.runtime.video import VIDEO_SUFFIXES, count_frames, is_video, read_video
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellfleet.data.frame import COLOURS, Frame
+from cellfleet.data.images.frame import COLOURS, Frame
 from cellfleet.errors import ReadError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".m4v")

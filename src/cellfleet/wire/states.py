@@ -22,7 +22,7 @@ UpdateState = Literal[
     "committing",
     "rolling-back",
 ]
-"""States of the agent; the table is in ``cellfleet.device.table``."""
+"""States of the agent; the table is in ``cellfleet.device.update.state_machine``."""
 
 Outcome = Literal["running", "deferred", "succeeded", "refused", "failed", "rolled-back"]
 """Of an update: ``refused`` before activation (trust, self-test), ``failed`` for a reason outside the artifact that did not

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cellfleet.fleet import access
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people import access
 from cellfleet.fleet.store.models import User
 from support_fleet import TestClient
 from support_fleet_data import Filled, fill

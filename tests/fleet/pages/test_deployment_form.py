@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellfleet.fleet.pages.deployment_form import DEFAULTS, request_of
-from cellfleet.fleet.pages.visit import Form
+from cellfleet.fleet.pages.page_request import Form
 from cellfleet.fleet.refusals import Refusal
 
 GOOD = {**DEFAULTS, "release_id": "2", "group": "pilot"}

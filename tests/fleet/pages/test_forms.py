@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cellfleet.fleet import access, people
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people import access, accounts
 from cellfleet.fleet.store.models import AuditEvent, Deployment, Device, DeviceGroup, Release, User
 from support_fleet import TestClient, World
 from support_fleet_data import Filled
@@ -207,7 +207,7 @@ def test_people_are_for_admins(tab: Any, context: Context) -> None:
     mine.post("/people/eve/role", role="operator")
     mine.post("/people/eve/disable")
     with context.reading() as db:
-        eve = people.find(db, "eve")
+        eve = accounts.find(db, "eve")
         assert (eve.role, eve.disabled) == ("operator", True)
     assert mine.post("/people/admin/role", 409, role="viewer").status_code == 409
 
@@ -221,7 +221,7 @@ def sign_in(client: TestClient, **fields: str) -> Any:
 
 def test_signing_in_and_out(context: Context, client: TestClient) -> None:
     with context.sessions() as db:
-        people.add(db, context, "server", "ada", "viewer", "a long password")
+        accounts.add(db, context, "server", "ada", "viewer", "a long password")
     wrong = sign_in(client, name="ada", password="something else")
     assert wrong.status_code == 401
     assert "that name or password is wrong" in wrong.text
@@ -239,7 +239,7 @@ def test_signing_in_and_out(context: Context, client: TestClient) -> None:
 
 def test_a_forged_sign_in_is_refused(context: Context, client: TestClient) -> None:
     with context.sessions() as db:
-        people.add(db, context, "server", "ada", "viewer", "a long password")
+        accounts.add(db, context, "server", "ada", "viewer", "a long password")
     fields = {"name": "ada", "password": "a long password", "form": "guess"}
     assert client.post("/sign-in", data=fields, headers={"accept": "text/html"}).status_code == 403
     assert access.COOKIE not in client.cookies
@@ -249,7 +249,7 @@ def test_a_forged_sign_in_is_refused(context: Context, client: TestClient) -> No
     "to", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nb"]
 )
 def test_signing_in_leads_to_this_server_only(to: str) -> None:
-    from cellfleet.fleet.pages.visit import safe_next
+    from cellfleet.fleet.pages.page_request import safe_next
 
     assert safe_next(to) == "/"
     assert safe_next("/devices/x?by=count") == "/devices/x?by=count"

@@ -224,7 +224,7 @@ def test_curves_of_a_long_experiment_are_averaged_in_the_database(context: Conte
                 segmented_at=now,
             )  # fmt: skip
             db.add_all((frame, row))
-    from cellfleet.fleet.pages.queries_device import MAX_POINTS, curves, plate
+    from cellfleet.fleet.pages.queries.device_queries import MAX_POINTS, curves, plate
 
     with context.reading() as db:
         points = curves(db, device.id, filled.experiment, ["A1"])["A1"]

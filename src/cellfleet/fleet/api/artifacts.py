@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet import uploads
-from cellfleet.fleet.access import Caller
-from cellfleet.fleet.api.asking import Ctx, Db, DigestPath, OfEither, Operator
-from cellfleet.fleet.api.bytes_of import BINARY, bytes_answer
+from cellfleet.fleet.api.byte_ranges import BINARY, bytes_answer
+from cellfleet.fleet.api.dependencies import Ctx, Db, DigestPath, OfEither, Operator
 from cellfleet.fleet.api.uploads import base_url
+from cellfleet.fleet.ingest import uploads
+from cellfleet.fleet.people.access import Caller
 from cellfleet.fleet.refusals import not_found
 from cellfleet.fleet.store.models import Artifact, Deployment, DeploymentMember, Release
 from cellfleet.wire.uploads import ArtifactRequest, UploadReply

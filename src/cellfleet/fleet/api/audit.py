@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from cellfleet.fleet import audit
-from cellfleet.fleet.api.asking import Db, InPortions, Listing, Viewer
+from cellfleet.fleet.api.dependencies import Db, InPortions, Listing, Viewer
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import Field
 
-from cellfleet.fleet import claims
-from cellfleet.fleet.api.asking import Ctx, Db, InPortions, Listing, Operator, RowId, anybody
+from cellfleet.fleet.api.dependencies import Ctx, Db, InPortions, Listing, Operator, RowId, anybody
+from cellfleet.fleet.provisioning import claims
 from cellfleet.fleet.store.models import ClaimToken
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time

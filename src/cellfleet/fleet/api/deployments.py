@@ -8,12 +8,12 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from cellfleet.fleet import deployment_views, deployments
-from cellfleet.fleet.api.asking import Approver, Ctx, Db, InPortions, Listing, Operator, RowId, person
+from cellfleet.fleet.api.dependencies import Approver, Ctx, Db, InPortions, Listing, Operator, RowId, person
 from cellfleet.fleet.api.releases import Why
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.deployment_views import MemberView, View
-from cellfleet.fleet.desired import ref_of
+from cellfleet.fleet.rollout import deployments, read_side
+from cellfleet.fleet.rollout.desired import ref_of
+from cellfleet.fleet.rollout.read_side import DeploymentView, MemberView
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time
 from cellfleet.wire.rollout import DeploymentRequest, DeploymentState, MemberState
@@ -71,7 +71,7 @@ class MemberAnswer(Message):
     update: dict[str, Any] = Field(default={})
 
 
-def answer(view: View, waits_for: str = "") -> DeploymentAnswer:
+def answer(view: DeploymentView, waits_for: str = "") -> DeploymentAnswer:
     """A deployment as a message."""
     d = view.deployment
     request = DeploymentRequest.model_validate(d.request)
@@ -98,7 +98,7 @@ def answer(view: View, waits_for: str = "") -> DeploymentAnswer:
 def _one(db: Session, context: Context, deployment_id: int) -> DeploymentAnswer:
     d = deployments.find(db, deployment_id)
     waits_for = deployments.waits_for(db, context, d)
-    return answer(deployment_views.views(db, ids=[deployment_id])[0], waits_for)
+    return answer(read_side.views(db, ids=[deployment_id])[0], waits_for)
 
 
 def _member(m: MemberView) -> MemberAnswer:
@@ -123,7 +123,7 @@ def listing(
     group: Annotated[str, Query(max_length=128, description="Only of this group.", examples=["pilot"])] = "",
     state: Annotated[str, Query(max_length=24, description="Only in this state.", examples=["running"])] = "",
 ) -> Listing[DeploymentAnswer]:
-    found = deployment_views.views(db, before=portion.after_id, limit=portion.limit, group=group, state=state)
+    found = read_side.views(db, before=portion.after_id, limit=portion.limit, group=group, state=state)
     more = str(found[-1].deployment.id) if len(found) == portion.limit else ""
     return Listing[DeploymentAnswer](items=tuple(answer(v) for v in found), next=more)
 
@@ -159,7 +159,7 @@ def show(context: Ctx, db: Db, deployment_id: RowId) -> DeploymentAnswer:
 )
 def members(db: Db, deployment_id: RowId, portion: InPortions) -> Listing[MemberAnswer]:
     deployments.find(db, deployment_id)
-    found = deployment_views.members(db, deployment_id, after=portion.after, limit=portion.limit)
+    found = read_side.members(db, deployment_id, after=portion.after, limit=portion.limit)
     more = found[-1].name if len(found) == portion.limit else ""
     return Listing[MemberAnswer](items=tuple(_member(m) for m in found), next=more)
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet import desired, reports
-from cellfleet.fleet.api.asking import Ctx, OfDevice
+from cellfleet.fleet.api.dependencies import Ctx, OfDevice
 from cellfleet.fleet.refusals import too_large
+from cellfleet.fleet.rollout import desired, reports
 from cellfleet.wire.states import DesiredState, ReportedState
 
 router = APIRouter(prefix="/api/v1/device", tags=["device"])

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from cellfleet.fleet import devices
-from cellfleet.fleet.api.asking import Ctx, Db, DeviceRef, InPortions, Listing, Operator, Viewer
+from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, Listing, Operator, Viewer
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.provisioning import devices
 from cellfleet.fleet.store.models import Device
 from cellfleet.wire import Message
 from cellfleet.wire.base import Key, Text, Time

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import Field
 
-from cellfleet.fleet import groups
-from cellfleet.fleet.api.asking import Ctx, Db, KeyPath, Listing, Operator, Viewer
+from cellfleet.fleet.api.dependencies import Ctx, Db, KeyPath, Listing, Operator, Viewer
+from cellfleet.fleet.provisioning import groups
 from cellfleet.wire import Message
 from cellfleet.wire.base import Key, Time
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import text
 
 from cellfleet import __version__
-from cellfleet.fleet.api.asking import Ctx
+from cellfleet.fleet.api.dependencies import Ctx
 from cellfleet.wire import PROTOCOL, Message
 
 router = APIRouter(tags=["server"])

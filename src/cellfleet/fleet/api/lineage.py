@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from cellfleet.fleet import chain
-from cellfleet.fleet.api.asking import Ctx, Db, DeviceRef, DigestPath, KeyPath, person
+from cellfleet.fleet import lineage
+from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, DigestPath, KeyPath, person
 from cellfleet.lineage.chain import Chain
 from cellfleet.wire import Message
 
@@ -43,7 +43,7 @@ def _answer(found: Chain) -> ChainAnswer:
     dependencies=[person("viewer")],
 )
 def of_run(context: Ctx, db: Db, digest: DigestPath) -> ChainAnswer:
-    return _answer(chain.of_run(db, context, digest))
+    return _answer(lineage.of_run(db, context, digest))
 
 
 @router.get(
@@ -53,4 +53,4 @@ def of_run(context: Ctx, db: Db, digest: DigestPath) -> ChainAnswer:
     dependencies=[person("viewer")],
 )
 def of_mask(context: Ctx, db: Db, device: DeviceRef, experiment: KeyPath, frame: KeyPath) -> ChainAnswer:
-    return _answer(chain.of_mask(db, context, device, experiment, frame))
+    return _answer(lineage.of_mask(db, context, device, experiment, frame))

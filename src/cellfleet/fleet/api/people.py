@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from cellfleet.fleet import people
-from cellfleet.fleet.access import Role
-from cellfleet.fleet.api.asking import Admin, Ctx, Db, KeyPath, Listing, RowId, Viewer
+from cellfleet.fleet.api.dependencies import Admin, Ctx, Db, KeyPath, Listing, RowId, Viewer
+from cellfleet.fleet.people import accounts
+from cellfleet.fleet.people.access import Role
 from cellfleet.fleet.store.models import ApiToken, User
 from cellfleet.wire import Message
 from cellfleet.wire.base import Key, Time
@@ -69,12 +69,12 @@ class NewToken(TokenAnswer):
 
 @router.get("/users", summary="List people", description="All accounts, by name. Admins only.")
 def list_people(db: Db, _by: Admin) -> Listing[PersonAnswer]:
-    return Listing[PersonAnswer](items=tuple(_person(u) for u in people.listing(db)))
+    return Listing[PersonAnswer](items=tuple(_person(u) for u in accounts.listing(db)))
 
 
 @router.post("/users", status_code=201, summary="Add a person", description="Makes an account. Admins only.")
 def add_person(context: Ctx, db: Db, by: Admin, body: PersonRequest) -> PersonAnswer:
-    return _person(people.add(db, context, by.actor, body.name, body.role, body.password))
+    return _person(accounts.add(db, context, by.actor, body.name, body.role, body.password))
 
 
 @router.patch(
@@ -83,7 +83,9 @@ def add_person(context: Ctx, db: Db, by: Admin, body: PersonRequest) -> PersonAn
     description="Role, password, or whether they may come in. A new password ends their sessions. Admins only.",
 )
 def change_person(context: Ctx, db: Db, by: Admin, name: KeyPath, body: PersonChange) -> PersonAnswer:
-    changed = people.change(db, context, by.actor, name, role=body.role, password=body.password, disabled=body.disabled)
+    changed = accounts.change(
+        db, context, by.actor, name, role=body.role, password=body.password, disabled=body.disabled
+    )
     return _person(changed)
 
 
@@ -91,18 +93,20 @@ def change_person(context: Ctx, db: Db, by: Admin, name: KeyPath, body: PersonCh
     "/tokens", summary="List API tokens", description="One's own; an admin sees all. Revoked ones are left out."
 )
 def list_tokens(db: Db, by: Viewer) -> Listing[TokenAnswer]:
-    return Listing[TokenAnswer](items=tuple(TokenAnswer(**_facts(row, owner)) for row, owner in people.tokens(db, by)))
+    return Listing[TokenAnswer](
+        items=tuple(TokenAnswer(**_facts(row, owner)) for row, owner in accounts.tokens(db, by))
+    )
 
 
 @router.post("/tokens", status_code=201, summary="Make an API token", description="The secret is shown this once.")
 def add_token(context: Ctx, db: Db, by: Viewer, body: ApiTokenRequest) -> NewToken:
-    secret, row = people.add_token(db, context, by, body.name, body.role, body.valid_days)
+    secret, row = accounts.add_token(db, context, by, body.name, body.role, body.valid_days)
     return NewToken(token=secret, **_facts(row, by.name))
 
 
 @router.delete("/tokens/{number}", status_code=204, summary="Revoke an API token", description="It ends at once.")
 def revoke_token(context: Ctx, db: Db, by: Viewer, number: RowId) -> None:
-    people.revoke_token(db, context, by, number)
+    accounts.revoke_token(db, context, by, number)
 
 
 def _person(user: User) -> PersonAnswer:

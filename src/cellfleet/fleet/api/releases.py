@@ -9,8 +9,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from cellfleet.fleet import releases
-from cellfleet.fleet.api.asking import Ctx, Db, InPortions, Listing, Operator, RowId, person
-from cellfleet.fleet.desired import ref_of
+from cellfleet.fleet.api.dependencies import Ctx, Db, InPortions, Listing, Operator, RowId, person
+from cellfleet.fleet.rollout.desired import ref_of
 from cellfleet.fleet.store.models import Release
 from cellfleet.wire import Message
 from cellfleet.wire.base import Text, Time

@@ -9,11 +9,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet import reports, results
-from cellfleet.fleet.api.asking import Ctx, Db, DeviceRef, InPortions, KeyPath, Listing, Operator, person
-from cellfleet.fleet.api.bytes_of import BINARY, bytes_answer
+from cellfleet.fleet.api.byte_ranges import BINARY, bytes_answer
+from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, KeyPath, Listing, Operator, person
 from cellfleet.fleet.api.releases import Why
-from cellfleet.fleet.results import Counts
+from cellfleet.fleet.ingest import results
+from cellfleet.fleet.ingest.results import Counts
+from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.models import Experiment, FrameRow, ResultRow
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time

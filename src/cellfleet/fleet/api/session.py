@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
-from cellfleet.fleet import access, people
-from cellfleet.fleet.access import Role
-from cellfleet.fleet.api.asking import Ctx, Db, Viewer, address_of, anybody
+from cellfleet.fleet.api.dependencies import Ctx, Db, Viewer, address_of, anybody
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people import access, accounts
+from cellfleet.fleet.people.access import Role
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time
 
@@ -47,14 +47,14 @@ class Me(Message):
     dependencies=[Depends(anybody)],
 )
 def sign_in(context: Ctx, request: Request, response: Response, body: SignIn) -> SignedIn:
-    secret, signed_in = people.sign_in(context, body.name, body.password, address_of(request))
+    secret, signed_in = accounts.sign_in(context, body.name, body.password, address_of(request))
     set_cookie(context, response, secret)
     return SignedIn(name=signed_in.name, role=signed_in.role, csrf=signed_in.csrf, expires_at=signed_in.expires_at)
 
 
 @router.delete("/session", status_code=204, summary="Sign out", description="Ends the session of the cookie.")
 def sign_out(context: Ctx, db: Db, by: Viewer, response: Response) -> None:
-    people.sign_out(db, context, by)
+    accounts.sign_out(db, context, by)
     drop_cookie(response)
 
 

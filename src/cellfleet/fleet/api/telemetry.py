@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response
 
-from cellfleet.fleet import intake
-from cellfleet.fleet.api.asking import Ctx, OfDevice
-from cellfleet.fleet.api.bytes_of import raw_body
+from cellfleet.fleet.api.byte_ranges import raw_body
+from cellfleet.fleet.api.dependencies import Ctx, OfDevice
+from cellfleet.fleet.ingest import telemetry
 from cellfleet.wire.otlp import CONTENT_TYPE
 
 router = APIRouter(prefix="/v1", tags=["telemetry"])
@@ -49,8 +49,8 @@ def _otlp(request: str, answer: str) -> dict[str, Any]:
     **_otlp("ExportLogsServiceRequest", "ExportLogsServiceResponse"),
 )
 def logs(context: Ctx, by: OfDevice, body: RawBody, key: IdempotencyKey = "", encoding: Encoding = "") -> Response:
-    plain = intake.unpack(body, encoding, int(context.settings.max_body_mb * 1e6))
-    return Response(intake.take_logs(context, by, key, plain), media_type=CONTENT_TYPE)
+    plain = telemetry.unpack(body, encoding, int(context.settings.max_body_mb * 1e6))
+    return Response(telemetry.take_logs(context, by, key, plain), media_type=CONTENT_TYPE)
 
 
 @router.post(
@@ -60,5 +60,5 @@ def logs(context: Ctx, by: OfDevice, body: RawBody, key: IdempotencyKey = "", en
     **_otlp("ExportMetricsServiceRequest", "ExportMetricsServiceResponse"),
 )
 def metrics(context: Ctx, by: OfDevice, body: RawBody, key: IdempotencyKey = "", encoding: Encoding = "") -> Response:
-    plain = intake.unpack(body, encoding, int(context.settings.max_body_mb * 1e6))
-    return Response(intake.take_metrics(context, by, key, plain), media_type=CONTENT_TYPE)
+    plain = telemetry.unpack(body, encoding, int(context.settings.max_body_mb * 1e6))
+    return Response(telemetry.take_metrics(context, by, key, plain), media_type=CONTENT_TYPE)

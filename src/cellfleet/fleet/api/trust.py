@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from cellfleet.fleet import metadata
-from cellfleet.fleet.api.asking import Db, OfDevice, anybody
+from cellfleet.fleet import trust_repository
+from cellfleet.fleet.api.dependencies import Db, OfDevice, anybody
 from cellfleet.fleet.refusals import not_found
 from cellfleet.wire.enrol import TrustAnchors
 
@@ -30,7 +30,7 @@ def _json(content: bytes) -> Response:
     dependencies=[Depends(anybody)],
 )
 def anchors(db: Db) -> TrustAnchors:
-    return metadata.anchors(db)
+    return trust_repository.anchors(db)
 
 
 @router.get(
@@ -41,7 +41,7 @@ def anchors(db: Db) -> TrustAnchors:
     dependencies=[Depends(anybody)],
 )
 def image(db: Db, file: FileName) -> Response:
-    return _json(metadata.read(db, metadata.IMAGE + metadata.file_name(file)).content)
+    return _json(trust_repository.read(db, trust_repository.IMAGE + trust_repository.file_name(file)).content)
 
 
 @router.get(
@@ -52,7 +52,7 @@ def image(db: Db, file: FileName) -> Response:
     dependencies=[Depends(anybody)],
 )
 def director_root(db: Db, file: FileName) -> Response:
-    return _json(metadata.read(db, metadata.DIRECTOR + metadata.file_name(file)).content)
+    return _json(trust_repository.read(db, trust_repository.DIRECTOR + trust_repository.file_name(file)).content)
 
 
 @router.get(
@@ -64,6 +64,6 @@ def director_root(db: Db, file: FileName) -> Response:
 def director(db: Db, by: OfDevice, device_id: DeviceIdPath, file: FileName) -> Response:
     if device_id != by.device_id:
         raise not_found(f"metadata of {device_id} for {by.name}")
-    name = metadata.file_name(file)
-    folder = metadata.DIRECTOR if name.endswith(".root.json") else f"{metadata.DIRECTOR}{device_id}/"
-    return _json(metadata.read(db, folder + name).content)
+    name = trust_repository.file_name(file)
+    folder = trust_repository.DIRECTOR if name.endswith(".root.json") else f"{trust_repository.DIRECTOR}{device_id}/"
+    return _json(trust_repository.read(db, folder + name).content)

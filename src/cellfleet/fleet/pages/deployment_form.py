@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cellfleet.fleet.pages.visit import Form
+from cellfleet.fleet.pages.page_request import Form
 from cellfleet.fleet.refusals import bad_request
 from cellfleet.wire.rollout import DeploymentRequest
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from cellfleet.fleet import releases
-from cellfleet.fleet.chain import Records
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.lineage import Records
 from cellfleet.fleet.store.models import Release
 from cellfleet.lineage import trace
 from cellfleet.lineage.chain import Link

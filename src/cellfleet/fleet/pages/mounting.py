@@ -10,18 +10,18 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.pages import (
+from cellfleet.fleet.pages.page_request import error_page
+from cellfleet.fleet.pages.rendering import STATIC
+from cellfleet.fleet.pages.views import (
     audit_pages,
+    deployment_pages,
     device_pages,
     fleet_pages,
     people_pages,
     provisioning_pages,
     release_pages,
-    rollout_pages,
     sign_in_pages,
 )
-from cellfleet.fleet.pages.view import STATIC
-from cellfleet.fleet.pages.visit import error_page
 
 
 class KeptFiles(StaticFiles):
@@ -39,7 +39,7 @@ def mount(app: FastAPI, context: Context) -> None:
     """Add the pages to an application whose ``state.context`` is ``context``."""
     app.state.context = context
     modules: tuple[Any, ...] = (
-        fleet_pages, device_pages, rollout_pages, release_pages, provisioning_pages, people_pages, audit_pages, sign_in_pages,
+        fleet_pages, device_pages, deployment_pages, release_pages, provisioning_pages, people_pages, audit_pages, sign_in_pages,
     )  # fmt: skip
     for module in modules:
         app.include_router(module.router)

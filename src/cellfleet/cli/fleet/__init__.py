@@ -1,0 +1,1 @@
+"""Commands of the fleet operator: server, devices, people, trust, releases, deployments."""

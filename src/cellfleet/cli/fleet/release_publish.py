@@ -1,0 +1,219 @@
+"""The steps of ``cellfleet release publish``: what stands behind the bundle, signing, uploading, asking the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellfleet.cli.fleet.client import FleetClient, ServerRefuses
+from cellfleet.errors import LineageError
+from cellfleet.lineage import RecordStore
+from cellfleet.lineage.signing import unverified_payload
+from cellfleet.ports import ProgressFn
+from cellfleet.ports.http import Http, SystemHttp
+
+if TYPE_CHECKING:
+    from cellfleet.bundle import Bundle
+    from cellfleet.trust.folder import Publication, TrustFolder
+    from cellfleet.trust.keys import Secrets
+
+_MOST_RECORD_BYTES = 4_000_000
+_UPLOAD_TIMEOUT_S = 300.0
+
+
+@dataclass
+class Evidence:
+    """What goes with a bundle: decision record, records by kind, and what could not be found."""
+
+    decision: dict[str, Any] | None = None
+    records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+def evidence_of(bundle: Bundle, store: RecordStore, decision: dict[str, Any] | None) -> Evidence:
+    """Find the records of a bundle.
+
+    Args:
+        bundle: the opened bundle.
+        store: records of the project.
+        decision: decision record that was named; None: the latest one of this very bundle in the store.
+    """
+    found = Evidence(decision if decision is not None else latest_decision(store, bundle.sha256))
+    if found.decision is None:
+        found.missing.append("decision record")
+    wanted = (("training", bundle.lineage.training_run), ("data-set", bundle.lineage.data_set))
+    for kind, digest in wanted:
+        try:
+            found.records[kind] = [store.get(kind, digest)]
+        except LineageError:
+            found.missing.append(f"{kind} record {digest[:12]}")
+    files = {v.sha256 for v in bundle.variants}
+    optimized = [
+        record
+        for _, record in store.find("optimization", training=bundle.lineage.training_run)
+        if files <= set(record.get("files", {}).values())
+    ]
+    if optimized:
+        found.records["optimization"] = [max(optimized, key=lambda r: str(r.get("time", "")))]
+    for kind, records in list(found.records.items()):
+        if len(json.dumps(records)) > _MOST_RECORD_BYTES:
+            found.missing.append(f"{kind} record: it is too long to be sent")
+            del found.records[kind]
+    return found
+
+
+def latest_decision(store: RecordStore, bundle_sha256: str) -> dict[str, Any] | None:
+    """The latest decision record about a bundle; None: there is none. The server checks its signature."""
+    found = []
+    for _, envelope in store.all("decision"):
+        try:
+            payload = unverified_payload(envelope)
+        except LineageError:
+            continue
+        if payload.get("bundle") == bundle_sha256:
+            found.append((str(payload.get("decided") or ""), envelope))
+    return max(found, key=lambda x: x[0])[1] if found else None
+
+
+def card_of(bundle: Bundle, decision: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Facts of a bundle for people: what it says of itself, and the numbers of the decision."""
+    manifest = bundle.manifest.as_json()
+    card = {
+        k: manifest[k] for k in ("format_version", "name", "version", "requires", "lineage", "variants", "tolerances")
+    }
+    card["golden_frames"] = len(manifest["golden"])
+    payload = unverified_payload(decision) if decision is not None else {}
+    if isinstance(payload.get("numbers"), dict):
+        card["numbers"] = payload["numbers"]
+    return card
+
+
+def catch_up(folder: TrustFolder, client: FleetClient, now: datetime) -> list[str]:
+    """Take metadata that the server has and the folder lacks: a release that was accepted while this end broke off.
+
+    Raises:
+        TrustError: the server's metadata does not follow the folder's.
+        NetworkError: the server is away.
+    """
+    from cellfleet.trust import http_fetch
+    from cellfleet.trust.publish import newer_files
+
+    fetch = http_fetch(SystemHttp(), f"{client.base_url}/api/v1/trust/image")
+    files = newer_files(fetch, folder.image_files())
+    return folder.adopt(files, now) if files else []
+
+
+def metadata_of(folder: TrustFolder, publication: Publication) -> dict[str, str]:
+    """What the server needs to verify a publication: the newest file of each role and all roots, besides the new ones."""
+    newest: dict[str, tuple[int, bytes]] = {}
+    files: dict[str, bytes] = {}
+    for name, content in folder.image_files().items():
+        version, _, role = name.partition(".")
+        if not version.isdecimal():
+            continue
+        if role == "root.json":
+            files[name] = content
+        elif int(version) > newest.get(role, (0, b""))[0]:
+            newest[role] = (int(version), content)
+    files |= {f"{version}.{role}": content for role, (version, content) in newest.items()}
+    return {name: content.decode() for name, content in (files | publication.files).items()}
+
+
+def upload(
+    client: FleetClient, path: Path, sha256: str, length: int, progress: ProgressFn, http: Http | None = None
+) -> int:
+    """Bring a file to the server in parts; those that are there already are not sent again.
+
+    Returns:
+        Bytes sent.
+
+    Raises:
+        NetworkError, ServerRefuses, StorageError: as of the client and the disk.
+    """
+    reply = client.post("/api/v1/artifacts", {"sha256": sha256, "length": length})
+    if reply["done"]:
+        return 0
+    line, sent = http or SystemHttp(timeout_s=_UPLOAD_TIMEOUT_S), 0
+    with path.open("rb") as file:
+        for count, part in enumerate(reply["parts"], start=1):
+            file.seek((part["number"] - 1) * reply["part_bytes"])
+            content = file.read(reply["part_bytes"])
+            headers = {"Content-Type": "application/octet-stream"}
+            answer = line.request("PUT", part["url"], headers=headers, body=content)  # the address is the authorisation
+            if answer.status >= 300:
+                raise ServerRefuses(
+                    f"part {part['number']} of {path}: the server answers {answer.status}",
+                    status=answer.status,
+                    hint="run the same command again; what has arrived is not sent twice",
+                )
+            sent += len(content)
+            progress(count, len(reply["parts"]), f"{sent / 1e6:.1f} MB")
+    client.post(f"/api/v1/uploads/{reply['id']}/complete")
+    return sent
+
+
+@dataclass
+class Order:
+    """A release that is to be published."""
+
+    bundle: Bundle
+    folder: TrustFolder
+    secrets: Secrets
+    evidence: Evidence
+    override: str = ""
+    notes: str = ""
+
+
+def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str, Any]:
+    """Sign, upload and publish. The trust folder keeps what was signed once the server has accepted it.
+
+    Returns:
+        The server's answer, with ``bytes_sent``.
+
+    Raises:
+        TrustError, NetworkError, ServerRefuses, StorageError.
+    """
+    bundle, folder = order.bundle, order.folder
+    now = datetime.now(UTC)
+    catch_up(folder, client, now)
+    publication = _sign(order, now)
+    sent = upload(client, bundle.path, bundle.sha256, publication.length, progress)
+    body = {
+        "release": {
+            "release_id": 1,
+            "kind": "model",
+            "name": bundle.spec.name,
+            "version": bundle.spec.version,
+            "counter": publication.counter,
+            "target_path": publication.target_path,
+            "sha256": bundle.sha256,
+            "length": publication.length,
+        },
+        "metadata": metadata_of(folder, publication),
+        "decision": order.evidence.decision,
+        "records": order.evidence.records,
+        "card": card_of(bundle, order.evidence.decision),
+        "override": {"reason": order.override} if order.override else None,
+        "notes": order.notes,
+    }
+    answer: dict[str, Any] = client.post("/api/v1/releases", body)
+    folder.keep(publication)
+    return {**answer, "bytes_sent": sent, "missing": order.evidence.missing}
+
+
+def _sign(order: Order, now: datetime) -> Publication:
+    from cellfleet.trust.folder import Artifact
+
+    bundle = order.bundle
+    return order.folder.publish(
+        Artifact(bundle.sha256, bundle.path.stat().st_size),
+        kind="model",
+        name=bundle.spec.name,
+        version=bundle.spec.version,
+        secrets=order.secrets,
+        now=now,
+    )

@@ -1,0 +1,1 @@
+"""Masks in: COCO shapes and label images to objects."""

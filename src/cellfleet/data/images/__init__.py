@@ -1,0 +1,1 @@
+"""Images in: readers, frames with named channels, pixel sizes."""

@@ -1,0 +1,71 @@
+"""Counting frames at the end: what lies on the instruments' disks against what the server knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellfleet.canonical import sha256_file
+from cellfleet.device.camera.frame_store import EXPERIMENT, FrameFile
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Frames of one instrument, or of all.
+
+    Attributes:
+        taken: that the camera gave.
+        stored: whose raw file lies on the disk, with the digest that was noted when it was taken.
+        segmented: that have a mask which the server knows.
+        lost: not stored, not segmented, or left out in the numbering of an experiment.
+        doubled: numbers that occur twice in an experiment, and masks that count beside another of the same frame.
+    """
+
+    taken: int = 0
+    stored: int = 0
+    segmented: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+    def __add__(self, other: Counted) -> Counted:
+        return Counted(
+            self.taken + other.taken,
+            self.stored + other.stored,
+            self.segmented + other.segmented,
+            self.lost + other.lost,
+            self.doubled + other.doubled,
+        )
+
+
+def count(frames: Path, rows: Iterable[Mapping[str, Any]]) -> Counted:
+    """Count one instrument.
+
+    Args:
+        frames: its folder of raw frames.
+        rows: results that count, as the server knows them.
+    """
+    drawn = Counter((r["experiment"], r["frame"]) for r in rows)
+    files = [FrameFile.model_validate_json(f.read_bytes()) for f in frames.glob("*/*.json") if f.name != EXPERIMENT]
+    taken = {(f.taken.experiment, f.taken.frame): f for f in files}
+    stored = {key for key, f in taken.items() if _is_stored(frames, f)}
+    numbers = Counter((f.taken.experiment, f.taken.index) for f in files)
+    highest: Counter[str] = Counter()
+    for experiment, index in numbers:
+        highest[experiment] = max(highest[experiment], index + 1)
+    left_out = sum(highest.values()) - len(numbers)
+    segmented = {key for key in taken if drawn[key]}
+    return Counted(
+        taken=len(taken),
+        stored=len(stored),
+        segmented=len(segmented),
+        lost=len(taken) - len(stored & segmented) + left_out,
+        doubled=sum(n - 1 for n in numbers.values()) + sum(n - 1 for n in drawn.values()),
+    )
+
+
+def _is_stored(frames: Path, f: FrameFile) -> bool:
+    raw = frames / f.taken.experiment / f.file
+    return raw.is_file() and sha256_file(raw) == f.taken.sha256

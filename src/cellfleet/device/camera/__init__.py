@@ -1,0 +1,1 @@
+"""The camera process: images of the microscope become frames on the disk."""

@@ -1,0 +1,269 @@
+"""The camera: shots become frames on the disk, frames make experiments. Knows no process; ``camera_main`` runs it.
+
+Nothing is remembered that does not lie on the disk: after a kill at any moment the next start goes on behind the last
+frame that was taken, without a frame doubled or passed over.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cellfleet.config.fleet import CameraSection
+from cellfleet.data.files import read_bytes
+from cellfleet.device.camera.frame_store import (
+    ExperimentFile,
+    FrameFile,
+    FramesFolder,
+    experiment_name,
+    number_of,
+    read_quietly,
+    safe_suffix,
+    taken,
+)
+from cellfleet.device.camera.heartbeat import CameraWord
+from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
+from cellfleet.device.camera.source import CameraSource, CapturedImage
+from cellfleet.device.system.home import Home
+from cellfleet.errors import CameraError, ReadError, StorageError
+from cellfleet.ports import Clock
+
+HOLD = "camera-hold.json"
+_LEASE = "camera"
+_LEASE_S = 120.0
+_RETRY_S = 2.0
+
+
+@dataclass
+class RunningExperiment:
+    """The experiment that is running, as it lies on the disk."""
+
+    facts: ExperimentFile
+    frames: int
+    last: FrameFile | None
+    first_time_s: float | None
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """How the camera is after a step.
+
+    Attributes:
+        wait_s: when to step again, at the latest.
+    """
+
+    state: CameraWord
+    reason: str
+    experiment: str
+    taken: int
+    wait_s: float
+
+
+def free_mb(path: Path) -> float:
+    """Free space on the disk of a folder, in MB."""
+    return shutil.disk_usage(path).free / 1e6
+
+
+class Camera:
+    """Takes shots.
+
+    Args:
+        home, settings: of the instrument.
+        min_free_mb: with less free space it waits.
+        open_source: makes the source; asked again while it fails.
+        news: one line for people.
+        free: free MB of the disk that holds a folder.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        settings: CameraSection,
+        min_free_mb: float,
+        open_source: Callable[[Camera], CameraSource],
+        clock: Clock,
+        *,
+        news: Callable[[str], None] = lambda _text: None,
+        free: Callable[[Path], float] = free_mb,
+    ) -> None:
+        self._home, self._settings, self._min_free_mb, self._clock = home, settings, min_free_mb, clock
+        self._open_source, self._news, self._free = open_source, news, free
+        self._folder = FramesFolder(home.frames)
+        self._source: CameraSource | None = None
+        self._said = ""
+        self._leased_until: datetime | None = None
+        self.taken = sum(len(self._folder.frame_names(name)) for name in self._folder.names())
+        self.running = self._find_running()
+        self._last_shot_s = clock.monotonic_s() - self._idle_before()
+
+    def step(self) -> CameraView:
+        """Take what is due, begin and end experiments."""
+        try:
+            look = self._step()
+        except StorageError as e:
+            look = self._look("waiting", e.message, _RETRY_S)
+        except CameraError as e:
+            look = self._look("failing", f"{e.message}; {e.hint}" if e.hint else e.message, _RETRY_S)
+        kind = re.sub(r"\d+", "#", look.reason)  # a number that changes is no news
+        if kind != self._said:
+            self._said = kind
+            self._news(f"{look.state}: {look.reason}" if look.reason else "goes on")
+        return look
+
+    def close(self) -> None:
+        """The experiment stays open and goes on at the next start; the lease is given back."""
+        drop_lease(self._home.inhibit, _LEASE)
+
+    def newest_frames(self) -> list[FrameFile]:
+        """Frames of the newest experiment that has any, in order."""
+        for name in reversed(self._folder.names()):
+            if frames := self._frames_of(name):
+                return frames
+        return []
+
+    def _frames_of(self, experiment: str) -> list[FrameFile]:
+        found = (read_quietly(self._folder, experiment, frame) for frame in self._folder.frame_names(experiment))
+        return [f for f in found if f is not None]
+
+    def _step(self) -> CameraView:
+        if (self._home.state / HOLD).exists():
+            self._end("held")
+            return self._look("held", "a person holds it (device camera start lets it go)", _RETRY_S)
+        if self._source is None:
+            self._source = self._open_source(self)
+        idle_s = self._clock.monotonic_s() - self._last_shot_s
+        if self.running is not None and self._source.is_full(self.running.frames, idle_s):
+            self._end("complete")
+        shot = self._source.next()
+        if shot is None:
+            if self._source.is_over():
+                self._end("the source is over")
+                return self._look("stopped", "all frames were taken", 1.0)
+            self._lease()
+            return self._look("running", "", self._source.wait_s())
+        free = self._free(_existing(self._home.root))
+        if free < self._min_free_mb:
+            text = f"the disk is nearly full: {free:.0f} MB free, {self._min_free_mb:.0f} MB are kept free"
+            return self._look("waiting", text, _RETRY_S)
+        self._take(self._source, shot)
+        return self._look("running", "", self._source.wait_s())
+
+    def _take(self, source: CameraSource, shot: CapturedImage) -> None:
+        try:
+            data = shot.data if shot.data is not None else _bytes_of(shot.path)
+        except ReadError as e:
+            raise CameraError(e.message, hint=e.hint) from e
+        now = self._clock.now()
+        running = self.running or self._begin(now)
+        self.running = running
+        self._lease()
+        facts = running.facts
+        if running.first_time_s is None:
+            running.first_time_s = shot.time_s
+        time_s = (now - facts.started_at).total_seconds()
+        if shot.time_s is not None and running.first_time_s is not None:
+            time_s = shot.time_s - running.first_time_s
+        event = taken(
+            facts.experiment,
+            running.frames,
+            data,
+            original=shot.original,
+            well=shot.well or self._settings.wells[0],
+            field=shot.field,
+            time_s=round(time_s, 3),
+            at=now,
+        )
+        frame = FrameFile(
+            taken=event,
+            file=f"{event.frame}{safe_suffix(shot.original)}",
+            original=shot.original.encode("utf-8", "replace").decode()[:4096],
+            channels=shot.channels,
+            pixel_size_um=shot.pixel_size_um,
+            position=shot.position,
+            source_time_s=shot.time_s,
+        )
+        self._folder.put(frame, data)
+        running.frames += 1
+        running.last = frame
+        self.taken += 1
+        self._last_shot_s = self._clock.monotonic_s()
+        source.took(shot, event.frame)
+
+    def _begin(self, now: datetime) -> RunningExperiment:
+        names = self._folder.names()
+        number = number_of(names[-1]) + 1 if names else 1
+        facts = ExperimentFile(
+            experiment=experiment_name(number, now),
+            number=number,
+            plate=self._settings.plate,
+            plate_format=self._settings.plate_format,
+            channels=self._settings.channels,
+            pixel_size_um=self._settings.pixel_size_um,
+            started_at=now,
+        )
+        self._folder.save(facts)
+        self._news(f"experiment {facts.experiment} began")
+        return RunningExperiment(facts, 0, None, None)
+
+    def _end(self, why: str) -> None:
+        if self.running is None:
+            return
+        facts = self.running.facts.model_copy(update={"ended_at": self._clock.now()})
+        self._folder.save(facts)
+        self._news(f"experiment {facts.experiment} ended with {self.running.frames} frames: {why}")
+        self.running = None
+        drop_lease(self._home.inhibit, _LEASE)
+        self._leased_until = None
+
+    def _find_running(self) -> RunningExperiment | None:
+        names = self._folder.names()
+        if not names:
+            return None
+        facts = self._folder.read(names[-1])
+        if facts.ended_at is not None:
+            return None
+        frames = self._frames_of(names[-1])
+        first = frames[0] if frames else None
+        count = max((f.taken.index for f in frames), default=-1) + 1
+        return RunningExperiment(facts, count, frames[-1] if frames else None, first.source_time_s if first else None)
+
+    def _idle_before(self) -> float:
+        """Seconds since the last frame was taken, by the clock of the wall."""
+        if self.running is None or self.running.last is None:
+            return 0.0
+        return max(0.0, (self._clock.now() - self.running.last.taken.taken_at).total_seconds())
+
+    def _lease(self) -> None:
+        """While an experiment runs, updates are held back, if it was asked for; the lease outlives a missed beat."""
+        if not self._settings.inhibit_updates or self.running is None:
+            return
+        now = self._clock.now()
+        if self._leased_until is not None and self._leased_until - now > timedelta(seconds=_LEASE_S / 2):
+            return
+        self._leased_until = now + timedelta(seconds=_LEASE_S)
+        reason = f"the experiment {self.running.facts.experiment} is running"
+        write_lease(self._home.inhibit, _LEASE, Lease(holder="camera", reason=reason, expires_at=self._leased_until))
+
+    def _look(self, state: CameraWord, reason: str, wait_s: float) -> CameraView:
+        name = self.running.facts.experiment if self.running is not None else ""
+        return CameraView(state, reason, name, self.taken, wait_s)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The raw bytes whole; an empty file is a frame too (one that cannot be read)."""
+    try:
+        return read_bytes(path)
+    except ReadError:
+        if path.is_file() and path.stat().st_size == 0:
+            return b""
+        raise
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

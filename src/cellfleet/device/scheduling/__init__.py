@@ -1,0 +1,1 @@
+"""Which frame is segmented next, by which segmenter, and what became of it."""

@@ -1,0 +1,51 @@
+"""Golden frames, drawn by a segmenter that is started for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cellfleet.device.interfaces import GoldenResult, SelfTested
+from cellfleet.device.scheduling.worker import SegmenterWorker
+from cellfleet.wire.plain import words
+
+
+def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
+    """Let a segmenter draw the golden frames of bundles.
+
+    Args:
+        process: just started; it is not ended here, unless it hangs.
+        golden_of: bundles.
+        timeout_s: patience with its start, and again with its answer.
+
+    Returns:
+        Its results; a refusal, a crash, a hang and an answer that is not understood are a ``problem``.
+    """
+    slot = process.slot
+    if not process.wait(timeout_s, lambda p: p.ready_s is not None):
+        problem = process.refusal or (
+            process.why_ended() if process.ended_s is not None else "it was not ready in time"
+        )
+        return SelfTested(slot.variant, "", 0.0, (), problem)
+    process.ask("selftest", golden_of=[str(p) for p in golden_of])
+    answered = process.wait(timeout_s, lambda p: p.request is not None and p.request.answer is not None)
+    variant, digest = process.ready.variant, process.ready.run_digest
+    request = process.take_answer()
+    if not answered or request is None or request.answer is None:
+        if process.ended_s is None:
+            process.kill()
+            return SelfTested(variant, digest, 0.0, (), f"it gave no answer in {timeout_s:.0f} s")
+        return SelfTested(variant, digest, 0.0, (), process.why_ended())
+    answer = request.answer
+    memory_mb = max(process.ready.memory_mb, float(answer.get("memory_mb") or 0.0))
+    if answer.get("event") != "selftest":
+        return SelfTested(variant, digest, memory_mb, (), str(answer.get("message", "an answer that is none")))
+    fields = ("of", "ap50", "agreement", "least_ap50", "least_agreement", "worst_ms", "problem")
+    try:
+        results = tuple(
+            GoldenResult(**{name: r[name] for name in fields} | {"problem": words(str(r["problem"]))})
+            for r in answer["results"]
+        )
+    except (KeyError, TypeError) as e:
+        return SelfTested(variant, digest, memory_mb, (), f"its answer is not understood: {e}")
+    return SelfTested(variant, digest, memory_mb, results)

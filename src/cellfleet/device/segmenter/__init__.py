@@ -1,0 +1,1 @@
+"""The segmenter program: frames on the disk become masks and tables."""

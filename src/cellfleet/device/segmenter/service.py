@@ -1,0 +1,238 @@
+"""What the segmenter program does with a request: frames to results on the disk, golden frames, tables."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import psutil
+
+from cellfleet._version import __version__
+from cellfleet.bundle import Bundle, GoldenFrame, open_bundle
+from cellfleet.canonical import digest_of
+from cellfleet.config.model import SegmentSection
+from cellfleet.data.images.frame import Frame
+from cellfleet.data.images.reader import decode_image, load_raw
+from cellfleet.device.segmenter.thumbnails import frame_jpeg, overlay_jpeg
+from cellfleet.errors import CellfleetError, EngineError, ReadError, SegmentError, StorageError
+from cellfleet.metrics import match, numbers_of
+from cellfleet.ports import Clock, SystemClock, write_atomic
+from cellfleet.runtime.inputs import Identity, Loaded
+from cellfleet.runtime.loader import load_segmenter
+from cellfleet.runtime.maps import select_channels
+from cellfleet.runtime.results.frame_writer import FrameWriter
+from cellfleet.runtime.results.mask_file import read_labels
+from cellfleet.runtime.results.run_folder import Row, RunFolder
+from cellfleet.runtime.results.run_tables import write_run_tables
+from cellfleet.runtime.segmenter import Segmentation, Segmenter
+from cellfleet.runtime.selftest import golden_frame_as_frame
+
+_LOG = logging.getLogger(__name__)
+_KEPT_FOLDERS = 4
+_RUN_FORMAT = 1
+
+
+def open_service(bundle: Path, variant: str, threads: int, tile_px: int) -> SegmenterService:
+    """Open a bundle and load its network.
+
+    Raises:
+        CellfleetError: the bundle is refused, or the network does not run here.
+    """
+    if threads > 0:
+        cv2.setNumThreads(threads)
+    opened = open_bundle(bundle)
+    settings = SegmentSection(threads=threads, tile_px=tile_px)
+    return SegmenterService(opened, load_segmenter(opened, variant or None, settings), SystemClock())
+
+
+class SegmenterService:
+    """One loaded model."""
+
+    def __init__(self, bundle: Bundle, segmenter: Segmenter, clock: Clock) -> None:
+        if segmenter.origin is None:
+            raise SegmentError("the segmenter has no origin")
+        self._bundle, self._segmenter, self._origin, self._clock = bundle, segmenter, segmenter.origin, clock
+        self._folders: dict[str, RunFolder] = {}
+
+    def ready(self) -> dict[str, Any]:
+        """What this segmenter is."""
+        origin = self._origin
+        return {
+            "run_digest": origin.run_digest,
+            "variant": origin.variant,
+            "engine": origin.engine,
+            "engine_version": origin.engine_version,
+            "memory_mb": self.memory_mb(),
+            "origin": asdict(origin),
+        }
+
+    def memory_mb(self) -> float:
+        """Memory of this process."""
+        return round(float(psutil.Process().memory_info().rss) / 1e6, 1)
+
+    def do(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request.
+
+        Raises:
+            CellfleetError: it cannot be done.
+            KeyError, TypeError, ValueError: the request is not understood.
+        """
+        match what:
+            case "segment":
+                return self._segment(request)
+            case "selftest":
+                return {"event": "selftest", "results": [self._golden_of(Path(p)) for p in request["golden_of"]]}
+            case "tables":
+                frames, objects, _ = write_run_tables(self._folder(Path(request["out"])))
+                return {"event": "tables", "frames": frames, "objects": objects}
+            case "ping":
+                return {"event": "pong"}
+        raise SegmentError(f"there is no request {what!r}", hint="the agent and its segmenter must fit together")
+
+    @staticmethod
+    def kind_of(error: CellfleetError) -> str:
+        """Whose fault a failure is: ``frame`` (its bytes), ``disk`` (it may go well later), ``model``."""
+        if isinstance(error, ReadError):
+            return "frame"
+        return "disk" if isinstance(error, StorageError) else "model"
+
+    def _segment(self, request: dict[str, Any]) -> dict[str, Any]:
+        facts, path, out = request["facts"], Path(request["frame"]), Path(request["out"])
+        start = self._clock.monotonic_s()
+        loaded = self._load(path, out, facts, request)
+        folder = self._folder(out)
+        writer = FrameWriter(folder, self._origin, contours=False, overlays=bool(request.get("overlay", True)))
+        read_ms = 1e3 * (self._clock.monotonic_s() - start)
+        row = _done_row(folder, loaded.identity) if writer.is_done(loaded.identity) else None
+        if row is None:
+            found = self._segmenter.segment(loaded.frame)
+            row = writer.write(loaded, found, self._segmenter.spec)
+            stages = row["timings_ms"] | {"read": read_ms}
+            total = 1e3 * (self._clock.monotonic_s() - start)
+            timings = stages | {"write": max(0.0, total - read_ms - row["timings_ms"]["total"]), "total": total}
+            at = datetime.now(UTC)
+        else:  # a power cut came between the row and the answer: it is not drawn again
+            found, timings = None, dict(row["timings_ms"])
+            at = datetime.fromtimestamp((folder.path / row["files"]["mask"]).stat().st_mtime, UTC)
+        files: dict[str, str] = {k: str(folder.path / v) for k, v in row["files"].items()}
+        if request.get("thumbnail"):
+            files |= self._pictures(Path(request["thumbnail"]), loaded.frame, found, folder, row)
+        return {"event": "segmented", "row": self._row(facts, row, timings, at), "files": files}
+
+    def _load(self, path: Path, out: Path, facts: dict[str, Any], request: dict[str, Any]) -> Loaded:
+        raw = load_raw(path)
+        if raw.sha256 != facts["sha256"]:
+            raise ReadError(f"{path}: changed since it was taken (its SHA-256 differs)", hint="check the disk")
+        channels = tuple(request.get("channels") or self._segmenter.spec.channels)
+        told, default = request.get("pixel_size_um"), request.get("default_pixel_size_um")
+        frame = decode_image(raw, str(path), channels=channels)
+        size = next((s for s in (told, frame.pixel_size_um, default) if s is not None), None)
+        rules = digest_of({"channels": list(channels), "pixel_size_um": told, "default": default})[:16]
+        known: dict[str, str] = {
+            k: str(facts[k]) for k in ("experiment", "well", "field", "time_s", "index", "taken_at") if k in facts
+        }
+        metadata: dict[str, str] = {**frame.metadata, **known}
+        source = Path(os.path.relpath(path, out)).as_posix()  # stays true when the instrument's folder is moved
+        named = Frame(frame.pixels, frame.channels, size, metadata, path.name)
+        return Loaded(facts["frame"], Identity(source, None, raw.sha256, rules), named)
+
+    def _folder(self, out: Path) -> RunFolder:
+        key = str(out)
+        if key not in self._folders:
+            while len(self._folders) >= _KEPT_FOLDERS:
+                self._folders.pop(next(iter(self._folders)))
+            folder = RunFolder(out, self._origin.run_digest)
+            if not (folder.path / "run.json").is_file():
+                folder.write_run(
+                    {
+                        "format_version": _RUN_FORMAT,
+                        **asdict(self._origin),
+                        "model_path": str(self._bundle.path.absolute()),
+                        "cellfleet_version": __version__,
+                    }
+                )
+            self._folders[key] = folder
+        folder = self._folders[key]
+        folder.register(datetime.now(UTC).isoformat())
+        return folder
+
+    def _pictures(
+        self, path: Path, frame: Frame, found: Segmentation | None, folder: RunFolder, row: Row
+    ) -> dict[str, str]:
+        plane = select_channels(self._segmenter.spec, frame)[0]
+        labels = found.labels if found is not None else read_labels(folder.path / row["files"]["mask"])
+        over = path.with_name(f"{path.stem}.overlay{path.suffix}")
+        write_atomic(path, frame_jpeg(plane))
+        write_atomic(over, overlay_jpeg(plane, labels))
+        return {"thumbnail": str(path), "thumbnail_overlay": str(over)}
+
+    def _row(self, facts: dict[str, Any], row: Row, timings: dict[str, float], at: datetime) -> dict[str, Any]:
+        origin = self._origin
+        return {
+            "event": "segmented",
+            "experiment": facts["experiment"],
+            "frame": facts["frame"],
+            "run_digest": origin.run_digest,
+            "bundle_sha256": origin.model_sha256,
+            "variant": origin.variant,
+            "engine_version": f"{origin.engine} {origin.engine_version}",
+            "count": row["count"],
+            "confluence_percent": row["confluence_percent"],
+            "per_mm2": row["per_mm2"],
+            "features": row.get("features", {}),
+            "flags": row["flags"],
+            "timings_ms": {k: round(v, 3) for k, v in timings.items()},
+            "mask_sha256": row["mask_sha256"],
+            "segmented_at": at.isoformat(),
+        }
+
+    def _golden_of(self, path: Path) -> dict[str, Any]:
+        """Draw the golden frames of a bundle: its own, or those of the active one."""
+        facts: dict[str, Any] = {"of": str(path), "frames": [], "ap50": 0.0, "agreement": 0.0, "worst_ms": 0.0}
+        facts |= {"least_ap50": 0.0, "least_agreement": 0.0, "problem": ""}
+        try:
+            bundle = self._bundle if path == self._bundle.path else open_bundle(path)
+            own = bundle.sha256 == self._bundle.sha256
+            return facts | self._draw_golden(bundle.golden(), own)
+        except (SegmentError, EngineError, ReadError) as e:
+            return facts | {"problem": e.message}
+
+    def _draw_golden(self, golden: list[GoldenFrame], own: bool) -> dict[str, Any]:
+        name = self._origin.variant
+        scores, agreements, frames, worst = [], [1.0], [], 0.0
+        for one in golden:
+            found = self._segmenter.segment(golden_frame_as_frame(one))
+            score = match(one.truth, found.labels)
+            scores.append(score)
+            worst = max(worst, found.timings_ms["total"])
+            if own and name in one.expected:
+                agreements.append(numbers_of([match(one.expected[name], found.labels)]).ap50)
+            frames.append(
+                {
+                    "name": one.name,
+                    "ap50": numbers_of([score]).ap50,
+                    "count": found.count,
+                    "ms": found.timings_ms["total"],
+                }
+            )
+        variant = next(v for v in self._bundle.variants if v.name == name)
+        tolerance = self._bundle.manifest.tolerances.get(variant.engine)
+        return {
+            "frames": frames,
+            "ap50": numbers_of(scores).ap50 if scores else 0.0,
+            "agreement": min(agreements),
+            "least_ap50": (variant.least_golden_ap50 or 0.0) if own else 0.0,
+            "least_agreement": tolerance.least_agreement if own and tolerance else 0.0,
+            "worst_ms": worst,
+            "problem": "" if golden else "the bundle has no golden frames",
+        }
+
+
+def _done_row(folder: RunFolder, identity: Identity) -> Row | None:
+    wanted = asdict(identity)
+    return next((row for row in folder.current() if row["identity"] == wanted), None)

@@ -1,0 +1,284 @@
+"""Telemetry: a thread that brings the spool to the server, in order, at a bounded rate, and never gives up.
+
+Events first, then gauges, then pictures. A server that is away or has trouble is asked again with growing waits; a batch
+that is too large is split; an event that the server refuses for good is set aside and told of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from cellfleet._version import __version__
+from cellfleet.config import Settings
+from cellfleet.device.interfaces import Server
+from cellfleet.device.server.spool import Spool, SpoolBatch
+from cellfleet.device.server.uploads import Refused, upload
+from cellfleet.device.system.home import Home
+from cellfleet.device.update.policy import backoff_s
+from cellfleet.errors import CellfleetError
+from cellfleet.ports import Clock
+from cellfleet.ports.http import Http, Response, SystemHttp
+from cellfleet.wire.events import Incident
+from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
+from cellfleet.wire.plain import words
+
+_LOG = logging.getLogger(__name__)
+_CONFLICT = 409
+_POISON = (400, 415, 422)
+"""The server has understood that it cannot take this content. Everything else may be different another time."""
+
+PICTURES_WAIT_S = 30.0
+"""After a picture that could not be uploaded; events are not held up by that."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the spool goes.
+
+    Attributes:
+        idle_s: between two looks when nothing waits.
+        gap_s: least time between two requests: after an hour without a server, the others are not crowded out.
+        gauges_s: between two measurements.
+        max_items, max_bytes: of one batch.
+    """
+
+    idle_s: float = 1.0
+    gap_s: float = 0.1
+    gauges_s: float = 30.0
+    max_items: int = 200
+    max_bytes: int = 512 << 10
+
+
+class Later(Exception):
+    """The server cannot take it now; ``wait_s`` is what it asked for, 0: nothing."""
+
+    def __init__(self, text: str, wait_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait_s = wait_s
+
+
+class Sender:
+    """Brings a spool to a server. ``step`` does one request; ``start`` runs it in a thread until ``close``.
+
+    Args:
+        home: for the disk's free space and the instrument's status.
+        settings: first wait after a failure, patience with the server.
+        jitter: random numbers from 0 to 1.
+
+    Attributes:
+        trouble: what is wrong with the server, in words; empty: nothing.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        spool: Spool,
+        server: Server,
+        clock: Clock,
+        *,
+        http: Http | None = None,
+        pace: Pace | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._home, self._spool, self._server, self._clock = home, spool, server, clock
+        self._retry_s, self._timeout_s = settings.agent.retry_s, settings.device.network_timeout_s
+        self._http: Http = http or SystemHttp(timeout_s=self._timeout_s)
+        self._pace, self._jitter = pace or Pace(), jitter
+        self._failures, self._renewed = 0, -1
+        self._measured_at = self._pictures_after = -1e9
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        self.trouble = ""
+
+    def start(self) -> Sender:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """End; what waits stays in the spool. Waits for the request that is under way, for a short while."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def step(self) -> float:
+        """One request, if there is anything to send.
+
+        Returns:
+            Seconds to wait before the next step.
+        """
+        try:
+            self._measure()
+            sent = self._send_batch("event") or self._send_batch("gauge") or self._send_picture()
+        except Later as e:
+            return self._failed(str(e), e.wait_s)
+        except CellfleetError as e:
+            return self._failed(e.message, 0.0)
+        self._failures, self.trouble = 0, ""
+        return self._pace.gap_s if sent else self._pace.idle_s
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._stop.wait(wait_s):
+            try:
+                wait_s = self.step()
+            except Exception:  # a thread that ends in silence would stop the telemetry for good
+                _LOG.exception("telemetry failed; it goes on")
+                wait_s = self._failed("an error of telemetry itself", 0.0)
+
+    def _failed(self, text: str, asked_s: float) -> float:
+        self._failures += 1
+        wait_s = max(asked_s, backoff_s(self._failures, self._retry_s, self._jitter()))
+        if text != self.trouble:
+            _LOG.warning("telemetry waits %.0f s: %s", wait_s, text)
+        self.trouble = text
+        return wait_s
+
+    def _send_batch(self, kind: str) -> bool:
+        batch = self._spool.next_batch(
+            "event" if kind == "event" else "gauge", self._pace.max_items, self._pace.max_bytes
+        )
+        if batch is None:
+            return False
+        resource = {
+            "service.name": "cellfleet-device",
+            "service.version": __version__,
+            "service.instance.id": self._server.device_id,
+        }
+        if batch.kind == "event":
+            path, body = "/v1/logs", encode_events(resource, batch.events, batch.at)
+        else:
+            path, body = "/v1/metrics", encode_gauges(resource, batch.gauges)
+        answer = self.ask("POST", path, body, {"Content-Type": CONTENT_TYPE, "Idempotency-Key": batch.key})
+        if answer.status < 300:
+            self._spool.confirm(batch)
+            _note_rejected(answer)
+        elif answer.status == _CONFLICT and self._renewed != batch.first_id:
+            self._renewed = batch.first_id
+            self._spool.renew(batch)
+        elif answer.status in (413, _CONFLICT, *_POISON):
+            self._refused(batch, answer)
+        else:
+            raise _later(answer, path)
+        return True
+
+    def _refused(self, batch: SpoolBatch, answer: Response) -> None:
+        """Too large, or one of its items is wrong: halves are tried, until the one item is found."""
+        if self._spool.split(batch):
+            return
+        reason = f"the server answers {answer.status}: {_detail(answer)}"
+        self._spool.set_aside(batch, reason)
+        _LOG.error("one %s was set aside: %s", batch.kind, reason)
+        if batch.kind == "event" and batch.events[0].event != "incident":
+            what = f"one event ({batch.events[0].event}) was set aside: {reason}"
+            self._spool.put(Incident(at=self._clock.now(), kind="telemetry-refused", text=words(what)))
+
+    def _send_picture(self) -> bool:
+        if self._clock.monotonic_s() < self._pictures_after:
+            return False
+        picture = self._spool.next_picture()
+        if picture is None:
+            return False
+        try:
+            upload(picture, self.ask, self._put)
+        except Later as e:
+            self._pictures_after = self._clock.monotonic_s() + max(e.wait_s, PICTURES_WAIT_S)
+            raise
+        except Refused as e:
+            _LOG.warning("the %s of %s is not uploaded: %s", picture.kind, picture.frame, e)
+        self._spool.picture_done(picture)
+        return True
+
+    def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
+        """A request as this device; a token that is refused is renewed once.
+
+        Raises:
+            NetworkError: no answer.
+            DeviceError: the server refuses this instrument now.
+        """
+        url = f"{self._server.base_url}{path}"
+        answer = self._http.request(method, url, headers=headers | self._server.headers(), body=body)
+        if answer.status == 401:
+            self._server.forget_token()
+            answer = self._http.request(method, url, headers=headers | self._server.headers(), body=body)
+        if answer.status in (401, 403, 408, 425, 429) or answer.status >= 500:
+            raise _later(answer, path)
+        return answer
+
+    def _put(self, url: str, body: bytes) -> Response:
+        full = url if "://" in url else f"{self._server.base_url}{url}"
+        answer = self._http.request("PUT", full, headers={"Content-Type": "application/octet-stream"}, body=body)
+        if answer.status >= 500 or answer.status == 429:
+            raise _later(answer, "PUT of a part")
+        return answer
+
+    def _measure(self) -> None:
+        now = self._clock.monotonic_s()
+        if now - self._measured_at < self._pace.gauges_s:
+            return
+        self._measured_at = now
+        self._spool.put_gauges(gauges(self._home, self._spool, self._clock))
+
+
+def start(home: Home, settings: Settings, spool: Spool, server: Server, clock: Clock) -> Sender:
+    """Begin to bring the spool to the server; ``close`` ends it."""
+    return Sender(home, settings, spool, server, clock).start()
+
+
+def gauges(home: Home, spool: Spool, clock: Clock) -> list[Gauge]:
+    """What is measured now: queue, memory, time of a frame, disk, spool."""
+    at = clock.now()
+    items, size = spool.backlog()
+    out = [
+        Gauge("cellfleet.spool.items", float(items), "1", at),
+        Gauge("cellfleet.spool.size", size / 1e6, "MBy", at),
+    ]
+    with contextlib.suppress(OSError):
+        out.append(Gauge("cellfleet.disk.free", shutil.disk_usage(home.root).free / 1e6, "MBy", at))
+    if spool.last_ms is not None:
+        out.append(Gauge("cellfleet.frame.time", spool.last_ms, "ms", at))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        health = json.loads(home.status_file.read_bytes())["health"]
+        out.append(Gauge("cellfleet.queue.frames", float(health["queue_frames"]), "1", at))
+        out.append(Gauge("cellfleet.segmenter.memory", float(health["segmenter_memory_mb"]), "MBy", at))
+        out.append(Gauge("cellfleet.segmenter.restarts", float(health["segmenter_restarts"]), "1", at))
+    with contextlib.suppress(ImportError):
+        import psutil
+
+        out.append(Gauge("cellfleet.agent.memory", psutil.Process().memory_info().rss / 1e6, "MBy", at))
+    return out
+
+
+def _later(answer: Response, what: str) -> Later:
+    wait_s = 0.0
+    with contextlib.suppress(ValueError):
+        wait_s = min(3600.0, max(0.0, float(answer.headers.get("retry-after", "0"))))
+    return Later(f"{what}: the server answers {answer.status}: {_detail(answer)}", wait_s)
+
+
+def _detail(answer: Response) -> str:
+    try:
+        facts = json.loads(answer.body)
+        return str(facts.get("detail") or facts.get("title") or "")[:500]
+    except (ValueError, AttributeError):
+        return answer.body[:200].decode("utf-8", "replace")
+
+
+def _note_rejected(answer: Response) -> None:
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+    reply = ExportLogsServiceResponse()
+    with contextlib.suppress(DecodeError):
+        reply.ParseFromString(answer.body)
+        if reply.partial_success.rejected_log_records:
+            _LOG.warning("the server did not understand some events: %s", reply.partial_success.error_message)

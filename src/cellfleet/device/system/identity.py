@@ -1,0 +1,160 @@
+"""Who this instrument is: an Ed25519 key that never leaves it, its id, and the roots that it trusts."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from cellfleet.canonical import canonical_bytes, digest_of, sha256_hex
+from cellfleet.device.system.home import Home
+from cellfleet.errors import DeviceError, WireError
+from cellfleet.ports import write_atomic
+from cellfleet.wire.base import DeviceId, DeviceName, Message, Text, Time, parse
+from cellfleet.wire.enrol import TokenRequest, TrustAnchors, claim_statement, token_statement
+
+_KEY, _FACTS, _ANCHORS = "device.pem", "device.json", "anchors.json"
+
+
+class DeviceRecord(Message):
+    """``identity/device.json``. ``server`` is empty in a fleet of one."""
+
+    device_id: DeviceId
+    name: DeviceName
+    server: Text = ""
+    claimed_at: Time
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A key, and what the fleet calls its owner."""
+
+    key: Ed25519PrivateKey
+    record: DeviceRecord
+
+    @property
+    def device_id(self) -> str:
+        """Id of this instrument."""
+        return self.record.device_id
+
+    def token_request(self, at: datetime) -> TokenRequest:
+        """A signed request for an access token.
+
+        Args:
+            at: the time now, as the server sees it as far as this instrument knows.
+        """
+        nonce = secrets.token_hex(16)
+        draft = TokenRequest(device_id=self.device_id, issued_at=at, nonce=nonce, signature="-" * 16)
+        issued_at = draft.model_dump(mode="json")["issued_at"]
+        return draft.model_copy(update={"signature": sign(self.key, token_statement(self.device_id, issued_at, nonce))})
+
+
+def sign(key: Ed25519PrivateKey, statement: dict[str, object]) -> str:
+    """Base64 Ed25519 signature over the canonical JSON of a statement."""
+    return base64.b64encode(key.sign(canonical_bytes(statement))).decode()
+
+
+def public_pem(key: Ed25519PrivateKey) -> str:
+    """The public half, PEM (SubjectPublicKeyInfo)."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def claim_proof(key: Ed25519PrivateKey, claim_token: str, name: str) -> str:
+    """The signature by which a device proves its key when it claims its place."""
+    return sign(key, claim_statement(claim_token, name, public_pem(key)))
+
+
+def local_id(key: Ed25519PrivateKey) -> str:
+    """Id of an instrument without a server: from its key."""
+    return "dev-" + sha256_hex(public_pem(key).encode())[:12]
+
+
+def load_or_make_key(home: Home) -> Ed25519PrivateKey:
+    """The instrument's key; made (mode 0600) when there is none.
+
+    Raises:
+        DeviceError: the file is no Ed25519 private key.
+        StorageError: the disk refuses.
+    """
+    path = home.identity / _KEY
+    if not path.exists():
+        key = Ed25519PrivateKey.generate()
+        write_atomic(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+        return key
+    return load_key(home)
+
+
+def load_key(home: Home) -> Ed25519PrivateKey:
+    """The instrument's key.
+
+    Raises:
+        DeviceError: it is not there, or is no Ed25519 private key.
+    """
+    path = home.identity / _KEY
+    try:
+        loaded = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise DeviceError(
+            f"{path} cannot be read as a private key: {e}",
+            hint="restore it from a backup; without it this instrument must be provisioned anew (another HOME)",
+        ) from e
+    if not isinstance(loaded, Ed25519PrivateKey):
+        raise DeviceError(f"{path} is no Ed25519 key", hint="provision this instrument anew (another HOME)")
+    return loaded
+
+
+def load_identity(home: Home) -> Identity | None:
+    """The identity; None when the instrument was not provisioned.
+
+    Raises:
+        DeviceError: it is damaged, or its key is gone.
+    """
+    path = home.identity / _FACTS
+    if not path.exists():
+        return None
+    try:
+        record = parse(DeviceRecord, path.read_bytes())
+    except (OSError, WireError) as e:
+        raise DeviceError(f"{path} cannot be read: {e}", hint="restore it from a backup, or provision again") from e
+    return Identity(load_key(home), record)
+
+
+def save_record(home: Home, record: DeviceRecord) -> None:
+    """Write device.json."""
+    write_atomic(home.identity / _FACTS, record.to_json())
+
+
+def load_anchors(home: Home) -> TrustAnchors | None:
+    """The roots this instrument trusts; None when it has none yet.
+
+    Raises:
+        DeviceError: the file is damaged.
+    """
+    path = home.identity / _ANCHORS
+    if not path.exists():
+        return None
+    try:
+        return parse(TrustAnchors, path.read_bytes())
+    except (OSError, WireError) as e:
+        raise DeviceError(f"{path} cannot be read: {e}", hint="restore it from a backup, or provision again") from e
+
+
+def save_anchors(home: Home, anchors: TrustAnchors) -> None:
+    """Write anchors.json."""
+    write_atomic(home.identity / _ANCHORS, anchors.to_json())
+
+
+def anchors_digest(anchors: TrustAnchors) -> str:
+    """First 32 hex digits of the digest, as a claim token ends in."""
+    return digest_of(anchors.model_dump(mode="json"))[:32]

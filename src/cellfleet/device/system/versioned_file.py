@@ -1,0 +1,94 @@
+"""Numbered, checksummed files ``<stem>-<n>.json``: the newest valid one counts. No symbolic links, nothing is overwritten.
+
+A file that a power cut or a disk damaged is passed over, and the one before it counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellfleet.canonical import canonical_bytes, digest_of
+from cellfleet.ports import write_atomic
+
+WriteFn = Callable[[Path, bytes], None]
+
+
+@dataclass(frozen=True)
+class NewestVersion:
+    """What was read.
+
+    Attributes:
+        number: of the file; 0 when there is none.
+        content: plain JSON data; None when there is none.
+        damaged: names of newer files that were passed over.
+    """
+
+    number: int
+    content: Any
+    damaged: tuple[str, ...] = ()
+
+
+class VersionedFile:
+    """A value that lies in numbered files of a folder.
+
+    Args:
+        folder: made with the first write.
+        stem: first part of the names.
+        write: the disk; tests bring one that fails.
+        keep: files that stay.
+    """
+
+    def __init__(self, folder: Path, stem: str, write: WriteFn = write_atomic, keep: int = 4) -> None:
+        self._folder, self._stem, self._write, self._keep = folder, stem, write, keep
+        self._name = re.compile(re.escape(stem) + r"-(\d{1,15})\.json")
+        self._last = 0
+
+    def read(self) -> NewestVersion:
+        """The newest valid content."""
+        damaged: list[str] = []
+        for number, path in self._files():
+            content = _content(path, number)
+            if content is not None:
+                self._last = max(self._last, number)
+                return NewestVersion(number, content, tuple(damaged))
+            damaged.append(path.name)
+        return NewestVersion(0, None, tuple(damaged))
+
+    def write(self, content: Any) -> int:
+        """Write the next file; durable when the call returns. Returns its number.
+
+        Raises:
+            StorageError: the disk refuses; the file before still counts.
+        """
+        files = self._files()
+        number = max(self._last, files[0][0] if files else 0) + 1
+        facts = {"number": number, "content": content, "sha256": digest_of([number, content])}
+        self._write(self._folder / f"{self._stem}-{number}.json", canonical_bytes(facts))
+        self._last = number
+        for _, path in files[self._keep - 1 :]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return number
+
+    def _files(self) -> list[tuple[int, Path]]:
+        """Newest first."""
+        if not self._folder.is_dir():
+            return []
+        found = ((self._name.fullmatch(p.name), p) for p in self._folder.iterdir())
+        return sorted(((int(m[1]), p) for m, p in found if m), reverse=True)
+
+
+def _content(path: Path, number: int) -> Any:
+    """What a file holds; None when it is damaged."""
+    try:
+        facts = json.loads(path.read_bytes())
+        valid = facts["number"] == number and facts["sha256"] == digest_of([number, facts["content"]])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return facts["content"] if valid else None

@@ -1,0 +1,1 @@
+"""The agent: checks, downloads, tests, activates, watches and rolls back updates."""

@@ -1,0 +1,175 @@
+"""``device install``: an offline folder's bundle, under the same checks as one from a server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellfleet.canonical import sha256_file
+from cellfleet.config import Project
+from cellfleet.device.system.file_lock import held, is_held
+from cellfleet.device.system.home import Home
+from cellfleet.device.update.agent_factory import composed, identity_of
+from cellfleet.device.update.background_task import InlineTask
+from cellfleet.device.update.install_requests import InstallRequest, drop_request, put_request, request_name
+from cellfleet.device.update.status_file import read_status
+from cellfleet.device.update.update_sources import FolderSource
+from cellfleet.errors import DeviceError
+from cellfleet.ports import Clock
+from cellfleet.wire.states import ReleaseRef
+
+_POLL_S = 0.3
+_MOST_TICKS = 10_000
+News = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """How it ended.
+
+    Attributes:
+        outcome: as of an update, or ``probation``: it is active, and its first frames decide.
+    """
+
+    release: ReleaseRef
+    outcome: str
+    reason: str
+
+
+def find_folder(path: Path) -> tuple[Path, str]:
+    """The exported folder of a path, and the digest of the bundle that was named (empty: the folder was named).
+
+    Raises:
+        DeviceError: a bundle alone, without the signed metadata.
+    """
+    if path.is_dir():
+        folder, sha256 = path, ""
+    elif path.is_file():
+        sha256 = sha256_file(path)
+        folder = next((f for f in path.absolute().parents if (f / "image").is_dir()), path.parent)
+    else:
+        raise DeviceError(f"{path} is neither a file nor a folder", hint="check the spelling of the path")
+    if not (folder / "image").is_dir() or not (folder / "director").is_dir():
+        raise DeviceError(
+            f"{folder} holds no signed metadata (image/ and director/), so nothing in it can be trusted",
+            hint="make a folder with `cellfleet trust export` and name it, or the bundle within it",
+        )
+    return folder.absolute(), sha256
+
+
+def choose_release(home: Home, project: Project, folder: Path, sha256: str, clock: Clock) -> ReleaseRef:
+    """What is to be installed out of a folder.
+
+    Raises:
+        TrustError: the folder must not be trusted.
+        DeviceError: it holds nothing for this instrument.
+    """
+    identity = identity_of(home)
+    source = FolderSource(home, folder, identity.device_id, project.settings.device, clock)
+    offered = source.offered()
+    chosen = [r for r in offered if sha256 in ("", r.sha256)]
+    if not chosen:
+        names = ", ".join(f"{r.name} {r.version}" for r in offered) or "nothing"
+        raise DeviceError(
+            f"{folder}: that bundle is not named for {identity.record.name}; the folder names {names}",
+            hint=f"export for this instrument: `cellfleet trust export` with device id {identity.device_id}",
+        )
+    return chosen[-1]
+
+
+def install(
+    home: Home,
+    project: Project,
+    path: Path,
+    clock: Clock,
+    news: News,
+    *,
+    timeout_s: float = 1800.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Installed:
+    """Install out of a folder; by the running agent where one runs, else here.
+
+    Raises:
+        TrustError: refused before anything was begun.
+        DeviceError: no answer in time; it goes on all the same.
+    """
+    folder, sha256 = find_folder(path)
+    release = choose_release(home, project, folder, sha256, clock)
+    now = clock.now()
+    request = InstallRequest(name=request_name(now), folder=str(folder), release=release, asked_at=now)
+    news(f"{release.name} {release.version} is named by both repositories of {folder}")
+    if is_held(home.agent_lock):
+        news("the agent runs; it is asked to install it")
+        put_request(home, request)
+        return _wait_for_agent(home, request, clock, news, timeout_s, sleep)
+    with held(home.agent_lock, "`cellfleet device install`"):
+        put_request(home, request)
+        try:
+            return _install_here(home, project, request, clock, news, sleep)
+        finally:
+            drop_request(home, request.name)
+
+
+def _install_here(
+    home: Home,
+    project: Project,
+    request: InstallRequest,
+    clock: Clock,
+    news: News,
+    sleep: Callable[[float], None],
+) -> Installed:
+    """The agent's own steps, without frames; probation goes on when the instrument runs."""
+    with composed(home, project, clock, InlineTask(), news, online=False) as parts:
+        agent = parts.agent
+        agent.start()
+        for _ in range(_MOST_TICKS):
+            agent.tick()
+            parts.teller.tell(clock.now())
+            if agent.problems:
+                raise DeviceError("; ".join(agent.problems), hint="mend that, then run the same command again")
+            update = agent.journal.entry.update
+            if update is None or update.request != request.name:
+                if agent.state != "idle":
+                    raise DeviceError(
+                        f"an update is not finished here (state {agent.state})",
+                        hint="start the instrument (`cellfleet device run HOME`), then install again",
+                    )
+            elif agent.state == "probation":
+                return Installed(request.release, "probation", "it is active; its first frames decide whether it stays")
+            elif agent.state == "idle" and update.outcome != "running":
+                return Installed(request.release, update.outcome, update.reason)
+            elif agent.state == "idle":
+                return Installed(request.release, "failed", update.reason)
+            elif agent.reason:
+                news(agent.reason)
+                sleep(1.0)
+    raise DeviceError("the installation does not come to an end", hint="see `cellfleet device status HOME`")
+
+
+def _wait_for_agent(
+    home: Home,
+    request: InstallRequest,
+    clock: Clock,
+    news: News,
+    timeout_s: float,
+    sleep: Callable[[float], None],
+) -> Installed:
+    deadline = clock.monotonic_s() + timeout_s
+    told = ""
+    while clock.monotonic_s() < deadline:
+        status = read_status(home, clock.now())
+        update = status.facts.get("update") or {}
+        if update.get("request") == request.name:
+            words = f"{update['state']}: {update['reason']}" if update["reason"] else update["state"]
+            if words != told:
+                news(words)
+                told = words
+            if update["settled"]:
+                return Installed(request.release, update["outcome"], update["reason"])
+        sleep(_POLL_S)
+    raise DeviceError(
+        f"the agent has not finished within {timeout_s:.0f} s; it goes on",
+        hint="look with `cellfleet device status HOME`; a lease or a maintenance window may hold it back",
+    )

@@ -1,0 +1,72 @@
+"""The agent's process: ``python -m cellfleet.device.update.process HOME``; started by the launcher, ends with its input."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from pathlib import Path
+
+from cellfleet.config import Project
+from cellfleet.device.system.file_lock import held
+from cellfleet.device.system.home import Home
+from cellfleet.device.system.parent_watchdog import stop_on_signals, stop_with_parent
+from cellfleet.device.update.agent_factory import composed
+from cellfleet.device.update.background_task import ThreadedTask
+from cellfleet.device.update.transitions import ActionResult
+from cellfleet.errors import CellfleetError
+from cellfleet.ports import Clock, SystemClock
+
+_LOCK_WAIT_S = 20.0
+_CONTACT_S = 0.5
+REFUSED = 3
+
+
+def run_agent(home: Home, project: Project, stop: threading.Event, clock: Clock) -> None:
+    """Tick until ``stop`` is set.
+
+    Raises:
+        CellfleetError: it cannot begin.
+    """
+    errands: ThreadedTask[ActionResult] = ThreadedTask()
+    with composed(home, project, clock, errands, news) as parts:
+        talk = threading.Thread(target=parts.contact.run, args=(_CONTACT_S,), name="contact", daemon=True)
+        parts.agent.start()
+        news(f"the agent is up: {parts.agent.state}")
+        talk.start()
+        try:
+            while not stop.is_set():
+                parts.agent.tick()
+                parts.teller.tell(clock.now())
+                stop.wait(project.settings.agent.tick_s)
+        finally:
+            parts.contact.stop()
+
+
+def news(text: str) -> None:
+    """One line for people; the launcher prints it."""
+    with contextlib.suppress(OSError):  # the launcher may be gone; this process ends then, in order
+        sys.stdout.write(text.replace("\n", " ") + "\n")
+        sys.stdout.flush()
+
+
+def main(argv: list[str]) -> int:
+    """Run the process; returns its exit code."""
+    stop = threading.Event()
+    stop_with_parent(stop)
+    stop_on_signals(stop)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    home = Home.at(Path(argv[0]))
+    try:
+        project = home.project()
+        with held(home.agent_lock, "the agent", _LOCK_WAIT_S):
+            run_agent(home, project, stop, SystemClock())
+    except CellfleetError as e:
+        news(f"cannot go on: {e.message}" + (f" ({e.hint})" if e.hint else ""))
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What instruments send: telemetry, files in parts, results."""

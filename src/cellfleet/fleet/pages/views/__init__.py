@@ -1,0 +1,1 @@
+"""One module per page: a request in, a rendered page out."""

@@ -1,0 +1,1 @@
+"""Operators, approvers and admins: accounts, sessions, tokens, rate limits."""

@@ -1,0 +1,1 @@
+"""How instruments join the fleet: claims, devices, groups."""

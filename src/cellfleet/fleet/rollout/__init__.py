@@ -1,0 +1,1 @@
+"""Deployments: the rules, the desired state of every device, and the reports that move them on."""

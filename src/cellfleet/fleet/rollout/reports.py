@@ -1,0 +1,271 @@
+"""What devices say they have. A report that does not hold is an alarm and an audit event, never a crash.
+
+A report is taken in one short transaction; when it moved the device's place in a deployment, the deployment is looked at
+in a second one, so that a failure halts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cellfleet.fleet import audit
+from cellfleet.fleet.context import Context
+from cellfleet.fleet.people.access import Caller, Person
+from cellfleet.fleet.refusals import conflict, forbidden, not_found
+from cellfleet.fleet.rollout import deployments
+from cellfleet.fleet.rollout.rules import ENDED
+from cellfleet.fleet.store.models import DeploymentMember, Device, Release
+from cellfleet.wire.states import Counters, ReportedState, UpdateReport
+
+TWO_MACHINES, COUNTERS, ACTIVE, CLAIM = "two-machines", "counters-back", "active-not-offered", "update-not-offered"
+CLOCK = "clock"
+_MAX_CLOCK_OFF_S = 86400.0
+_STATE_OF = {"running": "updating", "deferred": "deferred"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a report is worth.
+
+    Attributes:
+        stale: not newer than the one that is stored; nothing of it is taken.
+        refused: it comes from a second machine with this key.
+        alarms: word -> text, of this report.
+        clears: words of alarms that this report ends.
+    """
+
+    stale: bool = False
+    refused: bool = False
+    alarms: Mapping[str, str] = field(default_factory=dict)
+    clears: tuple[str, ...] = ()
+
+
+def judge(stored: Mapping[str, Any], sequence: int, boot_id: str, report: ReportedState, now: datetime) -> Judged:
+    """Compare a report with the one before. Pure.
+
+    Args:
+        stored: the report before, as plain data; empty: there was none.
+        sequence, boot_id: of the report before.
+        now: the server's clock.
+    """
+    if report.sequence <= sequence:
+        if report.boot_id == boot_id:
+            return Judged(stale=True)
+        text = (
+            f"report {report.sequence} of start {report.boot_id} came after report {sequence} of start {boot_id}: "
+            "two machines use one key, or an old copy of its disk was put back"
+        )
+        return Judged(stale=True, refused=True, alarms={TWO_MACHINES: text})
+    alarms: dict[str, str] = {}
+    before = Counters.model_validate(stored.get("counters") or {})
+    for name in ("taken", "stored") if _segments_again(report) else ("taken", "stored", "segmented"):
+        was, now_is = getattr(before, name), getattr(report.counters, name)
+        if now_is < was:
+            alarms[COUNTERS] = f"it counts {now_is} frames {name} and counted {was} before; counters never go back"
+    off_s = (report.at - now).total_seconds()
+    if abs(off_s) > _MAX_CLOCK_OFF_S:
+        alarms[CLOCK] = f"its clock is {abs(off_s) / 3600:.0f} h {'ahead' if off_s > 0 else 'behind'}"
+    return Judged(alarms=alarms, clears=(CLOCK,) if CLOCK not in alarms else ())
+
+
+def _segments_again(report: ReportedState) -> bool:
+    """After a rollback, masks of the bad version count no more until its frames are drawn again."""
+    return report.state == "rolling-back" or (report.update is not None and report.update.outcome == "rolled-back")
+
+
+def take(context: Context, caller: Caller, report: ReportedState) -> None:
+    """Take a report.
+
+    Raises:
+        Refusal: 403 ``other-device``, 409 ``two-machines``; both are noted first.
+    """
+    if report.device_id != caller.device_id:
+        with context.sessions() as db:
+            text = f"it reports as {report.device_id}"
+            audit.record(db, context, caller.actor, "device.report-refused", f"device:{caller.device_id}", text)
+        raise forbidden("this report is about another device", word="other-device", hint="report as the token's device")
+    moved: list[int] = []
+    with context.sessions() as db:
+        device = db.scalars(select(Device).where(Device.id == caller.device_id).with_for_update()).one()
+        now = context.clock.now()
+        judged = judge(device.reported, device.reported_sequence, device.boot_id, report, now)
+        device.last_seen_at = now
+        if not judged.stale:
+            judged = _take(db, context, device, report, judged, moved)
+        _note_alarms(db, context, device, judged)
+    for deployment_id in moved:
+        deployments.reconcile(context, deployment_id)
+    if judged.refused:
+        raise conflict(
+            TWO_MACHINES, judged.alarms[TWO_MACHINES], hint="provision the second machine with a key of its own"
+        )
+
+
+def _take(
+    db: Session, context: Context, device: Device, report: ReportedState, judged: Judged, moved: list[int]
+) -> Judged:
+    device.reported = report.model_dump(mode="json")
+    device.reported_sequence, device.boot_id = report.sequence, report.boot_id
+    device.facts = report.facts.model_dump(mode="json")
+    device.active_sha256 = report.active.sha256 if report.active else ""
+    db.flush()
+    alarms, clears = dict(judged.alarms), list(judged.clears)
+    members = {
+        m.deployment_id: m
+        for m in db.scalars(select(DeploymentMember).where(DeploymentMember.device_id == device.id).with_for_update())
+    }
+    if text := _active_problem(db, report, members):
+        alarms[ACTIVE] = text
+    else:
+        clears.append(ACTIVE)
+    if text := _move(db, context, report, members, moved):
+        alarms[CLAIM] = text
+    else:
+        clears.append(CLAIM)
+    moved += _already_there(context, device, report, members)
+    return Judged(judged.stale, judged.refused, alarms, tuple(clears))
+
+
+def _active_problem(db: Session, report: ReportedState, members: Mapping[int, DeploymentMember]) -> str:
+    """What it runs was never offered to it."""
+    if report.active is None:
+        return ""
+    what = f"it runs {report.active.name} {report.active.version} ({report.active.sha256[:12]})"
+    release = db.scalars(select(Release).where(Release.sha256 == report.active.sha256)).one_or_none()
+    if release is None:
+        return f"{what}, which this server never published"
+    deployed = {m.deployment_id for m in members.values() if m.offered_at is not None}
+    if deployed and release.id in deployments.releases_of(db, deployed):
+        return ""
+    return f"{what}, which this server never offered it: installed by hand, or the report is not true"
+
+
+def _move(
+    db: Session,
+    context: Context,
+    report: ReportedState,
+    members: Mapping[int, DeploymentMember],
+    moved: list[int],
+) -> str:
+    """Bring the device's place in a deployment up to date; what is wrong with its claim."""
+    said = report.update
+    if said is None or said.deployment_id is None:
+        return ""
+    member = members.get(said.deployment_id)
+    if member is None or member.offered_at is None:
+        return f"it tells of deployment {said.deployment_id}, which was never offered to it"
+    wanted_release = next(iter(deployments.releases_of(db, {said.deployment_id})), None)
+    if said.release_id is not None and said.release_id != wanted_release:
+        return (
+            f"it tells of release {said.release_id} in deployment {said.deployment_id}, which carries {wanted_release}"
+        )
+    text = _not_true(db, report, said, wanted_release)
+    if text:
+        return text
+    if member.state in ENDED - {"silent"}:
+        if member.state == said.outcome:
+            member.update = said.model_dump(mode="json")  # numbers that are known later, such as the time of recovery
+        return ""
+    _set(member, said, context.clock.now())
+    moved.append(said.deployment_id)
+    return ""
+
+
+def _not_true(db: Session, report: ReportedState, said: UpdateReport, release_id: int | None) -> str:
+    """It says that it succeeded, and runs something else."""
+    if said.outcome != "succeeded" or release_id is None or report.state != "idle":
+        return ""
+    release = db.get(Release, release_id)
+    if release is None or (report.active is not None and report.active.sha256 == release.sha256):
+        return ""
+    runs = f"{report.active.name} {report.active.version}" if report.active else "nothing"
+    return f"it says that deployment {said.deployment_id} succeeded, and runs {runs}"
+
+
+def _set(member: DeploymentMember, said: UpdateReport, now: datetime) -> None:
+    state = _STATE_OF.get(said.outcome, said.outcome)
+    update = said.model_dump(mode="json")
+    if state == "updating" and member.state == "waiting" and not deployments.is_activated(update):
+        member.update = update  # it was withdrawn, and will see so when it asks next
+        return
+    member.state, member.reason, member.update = state, said.reason, update
+    member.ended_at = now if state in ENDED else None
+
+
+def _already_there(
+    context: Context,
+    device: Device,
+    report: ReportedState,
+    members: Mapping[int, DeploymentMember],
+) -> list[int]:
+    """Members that were silent and are heard again, and those that run what is offered without an update."""
+    out = []
+    offered = (device.desired or {}).get("deployment_id")
+    for member in members.values():
+        if member.state == "silent":
+            member.state, member.ended_at, member.reason = (
+                ("offered" if member.deployment_id == offered else "waiting"),
+                None,
+                "",
+            )
+            out.append(member.deployment_id)
+        if member.state != "offered" or member.deployment_id != offered or report.state != "idle":
+            continue
+        told = report.update is not None and report.update.deployment_id == member.deployment_id
+        wanted = (device.desired.get("release") or {}).get("sha256")
+        if not told and report.generation >= device.desired_generation and device.active_sha256 == wanted:
+            member.state, member.ended_at = "succeeded", context.clock.now()
+            member.reason = "it ran this release already"
+            out.append(member.deployment_id)
+    return out
+
+
+def _note_alarms(db: Session, context: Context, device: Device, judged: Judged) -> None:
+    alarms = {k: v for k, v in device.alarms.items() if k not in judged.clears}
+    for word, text in judged.alarms.items():
+        if word not in alarms:
+            audit.record(db, context, "server", "device.alarm", f"device:{device.id}", text, alarm=word)
+        alarms[word] = text
+    for word in device.alarms.keys() - alarms.keys():
+        audit.record(db, context, "server", "device.alarm-over", f"device:{device.id}", device.alarms[word], alarm=word)
+    if alarms != device.alarms:
+        device.alarms = alarms
+
+
+def alarm(db: Session, context: Context, device_id: str, word: str, text: str) -> None:
+    """Raise an alarm of a device; noted once."""
+    device = db.scalars(select(Device).where(Device.id == device_id).with_for_update()).one()
+    _note_alarms(db, context, device, Judged(alarms={word: text}))
+
+
+def clear_alarms(db: Session, context: Context, person: Person, device_ref: str, reason: str) -> None:
+    """A person has looked at the alarms of a device. After ``two-machines`` the next report counts, whatever its sequence:
+    a disk that was restored from a backup goes on; of two machines that still run, one raises the alarm again.
+
+    Raises:
+        Refusal: 403, 404.
+    """
+    person.need("operator")
+    query = select(Device).where((Device.id == device_ref) | (Device.name == device_ref)).with_for_update()
+    device = db.scalars(query).one_or_none()
+    if device is None:
+        raise not_found(f"device {device_ref}")
+    if device.alarms:
+        audit.record(
+            db,
+            context,
+            person.actor,
+            "device.alarms-cleared",
+            f"device:{device.id}",
+            reason,
+            alarms=dict(device.alarms),
+        )
+        if TWO_MACHINES in device.alarms:
+            device.reported_sequence, device.boot_id = -1, ""
+        device.alarms = {}

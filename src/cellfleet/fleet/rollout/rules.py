@@ -1,0 +1,267 @@
+"""The rules of a deployment: request, standing, members and time in; what to do next out. Pure, so that a server that was
+restarted at any moment decides the same again.
+
+- A phase offers the release to devices in the order of their names until as many of *all* devices have it as its count
+  or percent says; the last phase takes whoever is left. The maintenance window is kept by the devices: they may download
+  before it.
+- Failures are refused, failed, rolled back and silent. Up to ``max_failures`` of a phase are tolerated. Beyond that the
+  deployment halts, unless ``max_failure_percent`` is given: then it halts once ``min_ended`` devices of the phase (or
+  all of them) have ended and the failures among them are more than that.
+- A phase is passed when ``min_success_percent`` of its devices have succeeded (100: all but the tolerated failures, and at
+  least one), and ``soak_s`` have gone by since then without a failure. It halts when so many can no longer succeed.
+- Failures that ended before a person resumed the deployment count no more.
+- The deployment has succeeded when the last phase is passed and every device has ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from cellfleet.wire.rollout import DeploymentRequest, DeploymentState, Member, Phase
+
+FAILURES = frozenset({"refused", "failed", "rolled-back", "silent"})
+ENDED = FAILURES | {"succeeded"}
+LIVE: frozenset[DeploymentState] = frozenset({"awaiting-approval", "running", "halted"})
+_ACTIVATED = frozenset({"activating", "probation", "committing", "rolling-back"})
+_VERBS = {
+    "refused": "refused the release",
+    "failed": "could not install it",
+    "rolled-back": "went back to its previous version",
+    "silent": "was not heard",
+}
+_EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """How a deployment stands, apart from its members.
+
+    Attributes:
+        phase: index of the phase that runs, or that waits for approval.
+        approved_phase: phases up to this index were approved by a person.
+        soak_since: since when the phase is waited out; None: it is not passed yet.
+        resumed_at: failures before it were looked at by a person.
+    """
+
+    state: DeploymentState
+    phase: int = 0
+    approved_phase: int = -1
+    soak_since: datetime | None = None
+    resumed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RolloutDecision:
+    """What is to be done: the new standing, who is silent, who is offered the release.
+
+    Attributes:
+        silent: device id -> why it counts as a failure.
+        offer: device ids, in order; they belong to ``standing.phase``.
+        reason: why it halts, for people; empty when it does not.
+        waits_for: what has to happen next, for people.
+    """
+
+    standing: RolloutState
+    silent: tuple[tuple[str, str], ...] = ()
+    offer: tuple[str, ...] = ()
+    reason: str = ""
+    waits_for: str = ""
+
+
+def first_state(request: DeploymentRequest) -> RolloutState:
+    """How a deployment begins."""
+    return RolloutState("awaiting-approval" if needs_approval(request, 0) else "running")
+
+
+def needs_approval(request: DeploymentRequest, phase: int) -> bool:
+    """A person must say yes before this phase begins."""
+    return request.phases[phase].approval or (phase == 0 and request.needs_approval)
+
+
+def in_order(members: Sequence[Member]) -> list[Member]:
+    """Members in the order in which they are offered a release."""
+    return sorted(members, key=lambda m: (m.name, m.device_id))
+
+
+def target_size(request: DeploymentRequest, phase: int, devices: int) -> int:
+    """How many of all devices are offered the release in the end of a phase; never fewer than in the phase before."""
+    if phase >= len(request.phases) - 1:
+        return devices
+    return max(_size(p, devices) for p in request.phases[: phase + 1])
+
+
+def _size(phase: Phase, devices: int) -> int:
+    if phase.count is not None:
+        return min(phase.count, devices)
+    return min(devices, math.ceil(devices * (phase.percent or 0) / 100 - _EPSILON))
+
+
+def decide(
+    request: DeploymentRequest, standing: RolloutState, members: Sequence[Member], now: datetime
+) -> RolloutDecision:
+    """What is to be done now. The same arguments give the same step; a step that changes nothing is the standing itself.
+
+    Args:
+        request: as it was asked for.
+        standing: as the last step left it.
+        members: all devices of the deployment.
+        now: the server's clock.
+    """
+    if standing.state not in ("running", "awaiting-approval"):
+        return RolloutDecision(standing)
+    silent = _silent(request, members, now)
+    gone = dict(silent)
+    members = [
+        m.model_copy(update={"state": "silent", "ended_at": now, "reason": gone[m.device_id]})
+        if m.device_id in gone
+        else m
+        for m in members
+    ]
+    if reason := _why_halt(request, standing, members):
+        return RolloutDecision(replace(standing, state="halted", soak_since=None), silent, reason=reason)
+    return replace(_go_on(request, standing, members, now), silent=silent)
+
+
+def _go_on(
+    request: DeploymentRequest, standing: RolloutState, members: Sequence[Member], now: datetime
+) -> RolloutDecision:
+    """Offer, wait, soak, go to the next phase, as far as possible now."""
+    while True:
+        number, at = standing.phase + 1, standing.phase
+        if needs_approval(request, at) and standing.approved_phase < at:
+            return RolloutDecision(
+                replace(standing, state="awaiting-approval"), waits_for=f"approval of phase {number}"
+            )
+        standing = replace(standing, state="running")
+        waiting = [m for m in in_order(members) if m.state == "waiting"]
+        lacking = target_size(request, at, len(members)) - (len(members) - len(waiting))
+        if lacking > 0 and waiting:
+            offer = tuple(m.device_id for m in waiting[:lacking])
+            then = [
+                m.model_copy(update={"state": "offered", "phase": at}) if m.device_id in offer else m for m in members
+            ]
+            return RolloutDecision(
+                replace(standing, soak_since=None), offer=offer, waits_for=_progress(request, standing, then)
+            )
+        passed_at = _passed_at(request, standing, members, now)
+        if passed_at is None:
+            return RolloutDecision(replace(standing, soak_since=None), waits_for=_progress(request, standing, members))
+        until = passed_at + timedelta(seconds=request.phases[at].soak_s)
+        if now < until:
+            words = f"phase {number} is watched until {until:%Y-%m-%d %H:%M:%S} UTC"
+            return RolloutDecision(replace(standing, soak_since=passed_at), waits_for=words)
+        if at == len(request.phases) - 1:
+            return RolloutDecision(replace(standing, state="succeeded", soak_since=passed_at))
+        standing = replace(standing, phase=at + 1, soak_since=None)
+
+
+def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime) -> tuple[tuple[str, str], ...]:
+    out = []
+    for m in in_order(members):
+        if m.state in ENDED or m.state == "waiting" or m.phase is None or m.offered_at is None:
+            continue
+        patience_s = request.phases[m.phase].silent_after_s
+        heard = max(m.offered_at, m.heard_at or m.offered_at)
+        if (now - heard).total_seconds() > patience_s:
+            out.append((m.device_id, f"not heard since {heard:%Y-%m-%d %H:%M:%S} UTC; {patience_s:g} s are tolerated"))
+    return tuple(out)
+
+
+def _counts(m: Member, standing: RolloutState) -> bool:
+    """A member that the thresholds look at: offered, and not a failure that a person went on after."""
+    if m.state == "waiting" or m.phase is None:
+        return False
+    forgiven = standing.resumed_at is not None and m.ended_at is not None and m.ended_at <= standing.resumed_at
+    return not (m.state in FAILURES and forgiven)
+
+
+def _why_halt(request: DeploymentRequest, standing: RolloutState, members: Sequence[Member]) -> str:
+    if not members:
+        return "no instrument of the group is left in this deployment"
+    for index in range(standing.phase + 1):
+        phase = request.phases[index]
+        own = [m for m in in_order(members) if m.phase == index and _counts(m, standing)]
+        failed = [m for m in own if m.state in FAILURES]
+        ended = [m for m in own if m.state in ENDED]
+        if own and _too_many(phase, len(failed), len(ended), len(own)):
+            return f"{_words(failed)} {_tally(phase, index, len(failed), len(ended))}"
+        hopeful = len(own) - len(failed)
+        if own and hopeful < (needed := _needed(phase, len(own), len(failed))):
+            return (
+                f"{_words(failed)} At most {hopeful} of the {len(own)} instruments of phase {index + 1} can succeed; "
+                f"{needed} must."
+            )
+    return ""
+
+
+def _too_many(phase: Phase, failed: int, ended: int, size: int) -> bool:
+    if failed <= phase.max_failures:
+        return False
+    if phase.max_failure_percent is None:
+        return True
+    return ended >= min(phase.min_ended, size) and 100 * failed / ended > phase.max_failure_percent + _EPSILON
+
+
+def _needed(phase: Phase, size: int, failed: int) -> int:
+    """How many of a phase's devices must succeed."""
+    if size == 0 or phase.min_success_percent == 0:
+        return 0
+    if phase.min_success_percent == 100:
+        return max(1, size - failed)
+    return max(1, math.ceil(size * phase.min_success_percent / 100 - _EPSILON))
+
+
+def _words(failed: Sequence[Member]) -> str:
+    first = min(failed, key=lambda m: (m.ended_at is None, m.ended_at, m.name, m.device_id), default=None)
+    if first is None:
+        return ""
+    return (
+        f"{first.name or first.device_id} {_VERBS[first.state]}: {first.reason or 'no reason was given'}".rstrip(".")
+        + "."
+    )
+
+
+def _tally(phase: Phase, index: int, failed: int, ended: int) -> str:
+    found = f"{failed} failure{'s' if failed != 1 else ''} in phase {index + 1}"
+    if phase.max_failure_percent is None:
+        return f"{found}; {phase.max_failures} {'is' if phase.max_failures == 1 else 'are'} tolerated."
+    return f"{found} among {ended} that ended; {phase.max_failure_percent:g} % are tolerated."
+
+
+def _passed_at(
+    request: DeploymentRequest, standing: RolloutState, members: Sequence[Member], now: datetime
+) -> datetime | None:
+    """Since when the phase is passed and nothing failed; None: it is not."""
+    own = [m for m in members if m.phase == standing.phase and _counts(m, standing)]
+    failed = sum(m.state in FAILURES for m in own)
+    good = sorted(m.ended_at or now for m in own if m.state == "succeeded")
+    needed = _needed(request.phases[standing.phase], len(own), failed)
+    if len(good) < needed:
+        return None
+    if standing.phase == len(request.phases) - 1 and any(m.state not in ENDED for m in members):
+        return None
+    if not own:
+        return now - timedelta(seconds=request.phases[standing.phase].soak_s)  # nobody to watch
+    failures = [m.ended_at for m in members if m.state in FAILURES and m.ended_at is not None]
+    begun = [m.offered_at for m in own if m.offered_at is not None]
+    passed = good[needed - 1 : needed] if needed else []
+    return max([*passed, *failures, *begun, *([standing.resumed_at] if standing.resumed_at else [])])
+
+
+def _progress(request: DeploymentRequest, standing: RolloutState, members: Sequence[Member]) -> str:
+    own = [m for m in members if m.phase == standing.phase and _counts(m, standing)]
+    failed = sum(m.state in FAILURES for m in own)
+    good = sum(m.state == "succeeded" for m in own)
+    needed = _needed(request.phases[standing.phase], len(own), failed)
+    if good >= needed and own:
+        left = sum(m.state not in ENDED for m in members)
+        return f"{left} instrument{'s' if left != 1 else ''} that {'have' if left != 1 else 'has'} not ended"
+    return f"{good} of {len(own)} instruments of phase {standing.phase + 1} have succeeded; {needed} must"
+
+
+def has_activated(update_state: str) -> bool:
+    """An agent in this state has switched to the candidate, or is switching; it can only commit or roll back by itself."""
+    return update_state in _ACTIVATED

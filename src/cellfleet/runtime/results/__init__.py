@@ -1,0 +1,1 @@
+"""What a run writes: masks, contours, overlays, rows, tables, and where they come from."""

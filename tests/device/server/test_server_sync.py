@@ -1,0 +1,250 @@
+"""Talking with the server: tokens, the desired state, reports, and every kind of trouble, each told once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellfleet.device.server.client import ServerClient, ServerRefuses
+from cellfleet.device.server.server_sync import ServerSync
+from cellfleet.device.system.host_info import device_facts, engines
+from cellfleet.device.update.background_task import InlineTask, ThreadedTask
+from cellfleet.errors import NetworkError
+from cellfleet.ports.http import Response
+from cellfleet.wire.states import DesiredState
+from simulators.server import URL, problem
+from simulators.world import World
+from support_device import Releases
+
+
+@pytest.fixture
+def world(tmp_path: Path, releases: Releases) -> World:
+    world = World(tmp_path, releases.files)
+    world.desire(None)
+    return world
+
+
+def pass_time(world: World, seconds: float) -> None:
+    world.clock.at += timedelta(seconds=seconds)
+    world.clock.elapsed_s += seconds
+
+
+def test_an_unchanged_desired_state_costs_little(world: World, releases: Releases) -> None:
+    world.desire(releases.old)
+    world.run(world.idle)
+    before = len(world.server.asked)
+    for _ in range(20):
+        world.tick()
+    asked = world.server.asked[before:]
+    assert asked.count("GET /api/v1/device/desired") >= 15
+    assert not any("token" in a for a in asked)
+
+
+@pytest.mark.parametrize("word", ["pending", "rejected", "revoked"])
+def test_a_device_that_is_refused_goes_on_working(world: World, word: str) -> None:
+    world.server.refusal = word
+    for _ in range(100):
+        world.tick()
+    kind = f"server-refuses-{word}"
+    assert world.contact.trouble == kind
+    assert world.sink.incidents() == [kind]
+    assert word in world.teller.tell(world.clock.now()).health.problems[-1]
+    tokens = [a for a in world.server.asked if "token" in a]
+    assert len(tokens) < 12, "it is asked with growing waits"
+    waits = world.contact._not_before - world.clock.elapsed_s
+    assert (waits <= 24) == (word == "pending"), "an instrument that waits to be accepted asks often"
+    world.server.refusal = ""
+    world.run(lambda: world.contact.trouble == "", ticks=600)
+    assert world.sink.incidents() == [kind, "server-back"]
+
+
+@pytest.mark.parametrize("broken", [500, 502, 429])
+def test_a_server_with_trouble_is_asked_with_growing_waits(world: World, releases: Releases, broken: int) -> None:
+    world.desire(releases.old)
+    world.server.broken = broken
+    for _ in range(3600):
+        world.contact.step()
+        pass_time(world, 1)
+    assert world.contact.trouble == "server-away"
+    assert 5 < len(world.server.asked) < 25
+    world.server.broken = 0
+    world.run(world.idle, ticks=700)
+
+
+def test_a_server_absent_at_start_is_found_later(world: World, releases: Releases) -> None:
+    world.server.away = True
+    world.desire(releases.old)
+    for _ in range(60):
+        world.tick(60)
+    assert world.active == ""
+    world.server.away = False
+    world.run(world.idle, seconds=30)
+    assert world.active == releases.old.sha256
+
+
+def test_a_token_that_the_server_forgot_is_renewed(world: World, releases: Releases) -> None:
+    world.desire(releases.old)
+    world.contact.step()
+    client = ServerClient(URL, world.identity, world.server, world.clock)
+    client.headers()
+    client._token = "forgotten by the server"
+    found, _ = client.desired("")
+    assert found == world.server.desired
+
+
+def test_a_token_is_renewed_before_its_end(world: World) -> None:
+    client = ServerClient(URL, world.identity, world.server, world.clock)
+    for _ in range(5):
+        client.headers()
+    assert world.server.asked.count("POST /api/v1/devices/token") == 1
+    pass_time(world, 3590)
+    client.headers()
+    assert world.server.asked.count("POST /api/v1/devices/token") == 2
+
+
+def test_a_clock_that_is_off_is_told_and_does_not_lock_out(world: World, releases: Releases) -> None:
+    world.server.clock_ahead_s = 86_400 * 400
+    world.desire(releases.old)
+    world.run(lambda: world.contact.desired is not None)
+    world.tick()
+    assert "clock-off" in world.sink.incidents()
+    assert world.sink.incidents().count("clock-off") == 1
+    assert abs(world.contact.clock_offset_s - 86_400 * 400) < 5
+
+
+def test_an_older_desired_state_does_not_count(world: World, releases: Releases) -> None:
+    world.desire(releases.old)
+    world.run(lambda: world.contact.desired is not None)
+    newest = world.contact.desired
+    assert newest is not None
+    world.server.desired = newest.model_copy(update={"generation": 0, "release": releases.new})
+    for _ in range(5):
+        world.tick()
+    assert world.contact.desired == newest
+
+
+def test_a_desired_state_of_another_device_is_refused(world: World, releases: Releases) -> None:
+    world.server.desired = DesiredState(device_id="dev-000000000000", generation=9, release=releases.old)
+    world.tick()
+    assert world.contact.desired is None
+    assert "dev-000000000000" in world.contact.trouble_text
+
+
+def test_a_defect_does_not_end_the_conversation(
+    world: World, releases: Releases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever an answer sets off: the instrument asks again."""
+    whole, asked = world.server.request, threading.Event()
+    failures = [RuntimeError("a defect"), ValueError("another one")]
+
+    def broken(*args: Any, **more: Any) -> Response:
+        pass_time(world, 60)
+        if failures:
+            raise failures.pop()
+        asked.set()
+        return whole(*args, **more)
+
+    monkeypatch.setattr(world.server, "request", broken)
+    world.desire(releases.old)
+    talk = threading.Thread(target=world.contact.run, args=(0.01,))
+    talk.start()
+    try:
+        deadline = time.monotonic() + 30
+        while world.contact.desired is None and time.monotonic() < deadline:
+            pass_time(world, 60)
+            asked.wait(0.02)
+    finally:
+        world.contact.stop()
+        talk.join(30)
+    assert world.contact.desired is not None
+    assert "a defect" in caplog.text
+
+
+def test_what_is_no_message_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world.server._answer
+
+    def garbled(method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
+        return Response(200, {}, b"<html>") if path.endswith("/desired") else whole(method, path, headers, body)
+
+    monkeypatch.setattr(world.server, "_answer", garbled)
+    world.tick()
+    world.tick()
+    assert world.contact.trouble == "server-other-version"
+
+
+def test_a_report_that_is_refused_does_not_keep_the_desired_state_away(
+    world: World, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = world.server._answer
+
+    def refuse(method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
+        return problem(422, "bad-report") if method == "PUT" else whole(method, path, headers, body)
+
+    monkeypatch.setattr(world.server, "_answer", refuse)
+    world.desire(releases.old)
+    world.run(world.idle, seconds=60)
+    assert world.active == releases.old.sha256
+    assert world.contact.trouble == "server-refuses-bad-report"
+
+
+def test_the_desired_state_outlives_a_restart(world: World, releases: Releases) -> None:
+    world.desire(releases.old)
+    world.contact.step()
+    arrived_at = world.contact.arrived_at
+    pass_time(world, 100)
+    world.server.away = True
+    world.boot()
+    assert world.contact.desired == world.server.desired
+    assert world.contact.arrived_at == arrived_at
+
+
+def test_a_fleet_of_one_asks_nobody(world: World) -> None:
+    contact = ServerSync(world.home, None, world.clock, retry_s=1.0, incident=world.sink.put)
+    contact.step()
+    assert (contact.desired, contact.trouble, contact.clock_offset_s) == (None, "", 0.0)
+
+
+def test_errors_of_the_client(world: World) -> None:
+    client = ServerClient(URL, world.identity, world.server, world.clock)
+    world.server.broken = 404
+    with pytest.raises(ServerRefuses, match="404") as found:
+        client.headers()
+    assert "address" in found.value.hint
+    world.server.broken = 503
+    with pytest.raises(NetworkError, match="503"):
+        client.headers()
+
+
+def result_of(threaded: ThreadedTask[int]) -> int:
+    while (value := threaded.result()) is None:
+        assert threaded.busy
+    return value
+
+
+def test_errands() -> None:
+    threaded: ThreadedTask[int] = ThreadedTask()
+    threaded.start(lambda: 7)
+    assert threaded.busy
+    assert (result_of(threaded), threaded.busy) == (7, False)
+
+    def fail() -> int:
+        raise NetworkError("no")
+
+    threaded.start(fail)
+    with pytest.raises(NetworkError):
+        result_of(threaded)
+    inline: InlineTask[int] = InlineTask()
+    inline.start(lambda: 8)
+    assert (inline.busy, inline.result(), inline.result()) == (True, 8, None)
+
+
+def test_facts_of_this_machine() -> None:
+    facts = device_facts()
+    assert facts.cores >= 1
+    assert "onnxruntime" in engines()
+    assert facts.memory_mb > 100

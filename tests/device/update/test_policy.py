@@ -1,0 +1,276 @@
+"""Decisions of the agent, pure: waits, windows, leases, self-test, probation, what a bundle needs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellfleet.bundle.manifest import Requires
+from cellfleet.canonical import canonical_bytes
+from cellfleet.config.fleet import AgentSection
+from cellfleet.device.camera.inhibit import Lease, drop_lease, read_leases, valid, write_lease
+from cellfleet.device.interfaces import FrameOutcome, GoldenResult, SegmenterFailure, SelfTested, Slot, WorkSnapshot
+from cellfleet.device.update.journal import Tally, Update
+from cellfleet.device.update.policy import (
+    backoff_s,
+    is_recovering,
+    is_there_already,
+    is_wanted,
+    is_withdrawn,
+    limits_of,
+    missing,
+    waits_for,
+)
+from cellfleet.device.update.probation import add
+from cellfleet.device.update.probation import judge as judge_probation
+from cellfleet.device.update.selftest import choose
+from cellfleet.device.update.selftest import judge as judge_selftest
+from cellfleet.device.update.window import is_open, words
+from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
+LIMITS = AgentSection(probation_frames=10)
+
+
+def release(digit: str = "a") -> ReleaseRef:
+    return ReleaseRef(
+        release_id=3,
+        name="cells",
+        version="1.2.0",
+        counter=3,
+        target_path="models/cells/1.2.0/abc.bundle.zip",
+        sha256=digit * 64,
+        length=10,
+    )
+
+
+def desired(digit: str = "a", deployment_id: int | None = 7, generation: int = 2) -> DesiredState:
+    return DesiredState(
+        device_id="dev-0123456789ab", generation=generation, deployment_id=deployment_id, release=release(digit)
+    )
+
+
+def update(**fields: object) -> Update:
+    base = Update(generation=2, deployment_id=7, release=release(), started_at=NOW, changed_at=NOW)
+    return base.model_copy(update=fields)
+
+
+@given(st.integers(-3, 10_000), st.floats(0.01, 60), st.floats(0, 1))
+def test_waits_are_bounded_and_grow(attempt: int, first_s: float, jitter: float) -> None:
+    wait_s = backoff_s(attempt, first_s, jitter)
+    assert 0.8 * first_s <= wait_s <= 120 * first_s * 1.001
+    assert backoff_s(attempt + 1, first_s, jitter) >= wait_s
+
+
+def test_what_is_wanted() -> None:
+    other = "b" * 64
+    assert is_wanted(desired(), other, None, NOW)
+    assert not is_wanted(None, other, None, NOW)
+    assert not is_wanted(desired(), "a" * 64, None, NOW)
+    assert not is_wanted(desired(), other, update(settled=True), NOW)
+    assert is_wanted(desired(deployment_id=8), other, update(settled=True), NOW)
+    assert not is_wanted(desired(), other, update(not_before=NOW + timedelta(seconds=5)), NOW)
+    assert is_wanted(desired(), other, update(not_before=NOW - timedelta(seconds=5)), NOW)
+    assert is_wanted(desired(), other, update(not_before=NOW + timedelta(days=400)), NOW), "the clock was set back"
+
+
+def test_what_is_there_already() -> None:
+    active = Slot(Path("a"), "a" * 64, "cells", "1.2.0", 3, deployment_id=6)
+    assert is_there_already(desired(), active, None)
+    assert is_there_already(desired(deployment_id=8), active, update(settled=True))
+    assert not is_there_already(desired(), active, update(settled=True))
+    assert not is_there_already(desired(deployment_id=6), active, update(settled=True)), "that deployment brought it"
+    assert is_there_already(desired(deployment_id=6), active, None), "a journal that was lost"
+    assert not is_there_already(desired(deployment_id=None), active, None)
+    assert not is_there_already(desired("b"), active, None)
+    assert not is_there_already(desired(), None, None)
+
+
+def test_a_rollback_is_told_with_its_times() -> None:
+    rolled_back = update(outcome="rolled-back", settled=True, previous_sha256="b" * 64)
+    assert is_recovering(rolled_back, NOW)
+    assert not is_recovering(rolled_back, NOW + timedelta(seconds=121))
+    assert not is_recovering(update(outcome="rolled-back", settled=True), NOW), "there is nothing to come back"
+    assert not is_recovering(rolled_back.model_copy(update={"recovery_s": 3.0}), NOW)
+
+
+def test_what_is_withdrawn() -> None:
+    assert not is_withdrawn(update(), desired())
+    assert not is_withdrawn(update(), None)
+    assert is_withdrawn(update(), desired("b"))
+    assert is_withdrawn(update(), desired(deployment_id=8))
+    assert not is_withdrawn(update(), desired("b", generation=1)), "an older desired state does not count"
+    assert not is_withdrawn(update(folder="/stick"), desired("b")), "a person asked for it"
+
+
+def test_settings_of_a_deployment() -> None:
+    limits, wrong = limits_of(LIMITS, {"probation_frames": 3})
+    assert (limits.probation_frames, wrong) == (3, "")
+    same, wrong = limits_of(LIMITS, {"probation_frames": -3})
+    assert same == LIMITS
+    assert "probation_frames" in wrong
+
+
+@pytest.mark.parametrize(
+    ("window", "hour", "day", "so"),
+    [
+        (MaintenanceWindow(start="10:00", end="13:00"), 12, 2, True),
+        (MaintenanceWindow(start="10:00", end="12:00"), 12, 2, False),
+        (MaintenanceWindow(start="22:00", end="04:00"), 23, 2, True),
+        (MaintenanceWindow(start="22:00", end="04:00"), 3, 2, True),
+        (MaintenanceWindow(start="22:00", end="04:00"), 4, 2, False),
+        (MaintenanceWindow(start="22:00", end="04:00", days=(0,)), 3, 3, True),
+        (MaintenanceWindow(start="22:00", end="04:00", days=(0,)), 3, 2, False),
+        (MaintenanceWindow(start="20:00", end="21:00", utc_offset_min=480), 12, 2, True),
+        (MaintenanceWindow(start="20:00", end="21:00", utc_offset_min=-480), 12, 2, False),
+        (MaintenanceWindow(start="05:00", end="05:00", days=(0,)), 12, 2, True),
+        (MaintenanceWindow(start="05:00", end="05:00", days=(1,)), 12, 2, False),
+    ],
+)
+def test_windows(window: MaintenanceWindow, hour: int, day: int, so: bool) -> None:
+    assert is_open(window, datetime(2026, 3, day, hour, 0, tzinfo=UTC)) is so
+
+
+def test_a_window_in_words() -> None:
+    window = MaintenanceWindow(start="22:00", end="04:00", days=(5, 6), utc_offset_min=-330)
+    assert words(window) == "Saturday, Sunday from 22:00 to 04:00 (UTC-05:30)"
+    assert words(MaintenanceWindow()) == "every day from 00:00 to 23:59 (UTC+00:00)"
+
+
+def test_leases(tmp_path: Path) -> None:
+    assert read_leases(tmp_path / "none") == ([], [])
+    write_lease(tmp_path, "camera", Lease(holder="camera", reason="a run", expires_at=NOW + timedelta(minutes=1)))
+    (tmp_path / "odd.json").write_text('{"holder": 1}')
+    leases, wrong = read_leases(tmp_path)
+    assert [x.holder for x in valid(leases, NOW)] == ["camera"]
+    assert wrong == ["odd.json"]
+    assert valid(leases, NOW + timedelta(minutes=1)) == []
+    assert "camera holds updates back until 12:01:00: a run" in waits_for(leases, None, NOW)
+    assert waits_for([], MaintenanceWindow(start="13:00", end="14:00"), NOW).startswith("the maintenance window is")
+    assert waits_for([], None, NOW) == ""
+    drop_lease(tmp_path, "camera")
+    drop_lease(tmp_path, "camera")
+
+
+def test_what_an_instrument_lacks() -> None:
+    requires = Requires(bundle_format=1, engines=("onnxruntime",), channels=("phase",), pixel_size=True)
+    assert missing(requires, {"onnxruntime": "1"}, ("phase",), None, cameras_tell=True) == []
+    found = missing(requires, {"openvino": "1"}, ("green",), None, cameras_tell=False)
+    assert len(found) == 3
+
+
+def golden(**fields: object) -> GoldenResult:
+    base = {"of": "x", "ap50": 0.8, "agreement": 0.99, "least_ap50": 0.7, "least_agreement": 0.9, "worst_ms": 50.0}
+    return GoldenResult(**{**base, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "word"),
+    [
+        (golden(), golden(), ""),
+        (golden(ap50=0.69), golden(), "at least 0.700"),
+        (golden(ap50=float("nan")), golden(), "AP@0.5 nan"),
+        (golden(agreement=0.89), golden(), "agrees to 0.890"),
+        (golden(agreement=float("nan")), golden(), "agrees to nan"),
+        (golden(worst_ms=float("inf")), golden(), "takes inf ms"),
+        (golden(), golden(ap50=0.5), "a loss of 0.1 is allowed"),
+        (golden(), golden(ap50=0.3, least_ap50=0.0), "the active bundle's golden frames"),
+        (golden(), golden(agreement=0.0), ""),
+        (golden(problem="unreadable"), golden(), "unreadable"),
+        (golden(), None, "were not drawn"),
+    ],
+)
+def test_self_test(own: GoldenResult, other: GoldenResult | None, word: str) -> None:
+    tested = SelfTested("onnxruntime/fp32", "run", 100.0, (own,) if other is None else (own, other))
+    reasons = judge_selftest(tested, LIMITS, active_ap50=0.8).reasons
+    assert word in "; ".join(reasons) if word else reasons == ()
+
+
+def test_nonsense_is_told_once_of_each_bundle() -> None:
+    nonsense = golden(ap50=0.01, least_ap50=0.0)
+    reasons = judge_selftest(SelfTested("v", "run", 100.0, (nonsense, nonsense)), LIMITS, active_ap50=0.8).reasons
+    assert [r.partition(",")[0] for r in reasons] == [
+        "AP@0.5 0.010 on its own golden frames",
+        "AP@0.5 0.010 on the active bundle's golden frames",
+    ]
+
+
+def test_numbers_can_be_written() -> None:
+    wild = golden(ap50=float("nan"), agreement=float("-inf"), worst_ms=float("inf"))
+    numbers = judge_selftest(SelfTested("v", "run", float("inf"), (wild, wild)), LIMITS, 0.8).numbers
+    assert canonical_bytes(numbers)
+    assert numbers["ap50"] is None
+
+
+def test_the_fastest_that_passes_is_chosen() -> None:
+    def judged(variant: str, worst_ms: float, problem: str = "") -> object:
+        results = () if problem else (golden(worst_ms=worst_ms),)
+        return judge_selftest(SelfTested(variant, "run", 10.0, results, problem), LIMITS, None)
+
+    found = [judged("a/fp32", 30), judged("b/int8", 10), judged("c/fp32", 1, "crashed")]
+    choice = choose(found)  # type: ignore[arg-type]
+    assert choice.chosen is not None
+    assert choice.chosen.variant == "b/int8"
+    assert "not used: c/fp32: crashed" in choice.reason
+    wanted = choose(found, "a/fp32")  # type: ignore[arg-type]
+    assert wanted.chosen is not None
+    assert wanted.chosen.variant == "a/fp32"
+    assert choose(found, "c/fp32").chosen is None  # type: ignore[arg-type]
+    assert choose([]).reason == "no variant of it can run here"
+
+
+def frame(slot: str = "s", milliseconds: float = 100.0, memory_mb: float = 10.0, *, ok: bool = True) -> FrameOutcome:
+    result, reason = ("segmented", "") if ok else ("failed", "it broke")
+    return FrameOutcome("e", "f", slot, result, milliseconds, memory_mb, True, NOW, reason)  # type: ignore[arg-type]
+
+
+def test_a_tally_counts_its_own_slot_only() -> None:
+    seen = WorkSnapshot(
+        frames=(frame(), frame("other"), frame(ok=False), frame("")),
+        troubles=(SegmenterFailure("s", "hang", "no answer", NOW), SegmenterFailure("other", "crash", "x", NOW)),
+        memory_mb={"s": 55.0, "other": 900.0},
+    )
+    tally = add(Tally(), seen, "s")
+    assert (tally.drawn, tally.failed, tally.crashes, tally.hangs) == (1, 1, 0, 1)
+    assert (tally.memory_mb, tally.last_trouble) == (55.0, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("frames", "base_ms", "event"),
+    [
+        ([100.0] * 9, 90.0, None),
+        ([100.0] * 10, 90.0, "good"),
+        ([100.0] * 4 + [900.0], 90.0, None),
+        ([900.0] * 5, 90.0, "bad"),
+        ([900.0] * 4, 90.0, None),
+        ([900.0] * 10, None, "good"),
+        ([20_000.0] * 5, None, "bad"),
+    ],
+)
+def test_probation(frames: list[float], base_ms: float | None, event: str | None) -> None:
+    tally = Tally(base_ms=base_ms)
+    for ms in frames:
+        tally = add(tally, WorkSnapshot(frames=(frame(milliseconds=ms),)), "s")
+    assert judge_probation(tally, LIMITS, NOW, NOW).event == event
+
+
+@pytest.mark.parametrize(
+    ("frames", "memory_mb", "event"), [(0, 4097, None), (4, 8192, None), (5, 4097, "bad"), (0, 8193, "bad")]
+)
+def test_memory_is_judged_with_some_frames_or_at_once_when_it_is_far_too_much(
+    frames: int, memory_mb: float, event: str | None
+) -> None:
+    tally = add(Tally(), WorkSnapshot(frames=(frame(),) * frames, memory_mb={"s": memory_mb}), "s")
+    assert LIMITS.probation_max_memory_mb == 4096
+    assert judge_probation(tally, LIMITS, NOW, NOW).event == event
+
+
+def test_probation_has_patience_for_some_time() -> None:
+    verdict = judge_probation(Tally(), LIMITS, NOW, NOW + timedelta(seconds=LIMITS.probation_s))
+    assert (verdict.event, "without a bad sign" in verdict.reason) == ("good", True)
+    bad = judge_probation(Tally(crashes=1, hangs=1), LIMITS, NOW, NOW + timedelta(days=9))
+    assert bad.event == "bad"

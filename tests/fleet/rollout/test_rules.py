@@ -1,0 +1,336 @@
+"""The rules of a deployment, without a server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellfleet.fleet.rollout.rules import ENDED, FAILURES, RolloutState, decide, first_state, in_order, target_size
+from cellfleet.wire.rollout import DeploymentRequest, Member, Phase
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def request(*phases: Phase, **more: Any) -> DeploymentRequest:
+    return DeploymentRequest(release_id=1, group="pilot", phases=phases or (Phase(percent=100),), **more)
+
+
+@dataclass
+class Rehearsal:
+    """A deployment in memory: does what the rules say, and lets instruments end."""
+
+    asked: DeploymentRequest
+    members: list[Member]
+    now: datetime = START
+    standing: RolloutState = field(init=False)
+    reason: str = ""
+    waits_for: str = ""
+    offers: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.standing = first_state(self.asked)
+
+    @classmethod
+    def of(cls, count: int, *phases: Phase, **more: Any) -> Rehearsal:
+        members = [Member(device_id=f"dev-{i:012x}", name=f"XYZ-{i:03d}") for i in range(count)]
+        return cls(request(*phases, **more), members)
+
+    def tick(self) -> Rehearsal:
+        for _ in range(2 * len(self.asked.phases) + 2):
+            step = decide(self.asked, self.standing, self.members, self.now)
+            assert step == decide(self.asked, self.standing, list(reversed(self.members)), self.now)
+            self.standing, self.reason, self.waits_for = step.standing, step.reason or self.reason, step.waits_for
+            silent = dict(step.silent)
+            self.members = [self._after(m, silent, step.offer) for m in self.members]
+            self.offers += step.offer
+            if not silent and not step.offer:
+                break
+        return self
+
+    def _after(self, m: Member, silent: dict[str, str], offer: Sequence[str]) -> Member:
+        if m.device_id in silent:
+            return m.model_copy(update={"state": "silent", "ended_at": self.now, "reason": silent[m.device_id]})
+        if m.device_id in offer:
+            assert m.state == "waiting"
+            return m.model_copy(update={"state": "offered", "phase": self.standing.phase, "offered_at": self.now})
+        return m
+
+    def end(self, index: int, state: str, reason: str = "") -> Rehearsal:
+        ended = self.now if state in ENDED else None
+        update = {"state": state, "ended_at": ended, "heard_at": self.now, "reason": reason}
+        self.members[index] = self.members[index].model_copy(update=update)
+        return self
+
+    def later(self, seconds: float) -> Rehearsal:
+        self.now += timedelta(seconds=seconds)
+        return self
+
+    @property
+    def state(self) -> str:
+        return self.standing.state
+
+    @property
+    def states(self) -> list[str]:
+        return [m.state for m in self.members]
+
+
+def test_phases_go_one_after_the_other_in_the_order_of_names() -> None:
+    r = Rehearsal.of(4, Phase(count=1), Phase(percent=75), Phase(percent=100))
+    assert decide(r.asked, r.standing, r.members, START).waits_for.startswith("0 of 1 instruments of phase 1")
+    r.tick()
+    assert r.states == ["offered", "waiting", "waiting", "waiting"]
+    assert r.waits_for == "0 of 1 instruments of phase 1 have succeeded; 1 must"
+    r.end(0, "succeeded").tick()
+    assert r.states == ["succeeded", "offered", "offered", "waiting"]
+    r.end(2, "succeeded").tick()
+    assert r.states[3] == "waiting"
+    r.end(1, "succeeded").tick()
+    assert r.states[3] == "offered"
+    r.end(3, "succeeded").tick()
+    assert r.state == "succeeded"
+    assert r.offers == [m.device_id for m in in_order(r.members)]
+
+
+def test_one_failure_halts_and_nobody_else_is_offered_it() -> None:
+    r = (
+        Rehearsal.of(3, Phase(count=1), Phase(percent=100))
+        .tick()
+        .end(0, "refused", "golden frame g1: AP@0.5 is 0.03")
+        .tick()
+    )
+    assert r.state == "halted"
+    assert r.reason == (
+        "XYZ-000 refused the release: golden frame g1: AP@0.5 is 0.03. 1 failure in phase 1; 0 are tolerated."
+    )
+    r.later(1e6).tick()
+    assert r.states == ["refused", "waiting", "waiting"]
+
+
+def test_as_many_failures_as_tolerated_do_not_halt() -> None:
+    r = Rehearsal.of(5, Phase(percent=100, max_failures=1)).tick()
+    r.end(0, "rolled-back").tick()
+    assert r.state == "running"
+    r.end(1, "succeeded").end(2, "succeeded").end(3, "succeeded").tick()
+    assert r.state == "running"
+    assert r.end(4, "succeeded").tick().state == "succeeded"
+
+
+def test_a_share_of_failures_is_judged_from_the_least_count_on() -> None:
+    phase = Phase(percent=100, max_failure_percent=20, min_ended=5, min_success_percent=50)
+    r = Rehearsal.of(10, phase).tick()
+    r.end(0, "failed").end(1, "failed").end(2, "succeeded").end(3, "succeeded").tick()
+    assert r.state == "running"
+    r.end(4, "succeeded").tick()
+    assert r.state == "halted"
+    assert "2 failures in phase 1 among 5 that ended; 20 % are tolerated" in r.reason
+
+
+def test_a_least_count_above_the_phase_is_judged_when_all_have_ended() -> None:
+    phase = Phase(percent=100, max_failure_percent=40, min_ended=50, min_success_percent=1)
+    r = Rehearsal.of(2, phase).tick().end(0, "failed").tick()
+    assert r.state == "running"
+    assert r.end(1, "succeeded").tick().state == "halted"
+
+
+def test_halts_when_the_success_threshold_is_out_of_reach() -> None:
+    r = Rehearsal.of(4, Phase(percent=100, max_failures=4, min_success_percent=75)).tick().end(0, "failed").tick()
+    assert r.state == "running"
+    r.end(1, "failed").tick()
+    assert r.state == "halted"
+    assert "At most 2 of the 4 instruments of phase 1 can succeed; 3 must." in r.reason
+
+
+def test_a_phase_of_failures_only_is_never_a_success() -> None:
+    r = Rehearsal.of(2, Phase(count=1, max_failures=1), Phase(percent=100)).tick().end(0, "failed").tick()
+    assert r.state == "halted"
+    assert r.states[1] == "waiting"
+
+
+def test_silence_is_a_failure() -> None:
+    r = Rehearsal.of(2, Phase(count=1, silent_after_s=60), Phase(percent=100)).tick().later(60).tick()
+    assert r.state == "running"
+    r.later(1).tick()
+    assert r.states == ["silent", "waiting"]
+    assert r.state == "halted"
+    assert "was not heard: not heard since 2026-03-01 12:00:00 UTC; 60 s are tolerated" in r.reason
+
+
+def test_a_deferred_instrument_that_is_heard_is_no_failure() -> None:
+    r = Rehearsal.of(1, Phase(percent=100, silent_after_s=60)).tick()
+    for _ in range(50):
+        r.later(50).end(0, "deferred").tick()
+    assert r.state == "running"
+
+
+def test_soak_begins_again_after_a_tolerated_failure() -> None:
+    phase = Phase(percent=50, soak_s=100, max_failures=1, min_success_percent=50)
+    r = Rehearsal.of(4, phase, Phase(percent=100)).tick().end(0, "succeeded").tick()
+    assert r.standing.soak_since == START
+    assert r.waits_for == "phase 1 is watched until 2026-03-01 12:01:40 UTC"
+    r.later(90).end(1, "failed").tick().later(99).tick()
+    assert r.states[2:] == ["waiting", "waiting"]
+    assert r.later(1).tick().states[2:] == ["offered", "offered"]
+
+
+def test_approval_is_waited_for_before_the_phase() -> None:
+    r = Rehearsal.of(2, Phase(count=1), Phase(percent=100, approval=True), needs_approval=True).tick()
+    assert (r.standing.state, r.states) == ("awaiting-approval", ["waiting", "waiting"])
+    r.standing = replace(r.standing, approved_phase=0)
+    r.tick().end(0, "succeeded").tick()
+    assert (r.standing.state, r.standing.phase, r.waits_for) == ("awaiting-approval", 1, "approval of phase 2")
+    r.standing = replace(r.standing, approved_phase=1)
+    assert r.tick().states == ["succeeded", "offered"]
+
+
+def test_a_failure_while_it_waits_for_approval_halts_too() -> None:
+    phases = (Phase(percent=50, min_success_percent=50), Phase(percent=100, approval=True))
+    r = Rehearsal.of(4, *phases).tick().end(0, "succeeded").tick()
+    assert r.state == "awaiting-approval"
+    assert r.end(1, "failed").tick().state == "halted"
+
+
+def test_resumed_failures_count_no_more_and_new_ones_do() -> None:
+    r = Rehearsal.of(3, Phase(count=1), Phase(percent=100)).tick().end(0, "failed").tick()
+    assert r.state == "halted"
+    r.standing = replace(r.standing, state="running", resumed_at=r.later(5).now)
+    r.tick()
+    assert (r.standing.state, r.states) == ("running", ["failed", "offered", "offered"])
+    r.later(1).end(1, "failed").tick()
+    assert r.state == "halted"
+
+
+def test_without_instruments_it_halts() -> None:
+    r = Rehearsal.of(0, Phase(percent=100)).tick()
+    assert (r.standing.state, r.reason) == ("halted", "no instrument of the group is left in this deployment")
+
+
+def test_a_deployment_waits_for_its_stragglers() -> None:
+    r = (
+        Rehearsal.of(4, Phase(percent=100, min_success_percent=50))
+        .tick()
+        .end(0, "succeeded")
+        .end(1, "succeeded")
+        .tick()
+    )
+    assert (r.standing.state, r.waits_for) == ("running", "2 instruments that have not ended")
+    r.end(2, "succeeded").end(3, "succeeded").tick()
+    assert r.state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("phases", "devices", "sizes"),
+    [
+        ((Phase(percent=10), Phase(percent=100)), 3, [1, 3]),
+        ((Phase(percent=33), Phase(percent=100)), 3, [1, 3]),
+        ((Phase(count=5), Phase(percent=10), Phase(count=1)), 20, [5, 5, 20]),
+        ((Phase(count=9),), 3, [3]),
+        ((Phase(percent=7), Phase(percent=100)), 100, [7, 100]),
+    ],
+)
+def test_sizes(phases: tuple[Phase, ...], devices: int, sizes: list[int]) -> None:
+    assert [target_size(request(*phases), i, devices) for i in range(len(phases))] == sizes
+
+
+PHASES = st.lists(
+    st.builds(
+        lambda size, failures, percent, least, success, soak, silent, approval: Phase(
+            count=size if isinstance(size, int) else None,
+            percent=None if isinstance(size, int) else size,
+            max_failures=failures,
+            max_failure_percent=percent,
+            min_ended=least,
+            min_success_percent=success,
+            soak_s=soak,
+            silent_after_s=silent,
+            approval=approval,
+        ),
+        st.integers(1, 6) | st.floats(1, 100),
+        st.integers(0, 3),
+        st.none() | st.floats(0, 100),
+        st.integers(1, 4),
+        st.sampled_from([0, 50, 80, 100]),
+        st.sampled_from([0, 30, 300]),
+        st.sampled_from([40, 400]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=4,
+)
+DEEDS = st.lists(
+    st.one_of(
+        st.tuples(st.just("later"), st.integers(1, 200)),
+        st.tuples(
+            st.sampled_from(["updating", "deferred", "succeeded", "refused", "failed", "rolled-back"]),
+            st.integers(0, 7),
+        ),
+        st.tuples(st.sampled_from(["approve", "halt", "resume"]), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+def _do(r: Rehearsal, word: str, number: int) -> None:
+    if word == "later":
+        r.later(number)
+    elif word == "approve":
+        r.standing = replace(r.standing, approved_phase=r.standing.phase)
+    elif word == "halt" and r.standing.state in ("running", "awaiting-approval"):
+        r.standing = replace(r.standing, state="halted")
+    elif word == "resume" and r.standing.state == "halted":
+        r.standing = replace(r.standing, state="running", resumed_at=r.now)
+    elif word not in ("approve", "halt", "resume"):
+        member = r.members[number % len(r.members)]
+        if member.state not in ENDED and member.state != "waiting":
+            r.end(number % len(r.members), word, "because")
+
+
+@settings(max_examples=150, deadline=None)
+@given(phases=PHASES, devices=st.integers(1, 8), deeds=DEEDS)
+def test_whatever_happens(phases: list[Phase], devices: int, deeds: list[tuple[str, int]]) -> None:
+    r = Rehearsal.of(devices, *phases).tick()
+    for word, number in deeds:
+        before, offered, phase = r.standing.state, len(r.offers), r.standing.phase
+        _do(r, word, number)
+        halted = r.standing.state == "halted"
+        r.tick()
+        assert r.standing.phase >= phase
+        assert len(r.offers) == len(set(r.offers)) <= target_size(r.asked, r.standing.phase, devices)
+        if halted or before == "succeeded":
+            assert len(r.offers) == offered
+        assert sum(Counter(r.states).values()) == devices
+        first = [m.state != "waiting" for m in in_order(r.members)]
+        assert first == sorted(first, reverse=True), "offered in the order of names"
+        if r.standing.state == "succeeded":
+            assert all(s in ENDED for s in r.states)
+        if r.standing.state == "running":
+            assert all(
+                r.standing.approved_phase >= i
+                for i, p in enumerate(r.asked.phases)
+                if p.approval and i == r.standing.phase
+            )
+        steady = decide(r.asked, r.standing, r.members, r.now)
+        assert (steady.standing, steady.offer, steady.silent) == (r.standing, (), ()), "told again, it does nothing new"
+
+
+@settings(max_examples=60, deadline=None)
+@given(phases=PHASES, devices=st.integers(1, 8))
+def test_when_everybody_succeeds_the_deployment_does(phases: list[Phase], devices: int) -> None:
+    r = Rehearsal.of(devices, *phases)
+    for _ in range(4 * len(phases) + 4):
+        r.standing = replace(r.standing, approved_phase=len(phases) - 1)
+        r.tick()
+        for i, state in enumerate(r.states):
+            if state == "offered":
+                r.end(i, "succeeded")
+        r.later(301)
+    r.tick()
+    assert r.state == "succeeded"
+    assert len(r.offers) == devices
+    assert not FAILURES & set(r.states)

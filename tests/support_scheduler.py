@@ -1,0 +1,203 @@
+"""An instrument for tests of its work: slots with real bundles, frames on the disk, segmenter programs that misbehave."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cellfleet.canonical import sha256_file
+from cellfleet.config import Settings, load_project
+from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile, FramesFolder, experiment_name, taken
+from cellfleet.device.interfaces import FrameOutcome, SegmenterFailure, Slot, WorkSnapshot
+from cellfleet.device.scheduling.pins import read_outcomes
+from cellfleet.device.scheduling.scheduler import FrameScheduler
+from cellfleet.device.system.home import Home
+from cellfleet.errors import StorageError
+from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
+from support_bundle import discs, tiny_bundle
+from support_onnx import tiny_spec
+
+DEADLINE_S = 60.0
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+WRAPPER = """
+import os, sys, time
+from pathlib import Path
+from cellfleet.device import segmenter_desk, segmenter_main
+flags = Path({flags!r})
+whole = segmenter_desk.Desk.do
+def do(self, what, request):
+    if what == "segment":
+        name = request["facts"]["frame"]
+        for how in ("crash", "hang", "slow"):
+            for pattern in (name, "any"):
+                flag = flags / f"{{how}}-{{pattern}}"
+                if flag.exists():
+                    if not (flags / "for-ever").exists():
+                        flag.unlink()
+                    if how == "crash":
+                        os.kill(os.getpid(), 9)
+                    if how == "hang":
+                        time.sleep(600)
+                    (flags / "begun").touch()
+                    time.sleep(0.5)
+    done = whole(self, what, request)
+    if what == "segment" and (flags / "die-after").exists():
+        (flags / "die-after").unlink()
+        os.kill(os.getpid(), 9)
+    return done
+segmenter_desk.Desk.do = do
+sys.exit(segmenter_main.main())
+"""
+
+
+def taken_frame(index: int, problem: str = "") -> FrameTaken:
+    """The event of a frame."""
+    return FrameTaken(
+        experiment="e1", frame=f"f{index}", index=index, well="A1", time_s=0, taken_at=START, sha256="0" * 64, bytes=1,
+        problem=problem,
+    )  # fmt: skip
+
+
+class Sink:
+    """Keeps what it is given, once each, as the spool does; ``refuses`` is a disk that takes nothing."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.refuses = False
+
+    def put(self, event: Event) -> None:
+        if self.refuses:
+            raise StorageError("spool.db: no space left on the device", hint="free some space")
+        if event not in self.events:
+            self.events.append(event)
+
+    def of(self, kind: str) -> list[Any]:
+        return [e for e in self.events if e.event == kind]
+
+
+class Instrument:
+    """A home with frames, and its work.
+
+    Attributes:
+        flags: touch ``crash-<frame>``, ``hang-<frame>``, ``die-after`` ... in it and the segmenter does it (once, unless
+            ``for-ever`` is there, too).
+        seen: frames and troubles of all polls.
+    """
+
+    def __init__(self, root: Path, **settings: str) -> None:
+        self.home = Home.at(root)
+        self.flags = root / "flags"
+        self.flags.mkdir(parents=True)
+        self.program = root / "segmenter.py"
+        self.program.write_text(WRAPPER.format(flags=str(self.flags)), encoding="utf-8")
+        chosen = {
+            "device.software": f"{sys.executable} {self.program}",
+            "device.threads": "1",
+            "agent.retry_s": "0.1",
+            **{k.replace("__", "."): v for k, v in settings.items()},
+        }
+        overrides = [f"{k}={v}" for k, v in chosen.items()]
+        self.settings: Settings = load_project(root, environ={}, overrides=overrides).settings
+        self.sink = Sink()
+        self.frames = FramesFolder(self.home.frames)
+        self.works: list[FrameScheduler] = []
+        self.outcomes: list[FrameOutcome] = []
+        self.troubles: list[SegmenterFailure] = []
+        self.seen = WorkSnapshot()
+
+    def slot(self, version: str = "1.0.0", level: float = 0.75) -> Slot:
+        """An installed slot of the tiny network."""
+        bundle = tiny_bundle(self.home.root / "build" / version, tiny_spec(version=version), level=level)
+        sha256 = sha256_file(bundle)
+        folder = self.home.slots / sha256[:12]
+        folder.mkdir(parents=True, exist_ok=True)
+        os.link(bundle, folder / "artifact.zip")
+        slot = Slot(folder, sha256, "tiny", version, 1, release_id=7, variant="onnxruntime/fp32")
+        from cellfleet.device.slots import Slots
+
+        return Slots(self.home).note(slot)
+
+    def begin(self, number: int = 1) -> ExperimentFile:
+        """A new experiment on the disk."""
+        at = datetime.now(UTC)
+        facts = ExperimentFile(
+            experiment=experiment_name(number, at),
+            number=number,
+            plate="P1",
+            channels=("phase",),
+            pixel_size_um=0.5,
+            started_at=at,
+        )
+        self.frames.save(facts)
+        return facts
+
+    def end(self, facts: ExperimentFile) -> None:
+        """The experiment ends."""
+        self.frames.save(facts.model_copy(update={"ended_at": datetime.now(UTC)}))
+
+    def take(self, facts: ExperimentFile, index: int, data: bytes | None = None, at: datetime | None = None) -> str:
+        """A frame of discs, or other bytes; gives its name."""
+        if data is None:
+            done, png = cv2.imencode(".png", discs(index)[0])
+            assert done
+            data = np.asarray(png).tobytes()
+        event = taken(
+            facts.experiment,
+            index,
+            data,
+            original=f"A01_{index}.png",
+            well="A1",
+            field=1,
+            time_s=60.0 * index,
+            at=at or datetime.now(UTC),
+        )
+        self.frames.put(FrameFile(taken=event, file=f"{event.frame}.png", original="x.png", position=index), data)
+        return event.frame
+
+    def open(self, active: Slot | None = None) -> FrameScheduler:
+        """The work, as the agent opens it."""
+        from cellfleet.device.scheduling.scheduler import open_scheduler
+        from cellfleet.ports import SystemClock
+
+        work = open_scheduler(self.home, self.settings, self.sink, SystemClock())
+        self.works.append(work)
+        work.switch(active)
+        return work
+
+    def poll(self, work: FrameScheduler) -> WorkSnapshot:
+        """One poll; what it tells of frames and troubles is kept."""
+        self.seen = work.poll(datetime.now(UTC))
+        self.outcomes += self.seen.frames
+        self.troubles += self.seen.troubles
+        return self.seen
+
+    def until(self, work: FrameScheduler, true: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+        """Poll until something is true."""
+        deadline = time.monotonic() + deadline_s
+        while not true():
+            self.poll(work)
+            assert time.monotonic() < deadline, (self.seen, self.outcomes[-3:], self.troubles[-3:])
+            time.sleep(0.01)
+
+    def rows(self, facts: ExperimentFile, pin: int = 1) -> list[FrameSegmented]:
+        """Masks of an experiment under a pin, as they lie on the disk."""
+        found = read_outcomes(self.home.results / facts.experiment)
+        return [o for o in found if isinstance(o, FrameSegmented) and o.pin == pin]
+
+    def failures(self, facts: ExperimentFile) -> list[FrameFailed]:
+        """Frames without a mask, as they lie on the disk."""
+        return [o for o in read_outcomes(self.home.results / facts.experiment) if isinstance(o, FrameFailed)]
+
+    def close(self) -> None:
+        """End everything."""
+        for work in self.works:
+            work.close()
