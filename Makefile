@@ -12,7 +12,7 @@ CXX_BUILD := $(shell find cpp -name 'CMakeLists.txt' -o -name 'CMakePresets.json
 CMAKE  := cd cpp && MAKEFLAGS= PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit cpp format lock wheel bench clean
+.PHONY: help demo test lint types unit cpp format lock wheel bench mutants clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ wheel: $(STAMP)  ## a wheel in dist/
 
 bench: $(STAMP)  ## all benchmarks
 	for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+mutants: $(STAMP)  ## how many small faults in the pure rules the tests notice, about 30 minutes (ARGS="[trust|metrics|...] [--jobs N]")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock mutmut==3.8.1
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 clean:  ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
