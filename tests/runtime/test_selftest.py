@@ -57,6 +57,17 @@ def test_a_least_ap50_that_is_not_reached(bundle: Bundle, tmp_path: Path) -> Non
     assert not found.passed
 
 
+def test_a_bundle_without_golden_frames_proves_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    found = changed(bundle, tmp_path, {}, lambda m: m.update(golden=[]))
+    assert (found.problem, found.passed) == ("the bundle has no golden frames", False)
+
+
+def test_a_network_that_gives_no_numbers_is_a_problem_of_its_variant(bundle: Bundle, tmp_path: Path) -> None:
+    found = changed(bundle, tmp_path, {FP32: tiny_onnx(gain=float("nan"))})
+    assert not found.passed
+    assert "not numbers" in found.problem
+
+
 def test_a_variant_whose_engine_is_not_here(bundle: Bundle, tmp_path: Path) -> None:
     found = changed(bundle, tmp_path, {}, lambda m: m["variants"][0].update(engine="tensorrt"))
     assert not found.passed

@@ -8,13 +8,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellfleet.data import DataSetVersion
+from cellfleet.errors import SegmentError
+from cellfleet.runtime.grid import model_grid
 from cellfleet.runtime.objects import frame_moments
 from cellfleet.train.augment import Augmentation
 from cellfleet.train.grid import TrainingGrid, choose_grid
 from cellfleet.train.networks import DEFAULT_HEADS
+from cellfleet.train.preflight import check_crop
 from cellfleet.train.samples import Crops, Sample, load_samples, prepare
 from cellfleet.train.targets import distance_target, targets_of
 from support_bundle import discs
+from support_onnx import tiny_spec
 from support_training import section, two_classes
 
 Labels = NDArray[np.uint32]
@@ -129,12 +133,19 @@ def test_other_rules_for_the_grid(data: DataSetVersion) -> None:
     assert grid.target_pixel_size_um is not None
 
 
-def test_sizes_on_the_grid() -> None:
-    grid = TrainingGrid(1.0, 0.5)
-    assert grid.size(100, 51, 0.5) == (50, 26)
-    assert grid.size(100, 51, 1.015) == (100, 51)
-    assert grid.size(1, 1, 0.1) == (1, 1)
-    assert grid.size(100, 51, None) == NATIVE.size(100, 51, 0.5) == (100, 51)
+def test_an_image_that_would_be_absurdly_large_on_the_grid_is_refused_before_it_is_loaded(data: DataSetVersion) -> None:
+    with pytest.raises(SegmentError, match="on the model's grid of 1e-06 um"):
+        check_crop(data.split("train"), TrainingGrid(1e-6, 0.5), section())
+
+
+def test_the_grid_is_that_of_instruments(data: DataSetVersion) -> None:
+    entry = data.split("train")[0]
+    frame = data.load_frame(entry)
+    spec = tiny_spec(target_pixel_size_um=1.3, training_pixel_size_um=0.5)
+    grid = model_grid(spec, frame.height, frame.width, frame.pixel_size_um, entry.id)
+    sample = prepare(data, entry, ("phase",), TrainingGrid(1.3, 0.5), DEFAULT_HEADS)
+    assert sample.image.shape == (1, grid.height, grid.width) == (1, 28, 37)
+    assert sample.scale == grid.scale
 
 
 # Crops and augmentation

@@ -100,12 +100,24 @@ def test_training_sees_the_maps_that_instruments_will_see(
     segmenter = Segmenter(folder.spec, engine)
     for here, entry in zip(maps_of(network, samples, data, entries), entries, strict=True):
         there = segmenter.maps(data.load_frame(entry))
+        assert here.scale == there.scale
         assert there.foreground is not None
         assert there.distance is not None
         assert np.abs(here.foreground.astype(int) - there.foreground).max() <= 2
         assert np.abs(here.distance.astype(int) - there.distance).max() <= 2
     numbers = validate(network, samples)
     assert numbers.ap50 > 0.9
+
+
+def test_maps_are_scaled_by_pixel_sizes_as_on_instruments(
+    run: TrainingRun, run_dir: Path, data: DataSetVersion
+) -> None:
+    """72 rows of 0.5 um are 28 on a grid of 1.3 um; a scale of 72 / 28 would ask for other areas than an instrument."""
+    network = load_network(run_dir / "best.pt", 1, run.section, run.heads)
+    entries = data.split("validation")[:1]
+    samples = load_samples(data, entries, ("phase",), TrainingGrid(1.3, 0.5), run.heads)
+    (maps,) = maps_of(network, samples, data, entries)
+    assert maps.scale == pytest.approx(2.6)
 
 
 def test_the_parameters_of_the_run_are_those_of_the_choice(

@@ -14,10 +14,10 @@ from cellfleet.bundle import GoldenFrame, ModelFolder
 from cellfleet.config.model import BundleSection, SegmentSection
 from cellfleet.data import DataSetVersion, Entry
 from cellfleet.errors import EvaluateError
-from cellfleet.metrics import match, numbers_of
 from cellfleet.ports import ProgressFn, silent
 from cellfleet.runtime.loader import load_segmenter
-from cellfleet.runtime.selftest import golden_frame_as_frame
+from cellfleet.runtime.objects import compact_labels
+from cellfleet.runtime.selftest import score_golden
 
 _WINDOWS = 4
 
@@ -69,17 +69,14 @@ def expect(
     expected: list[dict[str, NDArray[Any]]] = [{} for _ in golden]
     for done, variant in enumerate(folder.variants):
         segmenter = load_segmenter(folder, variant.name, SegmentSection())
-        scores = []
-        for frame, known in zip(golden, expected, strict=True):
-            labels = segmenter.segment(golden_frame_as_frame(frame)).labels
-            known[variant.name] = _narrow(labels)
-            scores.append(match(frame.truth, labels))
-        seen = round(numbers_of(scores).ap50, 6)
+        found = score_golden(segmenter, golden)
+        for known, frame in zip(expected, found.frames, strict=True):
+            known[variant.name] = compact_labels(frame.labels)
+        seen = round(found.ap50, 6)
         least = round(max(0.0, seen - section.golden_margin_ap50), 6)
         folder = folder.with_variant(variant.model_copy(update={"golden_ap50": seen, "least_golden_ap50": least}))
         progress(done + 1, len(folder.variants), variant.name)
-    frames = [replace(f, expected=e) for f, e in zip(golden, expected, strict=True)]
-    return folder, frames
+    return folder, [replace(f, expected=e) for f, e in zip(golden, expected, strict=True)]
 
 
 def _spread(entries: list[Entry], count: int) -> list[Entry]:
@@ -118,11 +115,7 @@ def _compact(labels: NDArray[np.uint32]) -> NDArray[Any]:
     """Labels 1..n in ascending order of the old ones; cells cut by the window's edge stay, as they are seen."""
     values = np.unique(labels)
     numbers = np.searchsorted(values, labels).astype(np.uint32) + np.uint32(values[0] != 0)
-    return _narrow(numbers)
-
-
-def _narrow(labels: NDArray[np.uint32]) -> NDArray[Any]:
-    return labels.astype(np.uint16) if int(labels.max(initial=0)) <= 0xFFFF else labels
+    return compact_labels(numbers)
 
 
 def _name(number: int, entry_id: str) -> str:

@@ -34,7 +34,7 @@ class Grid:
     Attributes:
         height, width: of the frame on the model's grid, in pixels.
         resampled: the frame's own grid is another one.
-        scale: pixels of the frame per pixel of the model's grid, along one side (1.0 unless resampled).
+        scale: pixels of the frame per pixel of the model's grid, along one side.
         pixel_size_um: of the frame: its own, else the assumed one, else None.
         flags: what was assumed.
     """
@@ -45,6 +45,51 @@ class Grid:
     scale: float
     pixel_size_um: float | None
     flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True)
+class GridSize:
+    """How large an image is on the model's grid.
+
+    Attributes:
+        height, width: in pixels of the model's grid.
+        scale: pixels of the image per pixel of the model's grid, along one side; 1.0 when its pixel size is near enough.
+    """
+
+    height: int
+    width: int
+    scale: float
+
+
+def size_on_grid(
+    height: int, width: int, pixel_size_um: float | None, target_um: float | None, source: str
+) -> GridSize:
+    """The size of an image on the model's grid; training, evaluation and instruments use this rule.
+
+    Args:
+        height, width: of the image, in pixels.
+        pixel_size_um: of the image; None when unknown.
+        target_um: pixel size of the model's grid; None: images go in as they are.
+        source: how to name the image in an error.
+
+    Returns:
+        The image's own size when a pixel size is None or they differ by at most ``TOLERANCE``; else the scaled size,
+        rounded half to even, at least 1 x 1.
+
+    Raises:
+        SegmentError: more than ``MAX_GRID_PX`` pixels on the grid, so a pixel size is wrong.
+    """
+    if target_um is None or pixel_size_um is None or abs(pixel_size_um / target_um - 1.0) <= TOLERANCE:
+        return GridSize(height, width, 1.0)
+    ratio = pixel_size_um / target_um
+    rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+    if rows * columns > MAX_GRID_PX:
+        raise SegmentError(
+            f"{source}: with {pixel_size_um:g} um pixels, {height} x {width} pixels would be {rows} x {columns} on the "
+            f"model's grid of {target_um:g} um",
+            hint="check the pixel size; give the right one with --pixel-size-um or in index.csv",
+        )
+    return GridSize(rows, columns, 1.0 / ratio)
 
 
 def model_grid(spec: ModelSpec, height: int, width: int, pixel_size_um: float | None, source: str) -> Grid:
@@ -68,18 +113,9 @@ def model_grid(spec: ModelSpec, height: int, width: int, pixel_size_um: float | 
             )
         pixel_size_um = spec.training_pixel_size_um
         flags = (_unknown(pixel_size_um),)
-    target = spec.target_pixel_size_um
-    if target is None or pixel_size_um is None or abs(pixel_size_um / target - 1.0) <= TOLERANCE:
-        return Grid(height, width, False, 1.0, pixel_size_um, flags)
-    ratio = pixel_size_um / target
-    rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
-    if rows * columns > MAX_GRID_PX:
-        raise SegmentError(
-            f"{source}: with {pixel_size_um:g} um pixels, {height} x {width} pixels would be {rows} x {columns} on the "
-            f"model's grid of {target:g} um",
-            hint="check the pixel size; give the right one with --pixel-size-um",
-        )
-    return Grid(rows, columns, (rows, columns) != (height, width), 1.0 / ratio, pixel_size_um, flags)
+    size = size_on_grid(height, width, pixel_size_um, spec.target_pixel_size_um, source)
+    resampled = (size.height, size.width) != (height, width)
+    return Grid(size.height, size.width, resampled, size.scale, pixel_size_um, flags)
 
 
 def _unknown(assumed: float | None) -> Flag:

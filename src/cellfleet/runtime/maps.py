@@ -13,7 +13,7 @@ from cellfleet.errors import EngineError, SegmentError
 from cellfleet.ports import Clock
 from cellfleet.runtime.engines import Engine
 from cellfleet.runtime.grid import Flag, Grid, model_grid
-from cellfleet.runtime.objects import frame_moments, quantise, resample_pixels
+from cellfleet.runtime.objects import frame_moments, quantise, resample_labels, resample_pixels
 from cellfleet.runtime.tiles import Tile, cut
 
 if TYPE_CHECKING:
@@ -143,11 +143,7 @@ def _store(spec: ModelSpec, kind: str, outputs: dict[str, NDArray[np.float32]], 
 
 
 def _to_frame(values: Any, shape: tuple[int, int]) -> Any:
-    """Bring a map back to the frame's grid; class indices cannot be averaged, so they take the nearest pixel's."""
+    """Bring a map back to the frame's grid: probabilities (uint16) are averaged, class indices (uint8) are not."""
     if values.shape == shape:
         return values
-    if values.dtype == np.uint16:
-        return resample_pixels(values, *shape)
-    rows = (2 * np.arange(shape[0]) + 1) * values.shape[0] // (2 * shape[0])
-    columns = (2 * np.arange(shape[1]) + 1) * values.shape[1] // (2 * shape[1])
-    return values[rows[:, None], columns]
+    return resample_pixels(values, *shape) if values.dtype == np.uint16 else resample_labels(values, *shape)

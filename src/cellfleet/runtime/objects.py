@@ -16,6 +16,7 @@ from cellfleet.errors import SegmentError
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 _P = TypeVar("_P", np.uint8, np.uint16)
+_L = TypeVar("_L", np.uint8, np.uint32)
 
 STD_FLOOR = 1e-6
 """Least standard deviation that a frame is divided by; a constant frame becomes all zeros."""
@@ -64,8 +65,13 @@ def resample_pixels(pixels: NDArray[_P], height: int, width: int) -> NDArray[_P]
     return _call("resample", _kernels.resample, np.ascontiguousarray(pixels), int(height), int(width))  # type: ignore[no-any-return]
 
 
-def resample_labels(labels: NDArray[np.uint32], height: int, width: int) -> NDArray[np.uint32]:
-    """Labels [H,W] on another grid: every pixel takes the label at its centre."""
+def resample_labels(labels: NDArray[_L], height: int, width: int) -> NDArray[_L]:
+    """Labels or class indices on another grid; they cannot be averaged, so every pixel takes the one at its centre.
+
+    Args:
+        labels: integers [H,W].
+        height, width: of the result, in pixels.
+    """
     if labels.shape == (height, width):
         return labels
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
@@ -91,7 +97,7 @@ def threshold_of(probability: float) -> int:
     >>> threshold_of(0.5)
     32768
     """
-    return int(np.floor(probability * 65535 + 0.5))
+    return _rounded(probability * 65535)
 
 
 def objects_from_maps(

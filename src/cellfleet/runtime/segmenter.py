@@ -15,7 +15,7 @@ from cellfleet.ports import Clock, SystemClock
 from cellfleet.runtime.engines import Engine
 from cellfleet.runtime.grid import Flag
 from cellfleet.runtime.maps import Maps, make_maps, select_channels
-from cellfleet.runtime.objects import measure_objects, objects_from_maps
+from cellfleet.runtime.objects import measure_objects, objects_from_maps, threshold_of
 
 if TYPE_CHECKING:
     from cellfleet.data import Frame
@@ -226,7 +226,7 @@ def majority_class(
 
 
 def _confluence_percent(foreground: NDArray[np.uint16], threshold: float) -> float:
-    level = int(np.floor(threshold * 65535 + 0.5))
+    level = threshold_of(threshold)
     bands = range(0, foreground.shape[0], _BAND_ROWS)
     covered = sum(int(np.count_nonzero(foreground[y : y + _BAND_ROWS] >= level)) for y in bands)
     return 100.0 * covered / foreground.size

@@ -10,6 +10,7 @@ import numpy as np
 from cellfleet.config.model import TrainingSection
 from cellfleet.data import DataSetVersion, Entry
 from cellfleet.errors import TrainError
+from cellfleet.runtime.grid import GridSize, size_on_grid
 
 _STEP = 0.05
 
@@ -26,14 +27,13 @@ class TrainingGrid:
     target_pixel_size_um: float | None
     training_pixel_size_um: float | None
 
-    def size(self, height: int, width: int, pixel_size_um: float | None) -> tuple[int, int]:
-        """Height and width of an image on the model's grid."""
-        if self.target_pixel_size_um is None or pixel_size_um is None:
-            return height, width
-        ratio = pixel_size_um / self.target_pixel_size_um
-        if abs(ratio - 1) <= 0.02:
-            return height, width
-        return max(1, round(height * ratio)), max(1, round(width * ratio))
+    def size(self, entry: Entry) -> GridSize:
+        """The size of an entry's image on the model's grid, by the rule of the runtime.
+
+        Raises:
+            SegmentError: the image would be absurdly large there, so its pixel size is wrong.
+        """
+        return size_on_grid(entry.height, entry.width, entry.pixel_size_um, self.target_pixel_size_um, entry.id)
 
 
 def choose_grid(data: DataSetVersion, section: TrainingSection) -> TrainingGrid:

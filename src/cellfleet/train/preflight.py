@@ -64,8 +64,9 @@ def check_crop(entries: list[Entry], grid: TrainingGrid, section: TrainingSectio
 
     Raises:
         ConfigError: they are.
+        SegmentError: an image would be absurdly large on the model's grid.
     """
-    largest = max(max(grid.size(e.height, e.width, e.pixel_size_um)) for e in entries)
+    largest = max(max(size.height, size.width) for size in map(grid.size, entries))
     if section.crop_px > _MOST_PADDING * largest:
         raise ConfigError(
             f"training.crop_px is {section.crop_px}, but no image is larger than {largest} pixels on the model's grid",

@@ -30,11 +30,13 @@ class Sample:
         image: float32 [C,H,W], normalised by the moments of the whole frame, as the exported graph does it.
         targets: float32 [T,H,W].
         labels: uint32 [H,W], the true objects.
+        scale: pixels of the image file per pixel of the model's grid, along one side.
     """
 
     image: Floats
     targets: Floats
     labels: NDArray[np.uint32]
+    scale: float = 1.0
 
 
 def prepare(
@@ -47,12 +49,12 @@ def prepare(
             f"{entry.id} has the channels {', '.join(frame.channels)}, other images have {', '.join(channels)}",
             hint="train on images with the same channels",
         )
-    size = grid.size(frame.height, frame.width, frame.pixel_size_um)
-    pixels = resample_pixels(frame.pixels, *size)
+    size = grid.size(entry)
+    pixels = resample_pixels(frame.pixels, size.height, size.width)
     mean, std = frame_moments(pixels)
     image = (pixels.astype(np.float32) - mean[:, None, None]) / std[:, None, None]
-    labels = resample_labels(data.load_mask(entry), *size)
-    return Sample(image, targets_of(labels, heads), labels)
+    labels = resample_labels(data.load_mask(entry), size.height, size.width)
+    return Sample(image, targets_of(labels, heads), labels, size.scale)
 
 
 class Crops:
@@ -110,4 +112,4 @@ def _padded(sample: Sample, crop_px: int) -> Sample:
     if by[1][1] == by[2][1] == 0:
         return sample
     image, targets = (np.pad(a, by, mode="symmetric") for a in (sample.image, sample.targets))
-    return Sample(image, targets, np.pad(sample.labels, by[1:], mode="symmetric"))
+    return Sample(image, targets, np.pad(sample.labels, by[1:], mode="symmetric"), sample.scale)

@@ -66,7 +66,7 @@ def maps_of(
         maps = predict(network, sample.image)
         size = (entry.height, entry.width)
         f, d = (resample_pixels(quantise(maps[k]), *size) for k in ("foreground", "distance"))
-        out.append(QuantisedMaps(f, d, data.load_mask(entry), entry.height / sample.image.shape[1]))
+        out.append(QuantisedMaps(f, d, data.load_mask(entry), sample.scale))
         progress(done, len(entries), entry.id)
     return out
 
