@@ -84,11 +84,6 @@ class GoldenScores:
         return max(f.milliseconds for f in self.frames)
 
 
-def golden_frame_as_frame(golden: GoldenFrame) -> Frame:
-    """A golden frame as the runtime takes it."""
-    return Frame(golden.pixels, golden.channels, golden.pixel_size_um, {}, f"golden frame {golden.name}")
-
-
 def score_golden(segmenter: Segmenter, golden: Sequence[GoldenFrame], expected_of: str = "") -> GoldenScores:
     """Segment golden frames and score the result; builders, self-tests and instruments use this rule.
 
@@ -107,7 +102,8 @@ def score_golden(segmenter: Segmenter, golden: Sequence[GoldenFrame], expected_o
         )
     frames, scores, agreements = [], [], [1.0]
     for one in golden:
-        found = segmenter.segment(golden_frame_as_frame(one))
+        frame = Frame(one.pixels, one.channels, one.pixel_size_um, {}, f"golden frame {one.name}")
+        found = segmenter.segment(frame)
         score = match(one.truth, found.labels)
         ms = found.timings_ms["total"]
         frames.append(GoldenFrameScore(one.name, found.labels, numbers_of([score]).ap50, found.count, ms))

@@ -13,14 +13,13 @@ import cv2
 import psutil
 
 from cellfleet._version import __version__
-from cellfleet.bundle import Bundle, GoldenFrame, open_bundle
+from cellfleet.bundle import Bundle, open_bundle
 from cellfleet.canonical import digest_of
 from cellfleet.config.model import SegmentSection
 from cellfleet.data.images.frame import Frame
 from cellfleet.data.images.reader import decode_image, load_raw
 from cellfleet.device.segmenter.thumbnails import frame_jpeg, overlay_jpeg
 from cellfleet.errors import CellfleetError, EngineError, ReadError, SegmentError, StorageError
-from cellfleet.metrics import match, numbers_of
 from cellfleet.ports import Clock, SystemClock, write_atomic
 from cellfleet.runtime.inputs import Identity, Loaded
 from cellfleet.runtime.loader import load_segmenter
@@ -30,7 +29,7 @@ from cellfleet.runtime.results.mask_file import read_labels
 from cellfleet.runtime.results.run_folder import Row, RunFolder
 from cellfleet.runtime.results.run_tables import write_run_tables
 from cellfleet.runtime.segmenter import Segmentation, Segmenter
-from cellfleet.runtime.selftest import golden_frame_as_frame
+from cellfleet.runtime.selftest import least_scores, score_golden
 
 _LOG = logging.getLogger(__name__)
 _KEPT_FOLDERS = 4
@@ -192,44 +191,26 @@ class SegmenterService:
         }
 
     def _golden_of(self, path: Path) -> dict[str, Any]:
-        """Draw the golden frames of a bundle: its own, or those of the active one."""
+        """Segment and score the golden frames of a bundle: its own, or those of the active one."""
         facts: dict[str, Any] = {"of": str(path), "frames": [], "ap50": 0.0, "agreement": 0.0, "worst_ms": 0.0}
         facts |= {"least_ap50": 0.0, "least_agreement": 0.0, "problem": ""}
+        name = self._origin.variant
         try:
             bundle = self._bundle if path == self._bundle.path else open_bundle(path)
             own = bundle.sha256 == self._bundle.sha256
-            return facts | self._draw_golden(bundle.golden(), own)
+            found = score_golden(self._segmenter, bundle.golden(), name if own else "")
         except (SegmentError, EngineError, ReadError) as e:
             return facts | {"problem": e.message}
-
-    def _draw_golden(self, golden: list[GoldenFrame], own: bool) -> dict[str, Any]:
-        name = self._origin.variant
-        scores, agreements, frames, worst = [], [1.0], [], 0.0
-        for one in golden:
-            found = self._segmenter.segment(golden_frame_as_frame(one))
-            score = match(one.truth, found.labels)
-            scores.append(score)
-            worst = max(worst, found.timings_ms["total"])
-            if own and name in one.expected:
-                agreements.append(numbers_of([match(one.expected[name], found.labels)]).ap50)
-            frames.append(
-                {
-                    "name": one.name,
-                    "ap50": numbers_of([score]).ap50,
-                    "count": found.count,
-                    "ms": found.timings_ms["total"],
-                }
-            )
         variant = next(v for v in self._bundle.variants if v.name == name)
-        tolerance = self._bundle.manifest.tolerances.get(variant.engine)
-        return {
+        least_ap50, least_agreement = least_scores(bundle, variant) if own else (0.0, 0.0)
+        frames = [{"name": f.name, "ap50": f.ap50, "count": f.count, "ms": f.milliseconds} for f in found.frames]
+        return facts | {
             "frames": frames,
-            "ap50": numbers_of(scores).ap50 if scores else 0.0,
-            "agreement": min(agreements),
-            "least_ap50": (variant.least_golden_ap50 or 0.0) if own else 0.0,
-            "least_agreement": tolerance.least_agreement if own and tolerance else 0.0,
-            "worst_ms": worst,
-            "problem": "" if golden else "the bundle has no golden frames",
+            "ap50": found.ap50,
+            "agreement": found.agreement,
+            "least_ap50": least_ap50,
+            "least_agreement": least_agreement,
+            "worst_ms": found.milliseconds,
         }
 
 
