@@ -108,6 +108,9 @@ def build_bundle(
         out: folder; the file is called ``<name>-<version>.bundle.zip``.
         check: called with the path of the new file before it takes its place; what it raises leaves things as they were.
 
+    Returns:
+        The file that was written, and its SHA-256.
+
     Raises:
         BundleError: see ``bundle_bytes`` and ``open_bundle``, with which the new file is opened before it takes its place.
         StorageError: the disk refuses.

@@ -102,6 +102,13 @@ class ModelFolder:
     def read(self, name: str, sha256: str) -> bytes:
         """The bytes of a file, checked against its digest.
 
+        Args:
+            name: path of the file inside the folder, with ``/``.
+            sha256: its expected digest, 64 hex digits.
+
+        Returns:
+            The file's bytes.
+
         Raises:
             BundleError: absent or changed.
         """

@@ -104,6 +104,9 @@ def open_bundle(path: str | Path, limits: ArchiveLimits | None = None) -> Bundle
         path: the file.
         limits: sizes above which it is refused.
 
+    Returns:
+        The bundle: manifest, variants and golden frames, all checked; networks are loaded later.
+
     Raises:
         BundleError: a subclass that says in which way it is refused (``cellfleet.bundle.refusals``).
     """

@@ -79,6 +79,9 @@ def load_project(start: Path, *, environ: Mapping[str, str] = os.environ, overri
         environ: environment variables.
         overrides: ``section.key=value`` strings; values are TOML, a bare word counts as a string.
 
+    Returns:
+        The project: its folder, and its settings, typed and complete.
+
     Raises:
         ConfigError: no such folder or file, unreadable file, bad TOML, unknown key, wrong type or value; the message
             names file and key.
@@ -99,7 +102,15 @@ def load_project(start: Path, *, environ: Mapping[str, str] = os.environ, overri
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known word, or lists all of them."""
+    """A sentence that names the nearest known word, or lists all of them.
+
+    Args:
+        word: what the user wrote.
+        known: words that would be right.
+
+    Returns:
+        The sentence, ready to be used as a hint.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(names)}"

@@ -25,6 +25,9 @@ def validate(section: DataSection, root: Path, progress: ProgressFn = silent) ->
         root: the project's folder.
         progress: called after every image.
 
+    Returns:
+        Findings, errors before warnings; empty when all is well.
+
     Raises:
         DataError, ReadError: there is no such source, or its table cannot be read at all.
     """
@@ -43,6 +46,9 @@ def freeze(
     Args:
         section, root, progress: as in :func:`validate`.
         on_warning: called with every warning.
+
+    Returns:
+        The version, with splits.
 
     Raises:
         DataError: the data set has errors (``cellfleet data validate`` lists them).

@@ -46,6 +46,13 @@ class DataSetVersion:
     def make(cls, entries: Iterable[Entry], root: Path) -> DataSetVersion:
         """A version of these entries.
 
+        Args:
+            entries: at least one; ids are unique.
+            root: folder to which relative URIs of entries refer.
+
+        Returns:
+            The version; its digest depends on the entries alone.
+
         Raises:
             DataError: no entry, or two of the same id.
         """
@@ -60,6 +67,13 @@ class DataSetVersion:
     @classmethod
     def load(cls, path: str | Path, *, root: str | Path | None = None) -> DataSetVersion:
         """Read a version; ``root`` says where the files are when they have moved.
+
+        Args:
+            path: ``dataset.json``.
+            root: folder of the files when they have moved; None: as the file says.
+
+        Returns:
+            The version, its digest checked.
 
         Raises:
             DataError: no such file, not a data set version, an unknown format version, or a manifest that was changed

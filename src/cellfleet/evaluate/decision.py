@@ -28,6 +28,9 @@ def decision_payload(assessment: Assessment, approver: str = "", decided: dateti
         approver: who answers for the decision; empty when nobody does yet.
         decided: when; None leaves the time open.
 
+    Returns:
+        The payload of a decision record.
+
     Raises:
         EvaluateError: a model folder was measured, which can still change.
     """

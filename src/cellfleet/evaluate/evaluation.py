@@ -113,6 +113,9 @@ def evaluate(
         on_frame: called with every frame when it was measured.
         clock: times ``segment`` where it gives no timings of its own.
 
+    Returns:
+        Numbers per frame, per stratum and over all frames.
+
     Raises:
         EvaluateError: the split is empty.
         DataError: an image or a mask is absent or changed since it was frozen.

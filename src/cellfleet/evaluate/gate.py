@@ -121,6 +121,9 @@ def gate(
         champion: measured on the same frames; without one, nothing is compared.
         used_in_training: ids of evaluated frames whose pixels the model was trained or tuned with; None when unknown.
             One such frame fails the gate.
+
+    Returns:
+        Passed or failed, with one line per threshold.
     """
     overall = evaluation.summary.overall
     checks = [

@@ -77,6 +77,9 @@ def evaluate_model(
         progress: called once per frame and variant.
         clock: says when the decision was made.
 
+    Returns:
+        What was written: paths, assessment, verdict, digest of the decision record.
+
     Raises:
         EvaluateError: an empty split, or a folder that holds something else.
         LineageError: a key that cannot be used.

@@ -71,6 +71,9 @@ def trace(
         variant: ``engine/precision`` that drew the mask, empty for a bundle.
         store: records of the project.
         trusted: public keys (PEM) whose signatures on decision records count.
+
+    Returns:
+        The chain from the mask or bundle back to the project; a missing link says that it is missing.
     """
     links: list[Link] = []
     if mask is not None:

@@ -21,6 +21,9 @@ def run_digest(bundle_sha256: str, variant: str, engine: str, engine_version: st
         settings: everything else that can change a mask (tile size, object parameters, pixel-size handling), as plain
             JSON data.
 
+    Returns:
+        64 hex digits.
+
     Raises:
         TypeError, ValueError: when ``settings`` is not plain JSON data.
     """

@@ -29,6 +29,13 @@ class RecordStore:
     def put(self, kind: str, record: Mapping[str, Any]) -> str:
         """Store a record (plain JSON data) and return its digest; storing it again changes nothing.
 
+        Args:
+            kind: ``data-set``, ``training``, ``optimization``, ``decision`` or ``run``.
+            record: plain JSON data.
+
+        Returns:
+            The record's SHA-256, 64 hex digits, which is its name.
+
         Raises:
             StorageError: when the disk refuses.
         """
@@ -41,6 +48,13 @@ class RecordStore:
 
     def get(self, kind: str, digest: str) -> dict[str, Any]:
         """Read a record and check it against its name.
+
+        Args:
+            kind: as in ``put``.
+            digest: SHA-256 of the record.
+
+        Returns:
+            The record.
 
         Raises:
             LineageError: absent, unreadable or changed.
@@ -76,7 +90,15 @@ class RecordStore:
                 yield path.stem, self.get(kind, path.stem)
 
     def find(self, kind: str, **fields: Any) -> list[tuple[str, dict[str, Any]]]:
-        """Records of a kind whose top-level fields have the given values."""
+        """Records of a kind whose top-level fields have the given values.
+
+        Args:
+            kind: as in ``put``.
+            fields: top-level field -> value; all must be equal.
+
+        Returns:
+            Digest and record of each match, in the order of their digests.
+        """
         return [(d, r) for d, r in self.all(kind) if all(r.get(k) == v for k, v in fields.items())]
 
     def _path(self, kind: str, digest: str) -> Path:

@@ -110,7 +110,15 @@ def load_public_key(path: Path) -> bytes:
 
 
 def sign(payload: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:
-    """Wrap plain JSON data in a signed DSSE envelope (itself plain JSON data)."""
+    """Wrap plain JSON data in a signed DSSE envelope (itself plain JSON data).
+
+    Args:
+        payload: plain JSON data.
+        key: private key that signs.
+
+    Returns:
+        The envelope, with one signature.
+    """
     envelope = Envelope(canonical_bytes(dict(payload)), PAYLOAD_TYPE, {})
     envelope.sign(key.signer())
     out: dict[str, Any] = envelope.to_dict()
@@ -119,6 +127,13 @@ def sign(payload: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:
 
 def verify(envelope: Mapping[str, Any], trusted: Sequence[bytes]) -> dict[str, Any]:
     """Check an envelope against trusted public keys (PEM; one good signature is enough) and return its payload.
+
+    Args:
+        envelope: a DSSE envelope as plain JSON data.
+        trusted: public keys, PEM.
+
+    Returns:
+        The payload.
 
     Raises:
         LineageError: not an envelope, unsigned, signed by nobody trusted, or changed since.

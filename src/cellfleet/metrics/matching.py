@@ -67,6 +67,9 @@ def match(truth: NDArray[Any], predicted: NDArray[Any]) -> FrameScore:
     Args:
         truth, predicted: label images [H,W] of any integer dtype; 0 is background.
 
+    Returns:
+        Counts of true, predicted and matched objects per IoU threshold, Dice, IoU, count and confluence error.
+
     Raises:
         MetricsError: other dtypes, negative labels, or different shapes.
     """

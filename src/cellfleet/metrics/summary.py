@@ -58,6 +58,9 @@ def summarise(scores: Iterable[FrameScore], strata: Iterable[str]) -> Summary:
         scores: one per frame.
         strata: the stratum of each frame.
 
+    Returns:
+        AP per threshold, mean AP, Dice and errors over all frames and per stratum.
+
     Raises:
         MetricsError: no frame, or unequal numbers of scores and strata.
     """

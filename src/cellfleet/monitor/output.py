@@ -38,6 +38,9 @@ def output_features(
         table: columns ``area_px``, ``eccentricity``, ``mean_probability``, one value per object.
         foreground: uint16 [H,W], probability times 65535.
         pixel_size_um: side of a pixel; None when unknown.
+
+    Returns:
+        Feature name -> value; None where no object gives one.
     """
     area = np.asarray(table["area_px"], np.float64)
     sure = np.asarray(table["mean_probability"], np.float64)

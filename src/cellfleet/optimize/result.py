@@ -54,6 +54,9 @@ def judge(ap50: float, reference: float, allowed: float) -> tuple[bool, str]:
         reference: that of the reference on the same frames.
         allowed: greatest loss that keeps it.
 
+    Returns:
+        Whether it stays, and the reason as a sentence.
+
     >>> judge(0.69, 0.713, 0.01)
     (False, 'loses 0.023 AP@0.5 (0.713 -> 0.690); allowed are 0.010')
     >>> judge(0.71, 0.71, 0.01)

@@ -9,5 +9,11 @@ ProgressFn = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """Draw nothing."""
+    """Draw nothing.
+
+    Args:
+        done: units of work that are done.
+        total: units in all; 0 when unknown.
+        note: what is shown beside them.
+    """
     del done, total, note

@@ -168,6 +168,9 @@ def make_engine(variant_engine: str, onnx: bytes, threads: int = 0) -> Engine:
         onnx: the ONNX file.
         threads: CPU threads; 0 means all cores this process may use.
 
+    Returns:
+        The engine; it takes ``image``, ``mean``, ``std`` and gives one array per head.
+
     Raises:
         EngineError: unknown engine, engine not installed, or a file that it cannot run.
     """

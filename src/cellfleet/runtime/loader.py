@@ -38,6 +38,9 @@ def load_segmenter(
             part of the run digest.
         cache: folder that remembers the measured speeds (default: the user's cache folder).
 
+    Returns:
+        A segmenter that is ready for its first frame.
+
     Raises:
         EngineError: no such variant, engine not installed, or a network that the engine refuses.
         SegmentError: a file of the model is not the one that its description names.

@@ -91,7 +91,24 @@ class TrainingRun(Record):
         environment: str,
         threads: int,
     ) -> TrainingRun:
-        """Put the record together."""
+        """Put the record together.
+
+        Args:
+            data: the data set version.
+            section: settings of the training.
+            heads: of the network.
+            channels: input channels, in order.
+            grid: the model's grid.
+            progress: epochs, and the best of them.
+            params: object parameters chosen on the validation split.
+            numbers: of the validation split.
+            project: commit and state of the project folder.
+            environment: digest of libraries and versions.
+            threads: CPU threads that were used.
+
+        Returns:
+            The record; its digest names the run.
+        """
         return cls(
             data_set=data.digest,
             seed=section.seed,

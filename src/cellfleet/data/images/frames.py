@@ -50,6 +50,9 @@ def iter_frames(paths: Iterable[Path], *, suffixes: Sequence[str] = ()) -> Itera
             of ``images/`` beside an ``index.csv`` takes pixel sizes from it.
         suffixes: further suffixes, lower case, that count in folders (videos).
 
+    Returns:
+        An iterator of file, pixel size and metadata; no image is read.
+
     Raises:
         ReadError: a path that does not exist, or a faulty index.csv.
     """

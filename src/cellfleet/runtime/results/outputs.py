@@ -108,6 +108,9 @@ def segment_files(
         progress: called after every frame.
         on_failure: called for everything that could not be segmented, when it happens.
 
+    Returns:
+        What was done, passed over and refused, and where the results lie.
+
     Raises:
         ReadError: a path that does not exist, a faulty index.csv, or nothing to segment.
         SegmentError: the segmenter comes from no bundle and no model folder, or with other settings.
