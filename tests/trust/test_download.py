@@ -354,8 +354,17 @@ def test_a_download_that_is_too_slow_is_broken_off(into: Path) -> None:
     assert into.with_name(into.name + ".part").stat().st_size == 10_000
 
 
-def test_a_slow_download_that_is_fast_enough(into: Path) -> None:
-    assert slow([b"x" * 1100] * 30, 1.0, into).fetched_bytes == 33_000
+def test_a_slow_download_that_is_just_fast_enough(into: Path) -> None:
+    assert slow([b"x" * 1024] * 30, 1.0, into).fetched_bytes == 30 * 1024
+
+
+@pytest.mark.parametrize("at", [0, 10])
+def test_one_byte_less_than_that_is_too_slow(into: Path, at: int) -> None:
+    """In the first ten seconds as in any later ones."""
+    pieces = [b"x" * 1024] * 30
+    pieces[at] = b"x" * 1023
+    with pytest.raises(DownloadBroke, match="1024 bytes/s are less than 1024"):
+        slow(pieces, 1.0, into)
 
 
 def test_a_pause_within_the_patience(into: Path) -> None:
@@ -401,11 +410,13 @@ def test_taking_from_a_folder(tmp_path: Path, into: Path) -> None:
     assert take(source, TARGET, into) == Downloaded(into, 0)
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[:-1] + b"?"])
-def test_taking_other_bytes(tmp_path: Path, into: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"), [(CONTENT[:-1], f"it has {len(CONTENT) - 1} bytes"), (CONTENT[:-1] + b"?", "SHA-256")]
+)
+def test_taking_other_bytes(tmp_path: Path, into: Path, content: bytes, why: str) -> None:
     source = tmp_path / "artifact"
     source.write_bytes(content)
-    with pytest.raises(WrongBytes):
+    with pytest.raises(WrongBytes, match=why):
         take(source, TARGET, into)
     assert left_in(into) == []
 

@@ -79,6 +79,12 @@ def test_a_server_that_trickles_is_given_up() -> None:
     assert server.at_s < 65
 
 
+def test_a_server_may_take_its_whole_time() -> None:
+    server = FakeServer(200, [b"x"] * 60, every_s=1.0)
+    fetch = http_fetch(server, "http://host", clock=server)  # type: ignore[arg-type]
+    assert fetch("timestamp.json", 60) == b"x" * 60
+
+
 def test_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "1.root.json").write_bytes(b"root")
     fetch = folder_fetch(tmp_path)

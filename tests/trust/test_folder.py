@@ -23,8 +23,8 @@ from cellfleet.trust.keys import KEY_NAMES, ExternalKey, environment_secrets
 from cellfleet.trust.layout import ROOT
 from cellfleet.trust.metadata import load
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
-from cellfleet.trust.tuf_types import Root
-from support_trust import DEVICE, PASSPHRASE, START, Site, secret
+from cellfleet.trust.tuf_types import Root, Timestamp
+from support_trust import DEVICE, PASSPHRASE, START, Site, make_folder, secret
 
 
 def publish(folder: TrustFolder, version: str = "1.0.0", content: bytes = b"bytes", name: str = "cells") -> Publication:
@@ -355,3 +355,33 @@ def test_a_damaged_plan_is_told(site: Site) -> None:
     (site.folder.path / "pending.json").write_bytes(b"{half")
     with pytest.raises(KeyTrouble, match=r"pending\.json is damaged"):
         TrustFolder.load(site.folder.path)
+
+
+def test_the_folder_is_for_its_owner_and_an_empty_one_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "trust"
+    path.mkdir(mode=0o755)
+    folder = make_folder(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    first = load(Timestamp, folder.image_files()["timestamp.json"], "timestamp").signed
+    assert first.version == 1
+
+
+def test_a_file_is_no_folder_to_begin_in(tmp_path: Path) -> None:
+    (tmp_path / "trust").write_text("")
+    with pytest.raises(KeyTrouble, match="is there already and is not empty"):
+        make_folder(tmp_path / "trust")
+
+
+def test_an_unknown_counter_names_those_that_are_published(site: Site) -> None:
+    site.publish()
+    site.publish("1.1.0")
+    given: dict[str, Any] = {"kind": "model", "from_counter": 2, "to_counter": 9, "device_id": None, "reason": "x"}
+    for name, known in (("cells", "published are: 1, 2"), ("other", "published are: none")):
+        with pytest.raises(NotUpward) as e:
+            site.folder.allow(**given, name=name, expires=site.now + timedelta(days=1), secrets=secret, now=site.now)
+        assert e.value.hint == known
+
+
+def test_passphrases_come_from_this_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLFLEET_KEY_PASSPHRASE", "of the environment")
+    assert environment_secrets()("root-1") == "of the environment"

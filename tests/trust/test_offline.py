@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from cellfleet.canonical import sha256_hex
 from cellfleet.errors import WireError
 from cellfleet.trust import Verifier, folder_fetch
 from cellfleet.trust.download import take
+from cellfleet.trust.making import offline_delegator
 from cellfleet.trust.metadata import load, sign
 from cellfleet.trust.offline import OFFLINE_FILE, Exported, export, ref_of
 from cellfleet.trust.online import director_targets
@@ -26,10 +28,11 @@ from cellfleet.trust.refusals import (
     Missing,
     NotNamed,
     RolledBack,
+    WrongBytes,
     WrongDevice,
 )
 from cellfleet.trust.rotation import rotate
-from cellfleet.trust.tuf_types import Targets
+from cellfleet.trust.tuf_types import Root, Targets
 from cellfleet.wire.states import ReleaseRef
 from support_trust import DEVICE, OTHER, Site, secret
 
@@ -252,3 +255,55 @@ def test_an_order_that_lacks_a_field(site: Site, bundle: Path, field: str) -> No
     forge(site, "allowances", lambda t: t.unrecognized_fields.pop(field))
     with pytest.raises((BadMetadata, WrongDevice)):
         offered(site)
+
+
+def test_a_folder_for_another_instrument_leaves_nothing_behind(site: Site, bundle: Path) -> None:
+    """Its version may be higher; if it were kept, the right folder would count as older."""
+    exported(site, bundle)
+    own = site.root / "usb" / "director" / DEVICE / OFFLINE_FILE
+    right = own.read_bytes()
+    site.pass_time(hours=1)
+    exported(site, bundle, devices=(OTHER,), out="theirs")
+    own.write_bytes((site.root / "theirs" / "director" / OTHER / OFFLINE_FILE).read_bytes())
+    with pytest.raises(WrongDevice, match=OTHER):
+        offered(site)
+    own.write_bytes(right)
+    assert offered(site) == ["1.0.0"]
+
+
+def test_what_lies_on_the_disk_counts_as_seen_before_only_if_the_right_key_signed_it(site: Site, bundle: Path) -> None:
+    exported(site, bundle)
+    own = site.root / "usb" / "director" / DEVICE / OFFLINE_FILE
+    right = own.read_bytes()
+    forge(site, "models", lambda t: setattr(t, "version", 2**50))
+    kept = site.root / "home" / DEVICE / "trust" / "director" / OFFLINE_FILE
+    kept.parent.mkdir(parents=True)
+    shutil.copyfile(own, kept)
+    own.write_bytes(right)
+    assert offered(site) == ["1.0.0"]
+
+
+def test_the_offline_role_is_read_without_changing_the_root(site: Site) -> None:
+    root = load(Root, site.director_files()["1.root.json"], "root").signed
+    assert offline_delegator(root).to_dict() == offline_delegator(root).to_dict()
+
+
+def test_an_export_says_until_when_and_is_carried_once(site: Site, bundle: Path) -> None:
+    assert exported(site, bundle).expires == site.now + timedelta(days=90)
+    carried = site.root / "usb" / "artifacts" / sha256_hex(bundle.read_bytes())
+    before = carried.stat().st_ino
+    exported(site, bundle)
+    assert carried.stat().st_ino == before
+    carried.write_bytes(b"damaged")
+    exported(site, bundle)
+    assert carried.read_bytes() == bundle.read_bytes()
+
+
+def test_an_artifact_that_changes_while_it_is_copied(site: Site, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(_source: Path, target: Path) -> None:
+        target.write_bytes(b"written to meanwhile")
+
+    monkeypatch.setattr("shutil.copyfile", copy)
+    with pytest.raises(WrongBytes, match="changed while it was copied"):
+        exported(site, bundle)
+    assert list((site.root / "usb" / "artifacts").iterdir()) == []

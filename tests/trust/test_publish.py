@@ -300,3 +300,21 @@ def test_files_of_any_bytes_are_refused_or_change_nothing(site: Site) -> None:
         assert accepted.files == {}
 
     offer()
+
+
+def test_only_what_is_lacking_is_fetched(site: Site) -> None:
+    have = site.folder.image_files()
+    site.publish()
+    rotate(site.folder, "root-1", secret, site.now)
+    site.serve()
+    asked: list[str] = []
+    files = newer_files(files_fetch(site.image, asked), have)
+    assert asked == ["timestamp.json", "2.root.json", "3.root.json", "2.snapshot.json", "2.models.json"]
+    assert sorted(files) == ["2.models.json", "2.root.json", "2.snapshot.json"]
+    asked.clear()
+    named_now = set(site.image) - {"timestamp.json", "1.snapshot.json", "1.models.json"}
+    assert set(newer_files(files_fetch(site.image, asked), {})) == named_now
+    assert asked[1] == "1.root.json"
+    asked.clear()
+    newer_files(files_fetch(site.image, asked), site.image)
+    assert asked == ["timestamp.json", "3.root.json"]

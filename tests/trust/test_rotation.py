@@ -9,8 +9,10 @@ from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner
 
 from cellfleet.trust import TrustFolder
 from cellfleet.trust.keys import KEY_NAMES, ExternalKey
-from cellfleet.trust.refusals import KeyTrouble
+from cellfleet.trust.metadata import load, sign
+from cellfleet.trust.refusals import BadMetadata, KeyTrouble
 from cellfleet.trust.rotation import RENEWABLE, RoleStatus, renew, rotate, status
+from cellfleet.trust.tuf_types import Root
 from support_trust import PASSPHRASE, START, Site, secret
 
 
@@ -139,3 +141,64 @@ def test_status_needs_no_passphrase(site: Site) -> None:
         pem.unlink()
     assert PASSPHRASE not in repr(rows(site))
     assert rows(site)["director", "root"].keys[0] == "root-1 (not here)"
+
+
+def test_status_of_each_role(site: Site) -> None:
+    found = rows(site)
+    assert {row.threshold for (_, role), row in found.items() if role == "root"} == {2}
+    assert {row.threshold for (_, role), row in found.items() if role != "root"} == {1}
+    stamp = found["image", "timestamp"]
+    assert (stamp.version, stamp.expires) == (1, START + timedelta(days=1))
+    (site.folder.path / "image" / "timestamp.json").unlink()  # it comes from the server
+    stamp = rows(site)["image", "timestamp"]
+    assert (stamp.version, stamp.expires, stamp.expires_in_s, stamp.state) == (0, None, None, "server")
+
+
+def test_the_threshold_is_that_of_the_root(site: Site) -> None:
+    root = load(Root, site.folder.image_files()["1.root.json"], "root").signed
+    root.roles["root"].threshold = 3
+    signers = [site.key(f"root-{n}") for n in (1, 2, 3)]
+    (site.folder.path / "image" / "1.root.json").write_bytes(sign(root, signers, site.now, timedelta(days=730)))
+    assert rows(site)["image", "root"].threshold == 3
+
+
+def test_status_says_what_holds_a_key(site: Site) -> None:
+    signer = CryptoSigner.generate_ed25519()
+    entry = ExternalKey("hsm:slot", signer.public_key).entry()
+    site.folder.write(book=site.folder.book.model_copy(update={"keys": {**site.folder.book.keys, "models": entry}}))
+    assert rows(site)["image", "models"].keys == ("models (hsm)",)
+
+
+def test_the_limits_of_soon_and_expired(site: Site) -> None:
+    def state() -> str:
+        return rows(site)["image", "models"].state
+
+    site.pass_time(days=335)  # thirty days are left
+    assert state() == "ok"
+    site.pass_time(seconds=1)
+    assert state() == "soon"
+    site.pass_time(days=30, seconds=-2)
+    assert state() == "soon"
+    site.pass_time(seconds=1)
+    assert state() == "expired"
+
+
+def test_renewing_the_root_renews_that_of_the_director_too(site: Site) -> None:
+    site.pass_time(days=1)
+    assert renew(site.folder, "root", secret, site.now) == ["director/2.root.json", "image/2.root.json"]
+    assert rows(site)["director", "root"].version == 2
+    assert "2.root.json" in TrustFolder.load(site.folder.path).director_files()
+
+
+def test_a_new_timestamp_key_signs_the_next_timestamp(site: Site) -> None:
+    rotate(site.folder, "timestamp", secret, site.now)
+    assert rows(site)["image", "timestamp"].version == 2
+    (site.folder.path / "image" / "timestamp.json").unlink()
+    rotate(TrustFolder.load(site.folder.path), "timestamp", secret, site.now)
+    assert rows(site)["image", "timestamp"].version == 1
+
+
+def test_a_folder_without_a_snapshot_is_damaged(site: Site) -> None:
+    (site.folder.path / "image" / "1.snapshot.json").unlink()
+    with pytest.raises(BadMetadata, match="no snapshot"):
+        rotate(TrustFolder.load(site.folder.path), "timestamp", secret, site.now)

@@ -422,12 +422,14 @@ def test_of_two_roles_with_one_path_a_terminating_first_one_decides_alone(site: 
         assert check(site, release) == ""
 
 
-def test_of_two_roles_that_name_a_path_the_first_one_counts(site: Site) -> None:
+@pytest.mark.parametrize("terminating", [True, False])
+def test_of_two_roles_that_name_a_path_the_first_one_counts(site: Site, terminating: bool) -> None:
     release = site.publish()
 
     def share(targets: Targets) -> None:
         assert targets.delegations is not None
         assert targets.delegations.roles is not None
+        targets.delegations.roles["models"].terminating = terminating
         targets.delegations.roles["software"].paths = ["models/*/*/*"]
 
     site.forge_image("targets", share)

@@ -157,6 +157,15 @@ def test_an_allowance_that_has_expired(site: Site, old: ReleaseRef) -> None:
         check(site, old, installed=3)
 
 
+def test_an_allowance_ends_at_its_very_second(site: Site, old: ReleaseRef) -> None:
+    allow(site, expires=site.now + timedelta(hours=1))
+    site.pass_time(minutes=59, seconds=59)
+    assert check(site, old, installed=3)
+    site.pass_time(seconds=1)
+    with pytest.raises(Downgrade, match="expired"):
+        check(site, old, installed=3)
+
+
 def test_an_allowance_whose_path_promises_more_than_it_says(site: Site, old: ReleaseRef) -> None:
     facts = AllowanceFacts(
         from_counter=2, to_counter=1, device_id=DEVICE, expires=site.now + timedelta(days=1), reason="other"

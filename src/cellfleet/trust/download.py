@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from cellfleet.canonical import sha256_file
 from cellfleet.errors import NetworkError, StorageError
@@ -136,7 +136,6 @@ def take(source: Path, target: Wanted, into: Path, *, min_free_bytes: float = 0)
         make_dir(into.parent)
         if _is_right(into, target):
             return Downloaded(into, 0)
-        part.remove()
         length = source.stat().st_size
         if length != target.length:
             raise WrongBytes(f"{source}: it has {length} bytes, both repositories name {target.length}")
@@ -165,17 +164,11 @@ def _is_right(path: Path, target: Wanted) -> bool:
 
 def _read_part(part: _Part, target: Wanted) -> None:
     """Find what came before; a part that cannot become the target is removed."""
-    if not part.path.exists():
-        part.remove()
-        return
-    if part.path.stat().st_size > target.length:
-        part.remove()
-        return
-    with part.path.open("rb") as f:
+    with contextlib.suppress(FileNotFoundError), part.path.open("rb") as f:
         while chunk := f.read(CHUNK):
             part.digest.update(chunk)
             part.size += len(chunk)
-    if part.size == target.length and part.digest.hexdigest() != target.sha256:
+    if part.size >= target.length and part.digest.hexdigest() != target.sha256:
         part.remove()
 
 
@@ -215,6 +208,9 @@ def _fetch(
                 fetched += chunk
                 progress(part.size, target.length, "")
                 speed.note(chunk, url)
+    except EndlessData:
+        part.remove()
+        raise
     except NetworkError as e:
         if not fetched:
             raise
@@ -258,17 +254,11 @@ def _chunks_into(part: _Part, answer: Stream, url: str, target: Wanted) -> Itera
     with part.path.open("ab") as out:
         for chunk in answer.chunks:
             if part.size + len(chunk) > target.length:
-                _close_and_remove(out, part)
                 raise EndlessData(f"{url}: more than the {target.length} bytes that both repositories name")
             out.write(chunk)
             part.digest.update(chunk)
             part.size += len(chunk)
             yield len(chunk)
-
-
-def _close_and_remove(out: IO[bytes], part: _Part) -> None:
-    out.close()
-    part.remove()
 
 
 def _finish(part: _Part, into: Path) -> None:

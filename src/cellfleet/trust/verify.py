@@ -146,7 +146,7 @@ class Verifier:
         else:
             _to_targets(director, self._director_store, ())
             wanted = director.targets()
-        self._check_device(wanted)
+            self._check_device(wanted)
         image = self._roots(_IMAGE, self._image_store, self._anchors.image_root, now)
         _to_targets(image, self._image_store, DELEGATED, named)
         self._image, self._wanted = image, wanted
