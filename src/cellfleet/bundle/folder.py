@@ -132,7 +132,7 @@ class ModelFolder:
         write_atomic(self.path / MODEL_FILE, canonical_bytes(self.model.model_dump(mode="json")))
 
     def with_variant(self, variant: Variant) -> ModelFolder:
-        """The same with a variant added, or put in the place of the one of that name; not saved yet."""
+        """The same with a variant added, or replaced; not saved yet."""
         others = [v for v in self.variants if v.name != variant.name]
         ordered = sorted([*others, variant], key=lambda v: (v.name != "onnxruntime/fp32", v.name))
         return ModelFolder(self.path, self.model.model_copy(update={"variants": tuple(ordered)}))

@@ -53,7 +53,7 @@ class GoldenFrame:
         pixel_size_um: None when unknown.
         stratum: the kind of cells.
         truth: uint16 or uint32 [H,W], true objects.
-        expected: variant name -> labels that it drew where the bundle was built.
+        expected: variant name -> its labels on the machine that built the bundle.
     """
 
     name: str

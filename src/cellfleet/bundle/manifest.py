@@ -28,7 +28,7 @@ class Requires(Record):
         bundle_format: format version that its program must know.
         engines: engines of which it needs at least one.
         channels: channels that its frames must have.
-        pixel_size: frames must tell their pixel size.
+        pixel_size: frames must state their pixel size.
     """
 
     bundle_format: int

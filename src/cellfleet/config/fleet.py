@@ -24,8 +24,8 @@ class FleetSection(Section):
     poll_s: float = Field(default=60, gt=0, le=86400, description="how often devices ask for their desired state")
     tick_s: float = Field(default=5, gt=0, le=3600, description="how often deployments are looked at")
     device_token_s: float = Field(default=3600, ge=10, le=86400, description="life of a device's access token")
-    session_s: float = Field(default=43200, ge=60, description="life of a person's session")
-    silent_after_s: float = Field(default=300, gt=0, description="a device that was not heard for so long is silent")
+    session_s: float = Field(default=43200, ge=60, description="life of a user's session")
+    silent_after_s: float = Field(default=300, gt=0, description="a device without a report for so long is silent")
     timestamp_s: float = Field(default=86400, ge=30, description="life of the timestamp; renewed at half of it")
     director_s: float = Field(
         default=86400, ge=30, description="life of the director's metadata; renewed at half of it"
@@ -65,7 +65,7 @@ class CameraSection(Section):
     channels: tuple[str, ...] = Field(
         default=("phase",), description="names of the channels, in the order of the files"
     )
-    pixel_size_um: float | None = Field(default=None, gt=0, description="pixel size where the files do not tell it")
+    pixel_size_um: float | None = Field(default=None, gt=0, description="pixel size where the files do not state it")
     plate: str = Field(default="", description="name of the plate")
     plate_format: Literal[6, 12, 24, 48, 96, 384] = Field(default=96, description="wells of the plate")
     wells: tuple[str, ...] = Field(default=("A1",), description="replay: wells that are visited in turn")
@@ -82,7 +82,9 @@ class AgentSection(Section):
     )
     selftest_max_ms: float = Field(default=20000, gt=0, description="self-test: greatest time of one golden frame, ms")
     selftest_max_memory_mb: float = Field(default=4096, gt=0, description="self-test: greatest memory")
-    probation_frames: int = Field(default=20, ge=1, description="probation: frames that must be drawn well")
+    probation_frames: int = Field(
+        default=20, ge=1, description="probation: frames that must be segmented within the limits"
+    )
     probation_s: float = Field(default=86400, gt=0, description="probation: patience for those frames")
     probation_max_slowdown: float = Field(default=2.0, ge=1, description="probation: greatest time / time before")
     probation_max_ms: float = Field(default=10000, gt=0, description="probation: greatest median time of a frame, ms")

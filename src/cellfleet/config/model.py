@@ -38,7 +38,7 @@ class DataSection(Section):
         default=("phase",), description="names of the channels, in the order of the files"
     )
     pixel_size_um: float | None = Field(
-        default=None, gt=0, description="pixel size where neither file nor index.csv tells it"
+        default=None, gt=0, description="pixel size where neither file nor index.csv states it"
     )
     manifest: str = Field(default="dataset.json", description="where `data freeze` writes the data set version")
     validation_fraction: float = Field(default=0.15, gt=0, lt=1, description="part of the images for validation")

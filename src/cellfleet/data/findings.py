@@ -41,7 +41,7 @@ def error(code: str, file: str, message: str, what_to_do: str) -> Finding:
 
 
 def warning(code: str, file: str, message: str, what_to_do: str) -> Finding:
-    """A finding that a person should look at."""
+    """A finding that the user should look at."""
     return Finding("warning", code, file, message, what_to_do)
 
 

@@ -93,7 +93,7 @@ class Difference:
 
 
 def diff(old: DataSetVersion, new: DataSetVersion) -> Difference:
-    """Compare two versions by the ids of their entries; files whose pixels are the same are told apart."""
+    """Compare two versions by the ids of their entries; files with equal pixels are paired first."""
     a, b = {e.id: e for e in old.entries}, {e.id: e for e in new.entries}
     both = sorted(a.keys() & b.keys())
     return Difference(

@@ -1,4 +1,4 @@
-"""index.csv: what a person knows about the images (group, stratum, pixel size ...), one row per file."""
+"""index.csv: what the user knows about the images (group, stratum, pixel size ...), one row per file."""
 
 from __future__ import annotations
 

@@ -60,11 +60,11 @@ class Entry(Record):
         height, width: in pixels.
         pixel_size_um: None when unknown.
         objects: number of objects in the mask.
-        group: never straddles a split; the id itself when the data set tells none.
-        stratum: present in every split where it can be; ``all`` when the data set tells none.
+        group: never straddles a split; the id itself when the data set names none.
+        stratum: present in every split where it can be; ``all`` when the data set names none.
         split: ``train``, ``validation`` or ``test``.
-        metadata: further columns of index.csv or fields of COCO, and what the file tells (exposure ...), as text.
-        provenance: where it comes from: ``source`` (folder, coco), ``licence`` and so on, where told.
+        metadata: further columns of index.csv or fields of COCO, and the file's own metadata (exposure ...), as text.
+        provenance: where it comes from: ``source`` (folder, coco), ``licence`` and so on, where known.
     """
 
     id: str = Field(min_length=1)

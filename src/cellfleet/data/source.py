@@ -106,7 +106,7 @@ class Item:
         id: see Entry.
         image: the file.
         mask: None when it is missing (the source has a finding then).
-        group, stratum, split, pixel_size_um, channels: None where the source tells nothing.
+        group, stratum, split, pixel_size_um, channels: None where the source does not say.
         metadata, provenance: see Entry.
         frozen: the entry, when the source is a data set version.
     """

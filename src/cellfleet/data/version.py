@@ -140,7 +140,7 @@ class DataSetVersion:
         else:
             labels = self._annotations(path, ref.sha256).rasterise(ref.image_id).labels
         if labels.shape != (entry.height, entry.width) or pixels_digest(labels) != ref.pixels_sha256:
-            raise DataError(f"{path}: the mask of {entry.id!r} is not the one that was frozen", hint=_AGAIN)
+            raise DataError(f"{path}: the mask of {entry.id!r} changed since it was frozen", hint=_AGAIN)
         return labels
 
     def _annotations(self, path: Path, sha256: str) -> CocoFile:

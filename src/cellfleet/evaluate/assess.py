@@ -52,7 +52,7 @@ class Assessment:
         name, version: of the model.
         digest: of the bundle, or of the model folder.
         bundle: the digest of the bundle; None for a model folder.
-        origin: engine and settings that drew the masks of the primary variant.
+        origin: engine and settings of the primary variant's masks.
         lineage: where the model comes from, plain JSON data.
         evaluation: the primary variant.
         variants: all that were measured, the primary one first.

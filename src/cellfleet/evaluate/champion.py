@@ -24,7 +24,7 @@ def open_champion(path: Path, trusted: Sequence[bytes], *, data_set: str, split:
 
     Raises:
         EvaluateError: an earlier evaluation of other data, or a file of another kind.
-        LineageError: a decision record that was changed or that nobody trusted signed.
+        LineageError: a decision record that was changed, or that no trusted key signed.
         BundleError: a damaged bundle or model folder.
     """
     if path.suffix != ".json":

@@ -25,7 +25,7 @@ def decision_payload(assessment: Assessment, approver: str = "", decided: dateti
 
     Args:
         assessment: of a bundle.
-        approver: who answers for the decision; empty when nobody does yet.
+        approver: the approver's name; empty when there is none yet.
         decided: when; None leaves the time open.
 
     Returns:
@@ -87,7 +87,7 @@ def verify_decision(
         The payload.
 
     Raises:
-        LineageError: unsigned, changed, signed by somebody else, or about another bundle, data set version or policy.
+        LineageError: unsigned, changed, signed by an unknown key, or about another bundle, data set version or policy.
     """
     if not trusted:
         raise LineageError(

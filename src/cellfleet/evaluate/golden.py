@@ -1,4 +1,4 @@
-"""Golden frames of a bundle: crops of validation frames, chosen by rule, with what every variant draws on them here."""
+"""Golden frames of a bundle: crops of validation frames, chosen by rule, with the labels of every variant on this machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def choose_golden(data: DataSetVersion, section: BundleSection) -> list[GoldenFr
 def expect(
     folder: ModelFolder, golden: list[GoldenFrame], section: BundleSection, progress: ProgressFn = silent
 ) -> tuple[ModelFolder, list[GoldenFrame]]:
-    """Run every variant on the golden frames and note what it draws and how good that is.
+    """Run every variant on the golden frames and note its labels and their AP@0.5.
 
     Returns:
         The model folder whose variants know their AP@0.5 on golden frames and the least that a device must reach

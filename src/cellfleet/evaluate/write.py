@@ -87,7 +87,7 @@ def evaluate_model(
         BundleError, DataError, EngineError, SegmentError: see ``assess``.
     """
     section = section or EvaluationSection()
-    signer = SigningKey.load_or_create(key) if isinstance(model, Bundle) else None  # a wrong key is told at once
+    signer = SigningKey.load_or_create(key) if isinstance(model, Bundle) else None  # a wrong key fails before the work
     decision = None
     with replaced_folder(folder) as part:
         gallery = Gallery(part, model.spec.channels[0], section.worst_frames)

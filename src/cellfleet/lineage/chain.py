@@ -68,7 +68,7 @@ def trace(
         mask: metadata of a mask or row (``frame``, ``run_digest``, ``variant`` ...); None for a bundle.
         bundle: facts of the opened bundle (``name``, ``version``, ``lineage``), or None when it is not at hand.
         bundle_sha256: digest of the bundle.
-        variant: ``engine/precision`` that drew the mask, empty for a bundle.
+        variant: ``engine/precision`` of the mask, empty for a bundle.
         store: records of the project.
         trusted: public keys (PEM) whose signatures on decision records count.
 
@@ -122,7 +122,7 @@ def _decisions(bundle_sha256: str, variant: str, store: RecordStore, trusted: Se
 
 
 def _decision_facts(payload: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """What a decision record says, and of the variant that drew the mask when the gate looked at another one."""
+    """What a decision record says, and its numbers of the mask's variant when the gate judged another variant."""
     keep = (
         "verdict",
         "reasons",

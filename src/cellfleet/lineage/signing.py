@@ -136,9 +136,9 @@ def verify(envelope: Mapping[str, Any], trusted: Sequence[bytes]) -> dict[str, A
         The payload.
 
     Raises:
-        LineageError: not an envelope, unsigned, signed by nobody trusted, or changed since.
+        LineageError: not an envelope, unsigned, signed by no trusted key, or changed since.
     """
-    hint = "do not rely on it; ask whoever made it for the original"
+    hint = "do not rely on it; ask its approver for the original"
     try:
         parsed = Envelope.from_dict(copy.deepcopy(dict(envelope)))
         if parsed.payload_type != PAYLOAD_TYPE:
@@ -147,7 +147,7 @@ def verify(envelope: Mapping[str, Any], trusted: Sequence[bytes]) -> dict[str, A
         payload: dict[str, Any] = json.loads(parsed.payload)
     except SecureSystemsError as e:
         raise LineageError(
-            "the record's signature is not good: it was changed, or somebody else signed it", hint=hint
+            "the record's signature is not good: it was changed, or another key signed it", hint=hint
         ) from e
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise LineageError(f"not a signed record: {e}", hint=hint) from e

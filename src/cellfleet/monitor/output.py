@@ -1,4 +1,4 @@
-"""Numbers of a segmentation that tell whether it looks as usual: what drift detectors read, with every frame.
+"""Numbers of a segmentation that show whether it looks as usual: what drift detectors read, with every frame.
 
 =====================  =========  ======================================================================
 name                   unit       meaning

@@ -1,4 +1,4 @@
-"""Numbers of an image that tell whether it is fit to be segmented. Each is one pass or less over the pixels.
+"""Numbers of an image that show whether it is fit to be segmented. Each is one pass or less over the pixels.
 
 ==================  ===================  =====================================================================
 name                unit                 meaning

@@ -89,7 +89,7 @@ def record_of(
         section: the settings.
         frames: ids of the frames used, by purpose (``calibration``, ``validation``).
         results: what became of each variant.
-        clock: tells the time.
+        clock: the time.
     """
     return {
         "format_version": 1,

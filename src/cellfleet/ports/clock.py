@@ -32,7 +32,7 @@ class SystemClock:
 
 @dataclass
 class FixedClock:
-    """A clock that moves only when told; for tests and simulators."""
+    """A clock that moves only when it is set; for tests and simulators."""
 
     at: datetime
     elapsed_s: float = 0.0

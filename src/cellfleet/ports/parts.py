@@ -1,6 +1,6 @@
 """Temporary names beside a target, and the sweeping of those that a killed process left.
 
-A name tells who made it: ``.<target>-<machine>.<process>.<random>.part<suffix>``. It is swept when that process is gone
+A name says which process made it: ``.<target>-<machine>.<process>.<random>.part<suffix>``. It is swept when that process is gone
 from this machine, or when it is older than a day (another machine or container wrote it, or Windows).
 """
 

@@ -1,4 +1,4 @@
-"""Progress of long work as a function argument; the CLI draws it, a library call is silent by default."""
+"""Progress of long work as a function argument; the CLI shows it, a library call is silent by default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ProgressFn = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """Draw nothing.
+    """Show nothing.
 
     Args:
         done: units of work that are done.

@@ -88,7 +88,7 @@ class TensorRtEngine:
         wanted = [p for p in _GPU_PROVIDERS if p in ort.get_available_providers()]
         if not wanted:
             raise EngineError(
-                f"the engine tensorrt needs an ONNX Runtime for NVIDIA GPUs; the one installed ({ort.__version__}) has none",
+                f"the engine tensorrt needs an ONNX Runtime for NVIDIA GPUs; the installed one ({ort.__version__}) has none",
                 hint="on a machine with an NVIDIA GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu",
             )
         quantised = b"QuantizeLinear" in onnx

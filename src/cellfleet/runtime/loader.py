@@ -43,7 +43,7 @@ def load_segmenter(
 
     Raises:
         EngineError: no such variant, engine not installed, or a network that the engine refuses.
-        SegmentError: a file of the model is not the one that its description names.
+        SegmentError: a file of the model does not match its description.
     """
     settings = settings or SegmentSection()
     variants, model_sha256 = tuple(source.variants), model_digest(source)

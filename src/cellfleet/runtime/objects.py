@@ -66,7 +66,7 @@ def resample_pixels(pixels: NDArray[_P], height: int, width: int) -> NDArray[_P]
 
 
 def resample_labels(labels: NDArray[_L], height: int, width: int) -> NDArray[_L]:
-    """Labels or class indices on another grid; they cannot be averaged, so every pixel takes the one at its centre.
+    """Labels or class indices on another grid; they cannot be averaged, so every pixel takes the value at its centre.
 
     Args:
         labels: integers [H,W].
@@ -103,7 +103,7 @@ def threshold_of(probability: float) -> int:
 def objects_from_maps(
     foreground: NDArray[np.uint16], distance: NDArray[np.uint16], params: ObjectParams, scale: float = 1.0
 ) -> NDArray[np.uint32]:
-    """Cut objects from quantised maps; the one post-processing of cellfleet.
+    """Cut objects from quantised maps; the only post-processing of cellfleet.
 
     Args:
         foreground: uint16 [H,W], quantised foreground probability.

@@ -26,7 +26,7 @@ _BAND_ROWS = 256
 
 @dataclass(frozen=True)
 class Origin:
-    """Which model, engine and settings draw the masks.
+    """Which model, engine and settings make the masks.
 
     Attributes:
         model, model_version: name and version of the model.

@@ -25,7 +25,7 @@ class SelfTest:
     Attributes:
         variant: ``engine/precision``.
         ap50, least_ap50: AP@0.5 against the truth, and the least that the bundle asks for.
-        agreement, least_agreement: AP@0.5 against the labels that the builder's machine drew; the least of all frames,
+        agreement, least_agreement: AP@0.5 against the labels of the machine that built the bundle; the least of all frames,
             and the least that the bundle asks for.
         milliseconds: of the slowest golden frame.
         problem: why it could not be run; empty when it ran.

@@ -36,7 +36,7 @@ def kept_signal_stack() -> Iterator[None]:
 
 
 def signal_stack() -> int | None:
-    """Address of this thread's signal stack; None when it has none, or where that cannot be told."""
+    """Address of this thread's signal stack; None when it has none, or where that is unknown."""
     library, now = _c_library(), _SignalStack()
     if library is None or library.sigaltstack(None, ctypes.byref(now)) != 0:
         return None

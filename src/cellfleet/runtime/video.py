@@ -53,7 +53,7 @@ def read_video(
     Args:
         path: an AVI, MP4 or MOV file.
         channels: names of the channels wanted.
-        pixel_size_um: pixel size, which videos do not tell.
+        pixel_size_um: pixel size, which videos do not carry.
         wanted: asked with each frame's index, from 0; the others are passed over without being decoded in full.
 
     Yields:

@@ -43,7 +43,7 @@ def choose_grid(data: DataSetVersion, section: TrainingSection) -> TrainingGrid:
     pixel size and never finer than it; it keeps images as they are when a pixel size is unknown.
 
     Raises:
-        TrainError: a pixel size is asked for but images do not tell theirs.
+        TrainError: a pixel size is set but images do not state theirs.
     """
     entries = data.split("train") + data.split("validation")
     sizes = [e.pixel_size_um for e in entries]

@@ -95,7 +95,7 @@ def _check_network(data: DataSetVersion, section: TrainingSection, heads: tuple[
         raise TrainError(f"no head may be called {taken.pop()}", hint="that is an input of the network; choose another")
     if odd := [h.name for h in heads if h.kind == "classes" and len(h.classes) != 2]:
         raise TrainError(
-            f"the head {odd[0]} must have two classes, background and cell: masks tell no others",
+            f"the head {odd[0]} must have two classes, background and cell: masks hold no others",
             hint="give that head two classes",
         )
     try:

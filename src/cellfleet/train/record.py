@@ -36,7 +36,7 @@ class TrainingRun(Record):
         seed, settings: settings that decide the weights (paths and budgets in minutes are left out).
         heads, channels: of the network.
         target_pixel_size_um, training_pixel_size_um: see ModelSpec.
-        epochs, best_epoch: epochs trained, and the one whose weights were kept.
+        epochs, best_epoch: epochs trained, and the epoch whose weights were kept.
         history: a row per epoch.
         objects: the chosen object parameters.
         validation_ap50, validation_map: on the validation split with these.

@@ -131,7 +131,7 @@ def test_a_moved_bundle_is_found_or_named(story: Story, tmp_path: Path) -> None:
     assert problems(story.ask(mask, "--bundle", str(away))) == {}
     wrong = tiny_bundle(tmp_path / "second", level=0.5)
     assert run(["lineage", str(mask), "--bundle", str(wrong)]) == ExitCode.REFUSED
-    assert "is another bundle than the one that drew this" in story.capsys.readouterr().err
+    assert "is not the bundle that made this" in story.capsys.readouterr().err
 
 
 def test_a_changed_mask_is_not_trusted(story: Story) -> None:

@@ -167,7 +167,7 @@ def verify(
 
 
 def _check_card(bundle: Path) -> None:
-    """What the user wrote of the model can make the description invalid; such a bundle takes nobody's place."""
+    """What the user wrote of the model can make the description invalid; such a bundle replaces none."""
     from cellfleet.bundle.refusals import BadDescription
     from cellfleet.bundle.validity import check_description
 

@@ -181,6 +181,8 @@ def _verify(p: Project, source: ModelSource, version: DataSetVersion, file: Path
         print_json(payload)
         return
     say("the signature is good, and the record is about this bundle, data set version and policy")
-    say(f"{payload['model']} {payload['version']}: {payload['verdict']}; approved by {payload['approver'] or 'nobody'}")
+    say(
+        f"{payload['model']} {payload['version']}: {payload['verdict']}; approved by {payload['approver'] or 'no approver'}"
+    )
     for reason in payload["reasons"]:
         say(f"  {reason}")

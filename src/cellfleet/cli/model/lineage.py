@@ -113,7 +113,7 @@ def _print_chain(chain: Chain, as_json: bool) -> None:
 
 
 def _subject(what: str, store: Any) -> tuple[ModelSource | None, Provenance | None]:
-    """What was asked about: a bundle, or something that a bundle drew."""
+    """What was asked about: a bundle, or a mask or row that a bundle made."""
     from cellfleet.bundle import ModelFolder, open_bundle
     from cellfleet.runtime.results.provenance import of_mask, of_row
 
@@ -171,7 +171,7 @@ def _find_bundle(digest: str, named: list[Path | None], p: Project) -> ModelSour
         source = _open(explicit)
         if _digest(source) != digest:
             raise LineageError(
-                f"{explicit} is another bundle than the one that drew this ({digest[:12]})", hint="name the right one"
+                f"{explicit} is not the bundle that made this ({digest[:12]})", hint="name the right one"
             )
         return source
     others = sorted(p.path(p.settings.bundle.out).glob("*.bundle.zip"))
@@ -236,7 +236,7 @@ def _judged(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
 
 
 def _distrusted(link: Link) -> bool:
-    """What is there contradicts itself or is not signed by somebody trusted; absent is not distrusted."""
+    """What is there contradicts itself or is not signed by a trusted key; an absent record is not distrusted."""
     wrong = bool(link.problem) and link.problem != _NO_KEY and bool(link.digest or link.what == "row")
     return wrong and link.what in ("mask", "row", "run", "decision")
 

@@ -67,7 +67,7 @@ class Decoded:
 
     Attributes:
         pixels: any dtype, [C, H, W].
-        names: channel names that the file tells, else empty.
+        names: channel names in the file, else empty.
         colour: the channels are the red, green and blue of a colour image (alpha is dropped).
         pages: C counts pages of a stack whose axis the file does not name; they may be channels or something else.
         pixel_size_um, metadata: as in Frame.
@@ -88,7 +88,7 @@ def to_frame(image: Decoded, wanted: Sequence[str] | None, source: str) -> Frame
 
     1. A colour image has the channels red, green, blue. When one channel of another name is wanted and the three are
        identical, it is that channel; when they differ, it is an error.
-    2. Wanted names that the file tells (upper and lower case alike) are picked by name, in the order wanted.
+    2. Wanted names that the file has (upper and lower case alike) are picked by name, in the order wanted.
     3. As many wanted names as channels: they name the channels in the file's order.
     4. Nothing wanted: the file's names, else c0, c1, ...
     5. Pages of a stack whose axis the file does not name count as channels only by rule 3.

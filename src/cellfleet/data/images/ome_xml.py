@@ -21,7 +21,7 @@ class OmeImage:
     Attributes:
         channels: names, one per channel; empty when the document names none of them.
         pixel_size_um: from PhysicalSizeX and PhysicalSizeY.
-        metadata: image_name, exposure_ms, focus_um, time_s of the first plane, where told.
+        metadata: image_name, exposure_ms, focus_um, time_s of the first plane, where present.
     """
 
     channels: tuple[str, ...] = ()

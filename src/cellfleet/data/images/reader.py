@@ -1,6 +1,6 @@
 """Images and masks in: one door for all formats.
 
-TIFF, BigTIFF, OME-TIFF and PNG are told apart by their first bytes, never by their names; OME-Zarr is a folder. A file's
+TIFF, BigTIFF, OME-TIFF and PNG are recognised by their first bytes, never by their names; OME-Zarr is a folder. A file's
 bytes are read once, so a digest and the pixels always belong together. JPEG is refused: its loss moves outlines and
 intensities, and a mask saved so has no exact labels. uint8 and uint16 only; nothing is scaled or converted in silence.
 """
@@ -52,7 +52,7 @@ def read_image(
     Args:
         path: a TIFF, OME-TIFF or PNG file, or the folder of an OME-Zarr image (of a plate: ``p.zarr/A/1/0``).
         channels: names wanted; see :func:`cellfleet.data.images.frame.to_frame` for the rule. None: as the file names them.
-        pixel_size_um: the pixel size where the file does not tell it.
+        pixel_size_um: the pixel size where the file does not state it.
         time, z: which time and z plane, from 0, of a file that has several (refused otherwise).
 
     Returns:
@@ -114,7 +114,7 @@ def _labels(a: NDArray[Any], source: str) -> NDArray[np.uint32]:
     if high > np.iinfo(np.uint32).max:
         raise ReadError(f"{source}: a mask with the label {high}, above 32 bits", hint="renumber the objects from 1")
     if high in (255, 65535) and not ((a > 0) & (a < high)).any():
-        raise ReadError(f"{source}: a binary mask (only 0 and {high}), its objects are not told apart", hint=_INSTANCES)
+        raise ReadError(f"{source}: a binary mask (only 0 and {high}) does not separate its objects", hint=_INSTANCES)
     return np.ascontiguousarray(a, dtype=np.uint32)
 
 

@@ -34,7 +34,7 @@ def decode_tiff(data: bytes, source: str, *, time: int | None = None, z: int | N
     centimetres that would mean pixels above 50 um is a printer's and is ignored.
 
     Raises:
-        ReadError: truncated, damaged, a missing decoder, several images in one file, axes that cannot be told.
+        ReadError: truncated, damaged, a missing decoder, several images in one file, unknown axes.
     """
     with collected_log("tifffile") as log:
         try:
@@ -136,7 +136,7 @@ def _channels_first(pixels: NDArray[Any], axes: str, rgb: bool, source: str) -> 
     rest = axes.replace("Y", "").replace("X", "")
     if "Y" not in axes or "X" not in axes or len(rest) > 1 or rest not in ("", "C", "S", "I", "Q"):
         raise ReadError(
-            f"{source}: cannot tell channels from other axes (axes {found})",
+            f"{source}: cannot distinguish channels from other axes (axes {found})",
             hint="save one image per file, with the axes Y and X and, for several channels, C",
         )
     order = [axes.index(a) for a in (*rest, "Y", "X")]

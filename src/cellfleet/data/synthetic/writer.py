@@ -221,7 +221,7 @@ class _Lives:
         self._ends: dict[int, End] = {}
 
     def add(self, frame: SyntheticFrame, number: int) -> None:
-        """Note who is in the frame and whose life ended since the one before."""
+        """Note which cells are in the frame and which ended since the frame before."""
         for track in frame.tracks:
             self._seen.setdefault(track.id, []).append(number)
             self._tracks[track.id] = track

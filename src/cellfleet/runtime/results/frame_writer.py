@@ -29,7 +29,7 @@ class FrameWriter:
 
     Args:
         folder: where to.
-        origin: which model, engine and settings drew it.
+        origin: which model, engine and settings made it.
         contours, overlays: write these files, too.
     """
 
@@ -111,7 +111,7 @@ class FrameWriter:
 
 
 def time_of(frame: Frame) -> float | None:
-    """The frame's time in seconds, when its metadata tell it as a number."""
+    """The frame's time in seconds, when its metadata give it as a number."""
     try:
         value = float(frame.metadata.get("time_s", ""))
     except ValueError:

@@ -64,9 +64,9 @@ class Report:
         folder: of this run digest.
         run_digest: of this run.
         supersedes: run digest that was the current one of the output folder before; None when there was none.
-        segmented, skipped: frames drawn now; frames that were done already.
+        segmented, skipped: frames of this call; frames that were done already.
         frames, objects: in the tables.
-        ms_per_frame: median of the frames drawn now, reading and writing not counted; None when there was none.
+        ms_per_frame: median of the frames of this call, reading and writing not counted; None when there was none.
         failed: what could not be segmented.
         parquet: the tables are there as Parquet, too.
     """

@@ -1,4 +1,4 @@
-"""Statistics of the training frames that go into the bundle, so that instruments can tell when their frames drift away."""
+"""Statistics of the training frames that go into the bundle, so that instruments notice when their frames drift away."""
 
 from __future__ import annotations
 
