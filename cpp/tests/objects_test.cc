@@ -32,9 +32,39 @@ Labels cut(const std::vector<std::string>& picture, std::uint64_t min_seed = 1, 
   return labels;
 }
 
+Labels filled(Labels labels, std::size_t width) {
+  std::vector<std::uint16_t> scratch(labels.size());
+  const std::size_t height = labels.size() / width;
+  cellfleet::steps::fill_holes(View<std::uint16_t>{scratch.data(), height, width},
+                               View<std::uint32_t>{labels.data(), height, width});
+  return labels;
+}
+
+// A hole is not filled when one of the eight neighbours of its pixels, and be it at a corner, is another object's.
+void check_neighbours_of_holes() {
+  constexpr std::size_t width = 4;
+  const Labels hole = {2, 2, 2, 2, 2, 0, 0, 2, 2, 2, 2, 2};
+  CHECK(filled(hole, width) == Labels(hole.size(), 2));
+  for (std::size_t i = 0; i < hole.size(); ++i) {
+    if (hole[i] == 0) continue;
+    Labels touched = hole;
+    touched[i] = 1;
+    CHECK(filled(touched, width) == touched);
+  }
+}
+
+// The least areas themselves are large enough.
+void check_least_areas() {
+  CHECK((cut({"SS.S"}, 2) == Labels{1, 1, 0, 0}));
+  CHECK((cut({"S##.S#"}, 1, 3) == Labels{1, 1, 1, 0, 0, 0}));
+  CHECK((cut({"S##.S##"}, 1, 3) == Labels{1, 1, 1, 0, 2, 2, 2}));
+}
+
 }  // namespace
 
 int main() {
+  check_neighbours_of_holes();
+  check_least_areas();
   // The middle pixel is equally far from both seeds: the lower number takes it.
   CHECK((cut({"S###S"}) == Labels{1, 1, 1, 2, 2}));
   // Paths stay inside the foreground: the right end is nearer to seed 2 in the air, but only seed 1 reaches it.

@@ -207,6 +207,59 @@ def test_areas_scale_with_the_grid() -> None:
     assert objects_from_maps(square, square.copy(), params, scale=1.9).max() == 0  # 108.3 px at least
 
 
+def params_of(**fields: Any) -> ObjectParams:
+    """No smoothing, nothing too small, thresholds of one half; ``fields`` override."""
+    base = {"foreground_threshold": 0.5, "seed_threshold": 0.5, "smooth_passes": 0}
+    return ObjectParams(**(base | {"min_seed_area_px": 1, "min_area_px": 1} | fields))
+
+
+@pytest.mark.parametrize("field", ["min_area_px", "min_seed_area_px"])
+def test_scaled_areas_are_rounded_half_up(field: str) -> None:
+    """10 pixels of the model's grid are 2.5 of a frame with pixels twice as wide, so 3 are asked for, not 2."""
+    strips = np.array([[65535, 65535, 0, 65535, 65535, 65535]], np.uint16)
+    labels = objects_from_maps(strips, strips.copy(), params_of(**{field: 10}), scale=0.5)
+    assert labels.tolist() == [[0, 0, 0, 1, 1, 1]]
+
+
+def test_smoothing_passes_are_scaled_and_rounded_half_up() -> None:
+    foreground = np.full((1, 9), 65535, np.uint16)
+    distance = np.zeros((1, 9), np.uint16)
+    distance[0, 4] = 65535
+    # The middle of the kernel (1 2 1) / 4 is 6 / 16 after two passes and 20 / 64 after three.
+    for passes, seeds in ((8, 1), (10, 0)):
+        params = params_of(smooth_passes=passes, seed_threshold=0.35)
+        assert objects_from_maps(foreground, distance.copy(), params, scale=0.5).max() == seeds
+
+
+def test_the_limits_themselves_are_good() -> None:
+    """A pixel at the threshold is foreground, a seed at its threshold is one, and the least areas are allowed."""
+    level = threshold_of(0.3)
+    params = params_of(foreground_threshold=0.3, seed_threshold=0.3, min_seed_area_px=2, min_area_px=3)
+    foreground = np.array([[level, level, level, level - 1]], np.uint16)
+    distance = np.array([[level, level, level - 1, level]], np.uint16)
+    assert objects_from_maps(foreground, distance, params).tolist() == [[1, 1, 1, 0]]
+    one_seed = np.array([[level, level - 1, level - 1, level]], np.uint16)
+    assert objects_from_maps(foreground, one_seed, params).max() == 0
+    assert objects_from_maps(foreground[:, 1:].copy(), distance[:, :3].copy(), params).max() == 0
+
+
+def test_paths_longer_than_sixteen_bits_are_not_followed() -> None:
+    """A straight step is 5 long, and 65,534 is the longest path: 13,106 steps."""
+    line = np.full((1, 13_200), 65535, np.uint16)
+    distance = np.zeros_like(line)
+    distance[0, 0] = 65535
+    labels = objects_from_maps(line, distance, params_of())
+    assert int((labels > 0).sum()) == 13_107
+    assert labels[0, 13_106] == 1
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(65_535, np.uint16), (65_536, np.uint32)])
+def test_labels_are_narrow_as_long_as_they_fit(count: int, dtype: type[np.generic]) -> None:
+    labels = np.array([[0, count]], np.uint32)
+    assert compact_labels(labels).dtype == dtype
+    assert compact_labels(labels).tolist() == [[0, count]]
+
+
 def test_wrong_arrays_are_explained() -> None:
     good = np.zeros((4, 4), np.uint16)
     params = ObjectParams(
@@ -221,4 +274,5 @@ def test_wrong_arrays_are_explained() -> None:
 
 
 def test_thresholds_round_half_up() -> None:
-    assert [threshold_of(p) for p in (0.0, 0.5, 1.0)] == [0, 32768, 65535]
+    """0.5 and 0.3 are 32,767.5 and 19,660.5 of 65,535; half to even would give 32,768 and 19,660."""
+    assert [threshold_of(p) for p in (0.0, 0.3, 0.5, 1.0)] == [0, 19661, 32768, 65535]

@@ -54,6 +54,30 @@ def test_resampling_is_the_triangle_filter_but_for_rounding(pixels: NDArray[np.u
         np.testing.assert_array_equal(out, pixels)
 
 
+def integer_weights(n: int, m: int) -> NDArray[np.int64]:
+    """The filter as the kernel's integers [m, n]: 2^15 a row, what rounding leaves over at the first of the largest."""
+    out = np.zeros((m, n), np.int64)
+    scale = n / m
+    support = max(1.0, scale)
+    for i in range(m):
+        exact = np.maximum(0.0, 1.0 - np.abs(np.arange(n) + 0.5 - (i + 0.5) * scale) / support)
+        out[i] = np.floor(exact / exact.sum() * 2**15 + 0.5)
+        out[i, out[i].argmax()] += 2**15 - out[i].sum()
+    return out
+
+
+@given(images, st.integers(1, 20), st.integers(1, 20))
+@settings(deadline=None)
+def test_resampling_gives_the_stated_bits(pixels: NDArray[np.uint8], height: int, width: int) -> None:
+    """cpp/include/cellfleet/resample.h: columns first, 8 bits carried times 256, every step rounded half up once."""
+    carry = 8 if pixels.dtype == np.uint8 else 0
+    rows, columns = integer_weights(pixels.shape[0], height), integer_weights(pixels.shape[1], width)
+    half = pixels.astype(np.int64) @ columns.T + (1 << (14 - carry)) >> 15 - carry
+    expected = np.minimum(rows @ half + (1 << (14 + carry)) >> 15 + carry, np.iinfo(pixels.dtype).max)
+    if (height, width) != pixels.shape:
+        np.testing.assert_array_equal(resample_pixels(pixels, height, width), expected)
+
+
 def test_channels_are_resampled_one_by_one() -> None:
     pixels = np.arange(2 * 6 * 6, dtype=np.uint16).reshape(2, 6, 6)
     out = resample_pixels(pixels, 3, 4)
@@ -76,6 +100,16 @@ def test_wrong_arrays_are_explained(bad: NDArray[np.uint8]) -> None:
     with pytest.raises(SegmentError) as caught:
         moments(bad)
     assert caught.value.hint
+
+
+def test_every_pixel_takes_the_label_at_its_centre() -> None:
+    """Centres of 5 pixels over 3 lie at 0.3, 0.9, 1.5, 2.1, 2.7, of 2 at 0.75 and 2.25; on a border the next one counts."""
+    three = np.array([[1, 2, 3]], np.uint32)
+    assert resample_labels(three, 1, 5).tolist() == [[1, 1, 2, 3, 3]]
+    assert resample_labels(three, 1, 2).tolist() == [[1, 3]]
+    assert resample_labels(np.arange(1, 5, dtype=np.uint8)[None], 1, 2).tolist() == [[2, 4]]
+    square = np.arange(1, 10, dtype=np.uint32).reshape(3, 3)
+    assert resample_labels(square, 2, 5).tolist() == [[1, 1, 2, 3, 3], [7, 7, 8, 9, 9]]
 
 
 @given(hnp.arrays(np.uint32, shapes), st.integers(1, 20), st.integers(1, 20))

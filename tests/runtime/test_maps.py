@@ -14,7 +14,7 @@ from cellfleet.data import Frame
 from cellfleet.errors import EngineError, ReadError, SegmentError
 from cellfleet.runtime import Segmenter, make_engine
 from cellfleet.runtime.engines import Engine, Floats
-from cellfleet.runtime.objects import frame_moments
+from cellfleet.runtime.objects import frame_moments, threshold_of
 from cellfleet.runtime.segmenter import majority_class
 from support_bundle import discs
 from support_onnx import HEADS, tiny_onnx, tiny_spec
@@ -117,6 +117,72 @@ def test_another_pixel_size_is_resampled_and_measured_on_the_frame_s_own_grid() 
     assert np.array_equal(near.labels, own.labels), "within 2 % nothing is resampled"
 
 
+class Recorder:
+    """An engine that keeps what it is given and answers every head with one value per pixel of its grid."""
+
+    name, version = "recorder", "1"
+
+    def __init__(self, **values: NDArray[Any]) -> None:
+        self.values = values
+        self.seen: list[tuple[Floats, Floats, Floats]] = []
+
+    def run(self, image: Floats, mean: Floats, std: Floats) -> dict[str, Floats]:
+        self.seen.append((image, mean, std))
+        return {name: np.asarray(value, np.float32) for name, value in self.values.items()}
+
+
+def test_the_network_sees_the_moments_of_the_frame_on_the_model_s_grid() -> None:
+    """Training normalises by them, too (train/samples.py)."""
+    frame = phase((np.indices((6, 8)).sum(0) % 2 * 200).astype(np.uint8), 0.5)
+    flat = np.zeros((1, 1, 3, 4))
+    engine = Recorder(foreground=flat, distance=flat)
+    Segmenter(tiny_spec(target_pixel_size_um=1.0, demands_pixel_size=True), engine).maps(frame)
+    ((image, mean, std),) = engine.seen
+    assert image.shape == (1, 1, 3, 4)
+    assert mean[0, 0] == np.float32(image.mean())
+    assert std[0, 0] == pytest.approx(image.std(), rel=1e-6)
+    assert std[0, 0] < 0.5 * frame.pixels.std()
+
+
+def test_classes_on_another_grid_are_those_at_pixel_centres() -> None:
+    head = Head(name="kind", kind="classes", classes=("a", "b", "c"))
+    spec = tiny_spec(heads=(*HEADS, head), target_pixel_size_um=1.0, demands_pixel_size=True)
+    winners = np.array([[0, 1, 2]])
+    kinds = (np.arange(3)[:, None, None] == winners[None]).astype(np.float32)[None]
+    flat = np.zeros((1, 1, 1, 3))
+    maps = Segmenter(spec, Recorder(foreground=flat, distance=flat, kind=kinds)).maps(
+        phase(np.zeros((2, 5), np.uint8), 0.6)
+    )
+    assert maps.classes is not None
+    assert maps.classes.tolist() == [[0, 0, 1, 2, 2]] * 2
+    assert maps.scale == pytest.approx(1 / 0.6)
+
+
+def test_object_parameters_are_scaled_to_the_frame_s_grid() -> None:
+    """36 pixels of 1 um on the model's grid are 144 of 0.5 um: an object of 100 of these is too small."""
+    spec = tiny_spec(target_pixel_size_um=1.0, demands_pixel_size=True)
+    distance = np.zeros((1, 1, 10, 10))
+    distance[..., 2:7, 2:7] = 1
+    counts = []
+    for least in (25, 36):
+        objects = spec.objects.model_copy(update={"min_area_px": least})
+        model = Segmenter(
+            spec.model_copy(update={"objects": objects}), Recorder(foreground=distance, distance=distance)
+        )
+        counts.append(model.segment(phase(np.arange(400).reshape(20, 20).astype(np.uint16), 0.5)).count)
+    assert counts == [1, 0]
+
+
+def test_a_pixel_at_the_threshold_is_covered_in_any_row() -> None:
+    """Confluence is counted in bands of rows."""
+    level = np.float32(threshold_of(0.5)) / 65535
+    foreground = np.zeros((1, 1, 600, 4), np.float32)
+    foreground[0, 0, 300:, :] = level
+    model = Segmenter(tiny_spec(), Recorder(foreground=foreground, distance=foreground * 0))
+    frame = phase(np.arange(2400).reshape(600, 4).astype(np.uint16))
+    assert model.segment(frame).confluence_percent == 50.0
+
+
 def test_an_unknown_pixel_size_is_refused_assumed_or_left_open() -> None:
     image, _ = discs(2)
     with pytest.raises(SegmentError, match="its pixel size is unknown and the model tiny demands it"):
@@ -210,6 +276,12 @@ def test_of_equally_frequent_classes_the_first_counts() -> None:
     labels = np.array([[1, 1, 2, 2]], np.uint32)
     classes = np.array([[1, 0, 1, 1]], np.uint8)
     assert majority_class(labels, classes, 2, 2).tolist() == [0, 1]
+
+
+def test_classes_are_counted_in_every_row() -> None:
+    labels = np.repeat(np.arange(1, 601, dtype=np.uint32)[:, None], 3, axis=1)
+    classes = np.tile((np.arange(600) % 3).astype(np.uint8)[:, None], (1, 3))
+    assert majority_class(labels, classes, 600, 3).tolist() == [i % 3 for i in range(600)]
 
 
 def _moments(image: NDArray[np.uint8]) -> tuple[Floats, Floats]:

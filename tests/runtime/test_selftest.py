@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from cellfleet.bundle import Bundle, open_bundle
 from cellfleet.bundle.golden import npy_bytes
-from cellfleet.runtime.selftest import SelfTest, self_test
+from cellfleet.runtime.loader import load_segmenter
+from cellfleet.runtime.selftest import SelfTest, score_golden, self_test
 from support_bundle import described, repacked, tiny_bundle, unpacked
 from support_onnx import FP32, tiny_onnx
 
@@ -55,6 +57,30 @@ def test_one_frame_that_differs_is_enough(bundle: Bundle, tmp_path: Path) -> Non
 def test_a_least_ap50_that_is_not_reached(bundle: Bundle, tmp_path: Path) -> None:
     found = changed(bundle, tmp_path, {}, lambda m: m["variants"][0].update(least_golden_ap50=1.01))
     assert not found.passed
+
+
+def test_the_limits_themselves_are_good(bundle: Bundle, tmp_path: Path) -> None:
+    def strict(manifest: dict[str, Any]) -> None:
+        manifest["variants"][0]["least_golden_ap50"] = 1.0
+        manifest["tolerances"]["onnxruntime"]["least_agreement"] = 1.0
+
+    found = changed(bundle, tmp_path, {}, strict)
+    assert (found.least_ap50, found.least_agreement) == (found.ap50, found.agreement) == (1, 1)
+    assert found.passed
+
+
+def test_golden_frames_are_scored_one_by_one_and_together(bundle: Bundle) -> None:
+    segmenter = load_segmenter(bundle, "onnxruntime/fp32")
+    first, second = bundle.golden()
+    cropped = replace(second, truth=np.where(second.truth <= 2, second.truth, 0), expected={})
+    scores = score_golden(segmenter, [first, cropped])
+    assert [(f.name, f.count, f.ap50) for f in scores.frames] == [
+        (first.name, 6, 1.0),
+        (second.name, 6, pytest.approx(2 / 6)),
+    ]
+    assert scores.ap50 == pytest.approx(8 / 12)
+    assert scores.agreement == 1
+    assert scores.milliseconds == max(f.milliseconds for f in scores.frames)
 
 
 def test_a_bundle_without_golden_frames_proves_nothing(bundle: Bundle, tmp_path: Path) -> None:

@@ -82,13 +82,12 @@ def match(truth: NDArray[Any], predicted: NDArray[Any]) -> FrameScore:
     o = overlaps(t, p)
     pairs = _pairs_at(o, THRESHOLDS[0])
     counts = tuple(len(_pairs_at(o, threshold)) for threshold in THRESHOLDS)
-    rows = {int(o.true_index[k]) for k in pairs}
-    columns = {int(o.predicted_index[k]) for k in pairs}
+    rows, columns = set(o.true_index[pairs].tolist()), set(o.predicted_index[pairs].tolist())
     return FrameScore(
         true=len(o.true_labels),
         predicted=len(o.predicted_labels),
         matched=counts,
-        matched_iou=float(sum(o.iou[k] for k in pairs)),
+        matched_iou=float(sum(o.iou[pairs].tolist())),
         true_px=int(np.count_nonzero(t)),
         predicted_px=int(np.count_nonzero(p)),
         both_px=int(np.count_nonzero((t != 0) & (p != 0))),
@@ -142,29 +141,13 @@ def _compact(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]
     return found[background:].astype(np.int64), compact, counts[background:].astype(np.int64)
 
 
-def _pairs_at(o: Overlaps, threshold: float) -> list[int]:
+def _pairs_at(o: Overlaps, threshold: float) -> NDArray[np.intp]:
     """A largest set of pairs with at least that IoU in which every object occurs once; positions in ``o``.
 
-    Above one half an object can have only one such partner. At exactly one half it can have two, and then paths that
-    swap partners (augmenting paths) are followed until no more can be matched.
+    No search is needed, because the threshold is at least one half. An object with two such partners consists of exactly
+    them: each covers half of it and nothing else, so neither has another partner. The first of the two is taken.
     """
-    candidates = np.flatnonzero(o.iou >= threshold)
-    by_row: dict[int, list[int]] = {}
-    for k in candidates[np.argsort(-o.iou[candidates], kind="stable")]:
-        by_row.setdefault(int(o.true_index[k]), []).append(int(k))
-    partner: dict[int, int] = {}  # predicted object -> pair
-
-    def augment(row: int, tried: set[int]) -> bool:
-        for k in by_row[row]:
-            column = int(o.predicted_index[k])
-            if column in tried:
-                continue
-            tried.add(column)
-            if column not in partner or augment(int(o.true_index[partner[column]]), tried):
-                partner[column] = k
-                return True
-        return False
-
-    for row in by_row:
-        augment(row, set())
-    return sorted(partner.values())
+    pairs = np.flatnonzero(o.iou >= threshold)
+    for index in (o.true_index, o.predicted_index):
+        pairs = pairs[np.unique(index[pairs], return_index=True)[1]]
+    return np.sort(pairs)
