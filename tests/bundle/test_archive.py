@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cellfleet.bundle import open_bundle
 from cellfleet.bundle.archive import ArchiveLimits, index, pack, read_span
-from cellfleet.bundle.refusals import NotABundle, Refusal, TooLarge, UnsafeEntry, UnsafeName
+from cellfleet.bundle.refusals import BundleRefused, NotABundle, TooLarge, UnsafeEntry, UnsafeName
 from cellfleet.errors import BundleError
 from support_bundle import unpacked
 
@@ -48,11 +48,11 @@ def patched(data: bytes, offset: int, form: str, *values: int) -> bytes:
     return bytes(out)
 
 
-def refused(tmp_path: Path, data: bytes, limits: ArchiveLimits | None = None) -> Refusal:
+def refused(tmp_path: Path, data: bytes, limits: ArchiveLimits | None = None) -> BundleRefused:
     """Open some bytes as an archive; the refusal must name no way but distrust."""
     path = tmp_path / "x.bundle.zip"
     path.write_bytes(data)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(BundleRefused) as caught:
         index(path, limits or ArchiveLimits())
     assert "do not use this file" in caught.value.hint
     return caught.value

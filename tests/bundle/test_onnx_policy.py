@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cellfleet.bundle import check_onnx, open_bundle
 from cellfleet.bundle import onnx_policy as policy
-from cellfleet.bundle.refusals import HostileModel, Refusal, TooLarge
+from cellfleet.bundle.refusals import BundleRefused, HostileModel, TooLarge
 from support_bundle import described, repacked
 from support_onnx import FP32, tiny_onnx, tiny_spec
 
@@ -150,7 +150,7 @@ def test_damage_gives_a_refusal_or_a_network(at: int, some: bytes) -> None:
     raw = GOOD[:at] + some + GOOD[at + len(some) :]
     try:
         check_onnx(raw, SPEC)
-    except Refusal:
+    except BundleRefused:
         return
     found = onnx.load_from_string(raw)
     assert [i.name for i in found.graph.input] == ["image", "mean", "std"]

@@ -13,7 +13,7 @@ import pytest
 from cellfleet.bundle import open_bundle
 from cellfleet.bundle.golden import npy_bytes, read_npy
 from cellfleet.bundle.manifest import MANIFEST
-from cellfleet.bundle.refusals import BadDescription, BadFrame, Refusal, UnknownFormat, WrongDigest, WrongFiles
+from cellfleet.bundle.refusals import BadDescription, BadFrame, BundleRefused, UnknownFormat, WrongDigest, WrongFiles
 from cellfleet.canonical import sha256_file
 from support_bundle import described, repacked
 
@@ -22,9 +22,9 @@ Change = Callable[[dict[str, Any]], Any]
 IMAGE, TRUTH = "golden/01-discs/image.npy", "golden/01-discs/truth.npy"
 
 
-def refused(files: Files, tmp_path: Path, kind: type[Refusal]) -> str:
+def refused(files: Files, tmp_path: Path, kind: type[BundleRefused]) -> str:
     """The message by which these files are refused."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(BundleRefused) as caught:
         open_bundle(repacked(files, tmp_path / "x.bundle.zip"))
     assert type(caught.value) is kind, caught.value
     return str(caught.value)

@@ -104,7 +104,7 @@ def test_a_name_that_is_taken(
     monkeypatch.setattr(server, "_claim", lambda _: problem(409, "name-taken", "the name XYZ-1 is taken"))
     with pytest.raises(ServerRefuses, match="is taken") as found:
         join(Home.at(tmp_path), server, clock)
-    assert found.value.word == "name-taken"
+    assert found.value.code == "name-taken"
     assert found.value.hint
 
 

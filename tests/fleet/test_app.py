@@ -28,11 +28,11 @@ def test_a_server_that_is_well(client: TestClient) -> None:
 def test_unknown_address_and_wrong_method(client: TestClient) -> None:
     missing = client.get("/api/v1/nothing")
     assert missing.status_code == 404
-    assert problem(missing).word == "not-found"
+    assert problem(missing).code == "not-found"
     assert problem(missing).instance == "/api/v1/nothing"
     wrong = client.delete("/healthz")
     assert wrong.status_code == 405
-    assert problem(wrong).word == "method-not-allowed"
+    assert problem(wrong).code == "method-not-allowed"
     assert wrong.headers["allow"] == "GET"
 
 
@@ -52,7 +52,7 @@ def test_a_defect_tells_nothing_of_our_insides(app: FastAPI, caplog: pytest.LogC
 
     response = TestClient(app).get("/api/v1/broken")
     assert response.status_code == 500
-    assert problem(response).word == "internal"
+    assert problem(response).code == "internal"
     assert "secret" not in response.text
     assert response.headers["x-request-id"] in problem(response).hint
     assert "secret in the insides" in caplog.text
@@ -83,7 +83,7 @@ def test_100_mb_at_once(client: TestClient, announced: bool) -> None:
     headers = {"content-type": "application/json"} | ({"content-length": "100000000"} if announced else {})
     response = client.post("/api/v1/devices/token", content=body(), headers=headers)
     assert response.status_code == 413
-    assert problem(response).word == "too-large"
+    assert problem(response).code == "too-large"
 
 
 def test_the_description_is_complete(client: TestClient) -> None:
@@ -149,5 +149,5 @@ def test_a_field_without_an_example_is_named() -> None:
 
 def test_roles_are_ordered(as_role: Callable[[str], TestClient], client: TestClient) -> None:
     assert client.get("/api/v1/me").status_code == 401
-    assert problem(client.get("/api/v1/me")).word == "not-signed-in"
+    assert problem(client.get("/api/v1/me")).code == "not-signed-in"
     assert as_role("viewer").get("/api/v1/me").json()["role"] == "viewer"

@@ -11,7 +11,7 @@ import pytest
 
 from cellfleet.errors import FleetError, StorageError
 from cellfleet.fleet.blobs import Blobs
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from simulators.disk import every_cut
 
 DATA = bytes(range(256)) * 5000
@@ -49,9 +49,9 @@ def test_other_bytes_than_announced(blobs: Blobs) -> None:
         ([DATA, b"x"], len(DATA), "length-mismatch"),
         ([DATA[:-1] + b"x"], len(DATA), "digest-mismatch"),
     ):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RequestRefused) as refusal:
             blobs.put(chunks, sha256=DIGEST, length=length)
-        assert (refusal.value.status, refusal.value.word) == (422, word)
+        assert (refusal.value.status, refusal.value.code) == (422, word)
     assert files(blobs) == []
 
 
@@ -64,7 +64,7 @@ def test_too_many_bytes_are_not_read_to_their_end(blobs: Blobs) -> None:
             asked += 1
             yield b"x" * 1000
 
-    with pytest.raises(Refusal):
+    with pytest.raises(RequestRefused):
         blobs.put(endless(), length=5000)
     assert asked == 6
 
@@ -92,7 +92,7 @@ def test_a_path_is_no_digest(blobs: Blobs, name: str) -> None:
 
 def test_what_is_not_there(blobs: Blobs) -> None:
     for action in (blobs.size, blobs.open, blobs.read):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RequestRefused) as refusal:
             action(DIGEST)
         assert refusal.value.status == 404
     blobs.remove(DIGEST)

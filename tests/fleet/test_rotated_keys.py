@@ -10,7 +10,7 @@ import pytest
 from cellfleet.errors import TrustError
 from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import TrustFile
 from cellfleet.trust import TrustFolder, Verifier
 from cellfleet.trust.rotation import rotate
@@ -64,7 +64,7 @@ def test_a_key_without_its_root_is_not_signed_with(context: Context, publisher: 
     root = publisher.folder / "director" / "2.root.json"
     content = root.read_bytes()
     root.unlink()
-    with pytest.raises(Refusal, match="does not know the key director") as e:
+    with pytest.raises(RequestRefused, match="does not know the key director") as e:
         context.service(trust_repository.Keys).get()
     assert e.value.status == 503
     root.write_bytes(content)

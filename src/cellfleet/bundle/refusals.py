@@ -22,48 +22,48 @@ from cellfleet.errors import BundleError
 _AGAIN = "download the bundle again from where it was released; do not use this file"
 
 
-class Refusal(BundleError):
+class BundleRefused(BundleError):
     """A bundle that must not be used; the message says why."""
 
     def __init__(self, message: str, *, hint: str = _AGAIN) -> None:
         super().__init__(message, hint=hint)
 
 
-class NotABundle(Refusal):
+class NotABundle(BundleRefused):
     """No zip archive, cut short, or bytes where none belong."""
 
 
-class TooLarge(Refusal):
+class TooLarge(BundleRefused):
     """Above the limits."""
 
 
-class UnsafeName(Refusal):
+class UnsafeName(BundleRefused):
     """A name that leads out of the folder, or clashes with another."""
 
 
-class UnsafeEntry(Refusal):
+class UnsafeEntry(BundleRefused):
     """Compressed, encrypted, a link, or contradictory."""
 
 
-class UnknownFormat(Refusal):
+class UnknownFormat(BundleRefused):
     """A format version that this program does not know."""
 
 
-class BadDescription(Refusal):
+class BadDescription(BundleRefused):
     """A description that makes no sense."""
 
 
-class WrongFiles(Refusal):
+class WrongFiles(BundleRefused):
     """Files missing or too many."""
 
 
-class WrongDigest(Refusal):
+class WrongDigest(BundleRefused):
     """A file that is not the described one."""
 
 
-class HostileModel(Refusal):
+class HostileModel(BundleRefused):
     """An ONNX file that does more than compute, or not what is promised."""
 
 
-class BadFrame(Refusal):
+class BadFrame(BundleRefused):
     """A golden frame or mask that cannot be read."""

@@ -81,7 +81,7 @@ def provision(
     try:
         reply = claim(http, server, request)
     except ServerRefuses as e:
-        raise ServerRefuses(e.message, status=e.status, word=e.word, hint=e.hint or _claim_hint(e)) from e
+        raise ServerRefuses(e.message, status=e.status, code=e.code, hint=e.hint or _claim_hint(e)) from e
     _write_settings(home, settings_text)  # not before: a refused attempt leaves no settings for the next one to keep
     save_record(home, DeviceRecord(device_id=reply.device_id, name=name, server=server, claimed_at=clock.now()))
     return Provisioned(reply.device_id, name, reply.state)
@@ -176,8 +176,8 @@ def ask_state(client: ServerClient) -> str:
     try:
         client.headers()
     except ServerRefuses as e:
-        if e.word in ("pending", "rejected", "revoked"):
-            return e.word
+        if e.code in ("pending", "rejected", "revoked"):
+            return e.code
         raise
     return "accepted"
 

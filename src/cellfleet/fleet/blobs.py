@@ -46,7 +46,7 @@ class Blobs:
         """Length in bytes.
 
         Raises:
-            Refusal: 404, not here.
+            RequestRefused: 404, not here.
         """
         try:
             return self.path(sha256).stat().st_size
@@ -65,7 +65,7 @@ class Blobs:
             The digest.
 
         Raises:
-            Refusal: 422 ``digest-mismatch`` or ``length-mismatch``; nothing is kept then.
+            RequestRefused: 422 ``digest-mismatch`` or ``length-mismatch``; nothing is kept then.
             StorageError: the disk refuses.
         """
         if sha256 is not None:
@@ -90,7 +90,7 @@ class Blobs:
         """The bytes from ``start`` up to, not including, ``end``, in pieces.
 
         Raises:
-            Refusal: 404, not here (at once, not when the first piece is read).
+            RequestRefused: 404, not here (at once, not when the first piece is read).
         """
         path = self.path(sha256)
         try:
@@ -117,7 +117,7 @@ class Blobs:
         """All bytes at once; for small things.
 
         Raises:
-            Refusal: 404, not here.
+            RequestRefused: 404, not here.
         """
         return b"".join(self.open(sha256))
 

@@ -54,7 +54,7 @@ def of_mask(db: Session, context: Context, device_ref: str, experiment: str, fra
     """The chain of the mask of a frame that counts.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     device = db.get_one(Device, device_id_of(db, device_ref))
     query = select(ResultRow).where(
@@ -72,7 +72,7 @@ def of_run(db: Session, context: Context, run_digest: str) -> Chain:
     """The chain of a run: everything but the single mask.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     query = select(ResultRow).where(ResultRow.run_digest == run_digest).order_by(ResultRow.id).limit(1)
     row = db.scalars(query).first()

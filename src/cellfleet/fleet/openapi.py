@@ -9,14 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cellfleet.fleet.openapi_examples import add_examples
-from cellfleet.fleet.refusals import TITLES, Refusal
+from cellfleet.fleet.refusals import TITLES, RequestRefused
 from cellfleet.wire.problem import PROBLEM_TYPE, Problem
 
 PATH = "/api/v1/openapi.json"
 DESCRIPTION = """The control plane of a fleet of instruments.
 
 People authenticate with an API token (`Authorization: Bearer cft_...`) or a browser's session, devices with a
-short-lived access token (`cfd_...`). Errors are problem details (RFC 9457); `type` ends in a word that programs can
+short-lived access token (`cfd_...`). Errors are problem details (RFC 9457); `type` ends in a code that programs can
 rely on. Lists come in portions: `?limit=&after=`, `next` says where the next one begins."""
 TAGS = {
     "server": "Is the server well, and which version is it?",
@@ -36,7 +36,7 @@ TAGS = {
     "lineage": "What stands behind a mask.",
     "trust": "Signed metadata of the two repositories.",
 }
-_WORDS = {400: "bad-request", 401: "not-signed-in", 403: "forbidden", 404: "not-found", 405: "method-not-allowed"}
+_CODES = {400: "bad-request", 401: "not-signed-in", 403: "forbidden", 404: "not-found", 405: "method-not-allowed"}
 _ALWAYS = (400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503, 507)
 
 
@@ -81,8 +81,8 @@ def _operations(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _problem_response(status: int) -> dict[str, Any]:
-    word = _WORDS.get(status, TITLES[status].lower().replace(" ", "-"))
-    example = Refusal(status, word, "what is wrong here", hint="what to do next").problem("/api/v1/...")
+    code = _CODES.get(status, TITLES[status].lower().replace(" ", "-"))
+    example = RequestRefused(status, code, "what is wrong here", hint="what to do next").problem("/api/v1/...")
     content = {
         "schema": {"$ref": "#/components/schemas/Problem"},
         "example": example.model_dump(mode="json", exclude_defaults=True),

@@ -22,21 +22,21 @@ from cellfleet.errors import (
     TrustError,
     WireError,
 )
-from cellfleet.fleet.refusals import TITLES, Refusal, conflict
+from cellfleet.fleet.refusals import TITLES, RequestRefused, conflict
 from cellfleet.wire.problem import PROBLEM_TYPE, Problem
 
 log = logging.getLogger(__name__)
 
 ErrorPage = Callable[[Request, Problem], Response]
 """Makes a page of a problem; the pages put one into ``app.state.error_page``."""
-_WORDS = {
+_CODES = {
     400: "bad-request",
     404: "not-found",
     405: "method-not-allowed",
     413: "too-large",
     415: "unsupported-media-type",
 }
-_WORDS_OF_ERRORS: dict[type[CellfleetError], str] = {
+_CODES_OF_ERRORS: dict[type[CellfleetError], str] = {
     WireError: "not-understood",
     TrustError: "not-trusted",
     LineageError: "bad-record",
@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _handler(make))
 
 
-def _handler(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], Response]:
+def _handler(make: Callable[[Any], RequestRefused]) -> Callable[[Request, Exception], Response]:
     def handle(request: Request, error: Exception) -> Response:
         refusal = make(error)
         if refusal.status >= 500:
@@ -63,7 +63,7 @@ def _handler(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], R
     return handle
 
 
-def answer(request: Request, refusal: Refusal) -> Response:
+def answer(request: Request, refusal: RequestRefused) -> Response:
     """The refusal as a problem, or as a page for a browser."""
     problem = refusal.problem(instance=request.url.path[:2000])
     page: ErrorPage | None = request.app.state.error_page
@@ -85,53 +85,57 @@ def wants_page(request: Request) -> bool:
 def defect(scope: Scope) -> Response:
     """The answer to a request that failed by a defect of ours; the log has the rest under the request's number."""
     number = scope.get("state", {}).get("request_id", "")
-    refusal = Refusal(500, "internal", "this is a defect of the server", hint=f"its log has more under {number}")
+    refusal = RequestRefused(500, "internal", "this is a defect of the server", hint=f"its log has more under {number}")
     request = Request(scope)
     return answer(request, refusal)
 
 
-def _of_http(error: HTTPException) -> Refusal:
-    word = _WORDS.get(error.status_code, "refused" if error.status_code < 500 else "not-available")
+def _of_http(error: HTTPException) -> RequestRefused:
+    code = _CODES.get(error.status_code, "refused" if error.status_code < 500 else "not-available")
     detail = error.detail if isinstance(error.detail, str) else ""
     if detail in ("", "Not Found"):
         detail = "there is nothing at this address" if error.status_code == 404 else TITLES.get(error.status_code, "")
-    return Refusal(error.status_code, word, detail, headers=error.headers)
+    return RequestRefused(error.status_code, code, detail, headers=error.headers)
 
 
-def _of_validation(error: RequestValidationError) -> Refusal:
+def _of_validation(error: RequestValidationError) -> RequestRefused:
     found = [
         {"where": ".".join(str(p) for p in e["loc"])[:200], "why": str(e["msg"])[:500]}
         for e in error.errors()[:_MOST_ERRORS]
     ]
     first = f": {found[0]['where']}: {found[0]['why']}" if found else ""
-    return Refusal(422, "not-understood", f"the request cannot be understood{first}", errors=found)
+    return RequestRefused(422, "not-understood", f"the request cannot be understood{first}", errors=found)
 
 
-def _of_database(error: SQLAlchemyError) -> Refusal:
+def _of_database(error: SQLAlchemyError) -> RequestRefused:
     if isinstance(error, IntegrityError):
         return conflict(
             "changed-meanwhile", "somebody changed the same thing at the same time", hint="look, and repeat it"
         )
     if isinstance(error, DataError):
-        return Refusal(422, "not-storable", "the request holds text or a number that cannot be stored")
-    return Refusal(503, "database", "the database is busy or away", hint="come back soon", headers={"Retry-After": "2"})
+        return RequestRefused(422, "not-storable", "the request holds text or a number that cannot be stored")
+    return RequestRefused(
+        503, "database", "the database is busy or away", hint="come back soon", headers={"Retry-After": "2"}
+    )
 
 
-def _of_storage(_error: StorageError) -> Refusal:
-    return Refusal(507, "storage", "the server's disk did not do what was asked", hint="an admin finds more in its log")
+def _of_storage(_error: StorageError) -> RequestRefused:
+    return RequestRefused(
+        507, "storage", "the server's disk did not do what was asked", hint="an admin finds more in its log"
+    )
 
 
-def _of_message(error: CellfleetError) -> Refusal:
-    word = next((word for kind, word in _WORDS_OF_ERRORS.items() if isinstance(error, kind)), "refused")
-    return Refusal(422, word, error.message, hint=error.hint)
+def _of_message(error: CellfleetError) -> RequestRefused:
+    code = next((code for kind, code in _CODES_OF_ERRORS.items() if isinstance(error, kind)), "refused")
+    return RequestRefused(422, code, error.message, hint=error.hint)
 
 
-def _as_it_is(error: Refusal) -> Refusal:
+def _as_it_is(error: RequestRefused) -> RequestRefused:
     return error
 
 
-_MAKERS: dict[type[Exception], Callable[[Any], Refusal]] = {
-    Refusal: _as_it_is,
+_MAKERS: dict[type[Exception], Callable[[Any], RequestRefused]] = {
+    RequestRefused: _as_it_is,
     HTTPException: _of_http,
     RequestValidationError: _of_validation,
     OperationalError: _of_database,

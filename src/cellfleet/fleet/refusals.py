@@ -30,12 +30,12 @@ TITLES: Mapping[int, str] = {
 }
 
 
-class Refusal(FleetError):
+class RequestRefused(FleetError):
     """The server says no.
 
     Args:
         status: HTTP status, 400 to 599.
-        word: last part of the problem's type: lower-case letters, digits and hyphens; what programs look at.
+        code: last part of the problem's type: lower-case letters, digits and hyphens; what programs look at.
         detail: what is wrong here.
         hint: what to do next.
         title: the kind of error in words (default: by status).
@@ -46,7 +46,7 @@ class Refusal(FleetError):
     def __init__(
         self,
         status: int,
-        word: str,
+        code: str,
         detail: str,
         *,
         hint: str = "",
@@ -55,7 +55,7 @@ class Refusal(FleetError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail, hint=hint)
-        self.status, self.word, self.detail = status, word, detail
+        self.status, self.code, self.detail = status, code, detail
         self.title = title or TITLES.get(status, "Refused")
         self.errors = tuple(dict(e) for e in errors)
         self.headers = dict(headers or {})
@@ -63,7 +63,7 @@ class Refusal(FleetError):
     def problem(self, instance: str = "") -> Problem:
         """The refusal as a message; ``instance`` is the path of the request."""
         return Problem(
-            type=f"urn:cellfleet:problem:{self.word}",
+            type=f"urn:cellfleet:problem:{self.code}",
             title=self.title,
             status=self.status,
             detail=self.detail,
@@ -73,39 +73,41 @@ class Refusal(FleetError):
         )
 
 
-def bad_request(word: str, detail: str, *, hint: str = "", errors: Sequence[Mapping[str, str]] = ()) -> Refusal:
+def bad_request(code: str, detail: str, *, hint: str = "", errors: Sequence[Mapping[str, str]] = ()) -> RequestRefused:
     """422: the request is understood but what it says cannot be."""
-    return Refusal(422, word, detail, hint=hint, errors=errors)
+    return RequestRefused(422, code, detail, hint=hint, errors=errors)
 
 
-def unauthorized(word: str, detail: str, *, hint: str = "") -> Refusal:
+def unauthorized(code: str, detail: str, *, hint: str = "") -> RequestRefused:
     """401: nobody, or a token that is not valid (any more)."""
-    return Refusal(401, word, detail, hint=hint, headers={"WWW-Authenticate": 'Bearer realm="cellfleet"'})
+    return RequestRefused(401, code, detail, hint=hint, headers={"WWW-Authenticate": 'Bearer realm="cellfleet"'})
 
 
-def forbidden(detail: str, *, word: str = "forbidden", hint: str = "") -> Refusal:
+def forbidden(detail: str, *, code: str = "forbidden", hint: str = "") -> RequestRefused:
     """403: known, but not allowed."""
-    return Refusal(403, word, detail, hint=hint)
+    return RequestRefused(403, code, detail, hint=hint)
 
 
-def not_found(what: str, *, hint: str = "") -> Refusal:
+def not_found(what: str, *, hint: str = "") -> RequestRefused:
     """404: there is no such ``what`` ("device XYZ-007")."""
-    return Refusal(404, "not-found", f"there is no {what}", hint=hint or "check the name; lists show what there is")
+    return RequestRefused(
+        404, "not-found", f"there is no {what}", hint=hint or "check the name; lists show what there is"
+    )
 
 
-def conflict(word: str, detail: str, *, hint: str = "") -> Refusal:
+def conflict(code: str, detail: str, *, hint: str = "") -> RequestRefused:
     """409: the state of things forbids it."""
-    return Refusal(409, word, detail, hint=hint)
+    return RequestRefused(409, code, detail, hint=hint)
 
 
-def too_large(detail: str, *, hint: str = "send less at once, or in parts") -> Refusal:
+def too_large(detail: str, *, hint: str = "send less at once, or in parts") -> RequestRefused:
     """413: more bytes than are taken."""
-    return Refusal(413, "too-large", detail, hint=hint)
+    return RequestRefused(413, "too-large", detail, hint=hint)
 
 
-def too_many(detail: str, retry_after_s: int) -> Refusal:
+def too_many(detail: str, retry_after_s: int) -> RequestRefused:
     """429: a limit of rate; ``Retry-After`` says when to come back."""
-    return Refusal(
+    return RequestRefused(
         429,
         "too-many-requests",
         detail,

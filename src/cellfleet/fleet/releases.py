@@ -21,7 +21,7 @@ from cellfleet.errors import LineageError
 from cellfleet.fleet import audit, trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.access import Person
-from cellfleet.fleet.refusals import Refusal, conflict, not_found
+from cellfleet.fleet.refusals import RequestRefused, conflict, not_found
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import Artifact, LineageRecord, Release
 from cellfleet.lineage.signing import load_public_key
@@ -37,7 +37,7 @@ def find(db: Session, release_id: int) -> Release:
     """A release.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     found = db.get(Release, release_id)
     if found is None:
@@ -62,7 +62,7 @@ def publish(db: Session, context: Context, person: Person, request: ReleaseReque
         The release, and whether it is new.
 
     Raises:
-        Refusal: 403; 409 ``artifact-missing``, ``release-exists``, ``decision-missing``, ``decision-untrusted``,
+        RequestRefused: 403; 409 ``artifact-missing``, ``release-exists``, ``decision-missing``, ``decision-untrusted``,
             ``gate-failed``, ``metadata-refused``; 503 ``no-trust``, ``trust-keys``.
     """
     person.need("operator")
@@ -105,7 +105,7 @@ def withdraw(db: Session, context: Context, person: Person, release_id: int, rea
     """No new deployment may use it; downloads of one that runs go on, and devices that run it keep it.
 
     Raises:
-        Refusal: 403, 404, 409 ``release-withdrawn``.
+        RequestRefused: 403, 404, 409 ``release-withdrawn``.
     """
     person.need("operator")
     query = select(Release).where(Release.id == release_id).with_for_update().execution_options(populate_existing=True)
@@ -189,7 +189,7 @@ def _gate(context: Context, person: Person, request: ReleaseRequest) -> tuple[Ma
     A record that nobody trusts is never taken, not even with an override: it is no evidence of anything.
     """
     payload: Mapping[str, Any] = {}
-    refusal: Refusal | None
+    refusal: RequestRefused | None
     if request.decision is None:
         refusal = conflict(
             "decision-missing",
@@ -211,7 +211,7 @@ def _gate(context: Context, person: Person, request: ReleaseRequest) -> tuple[Ma
     return payload, {"reason": request.override.reason, "by": person.name, "at": at, "against": refusal.detail}
 
 
-def _verdict(payload: Mapping[str, Any], ref: ReleaseRef) -> Refusal | None:
+def _verdict(payload: Mapping[str, Any], ref: ReleaseRef) -> RequestRefused | None:
     if payload.get("verdict") == PASSED:
         return None
     reasons = "; ".join(str(r) for r in payload.get("reasons") or ()) or "no reason is given"

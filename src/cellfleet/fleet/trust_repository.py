@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from cellfleet.errors import StorageError, TrustError
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.refusals import Refusal, conflict, not_found
+from cellfleet.fleet.refusals import RequestRefused, conflict, not_found
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import Device, TrustFile
 from cellfleet.trust import Director, OnlineKeys, check_published, renew_timestamp
@@ -61,7 +61,7 @@ class Keys:
         """The keys.
 
         Raises:
-            Refusal: 503 ``trust-keys``, they cannot be loaded.
+            RequestRefused: 503 ``trust-keys``, they cannot be loaded.
         """
         folder = self._context.path(self._context.settings.trust)
         with self._lock:
@@ -71,7 +71,9 @@ class Keys:
                     self._loaded, self._book = OnlineKeys.load(folder, environment_secrets()), book
                 except (TrustError, StorageError) as e:
                     hint = e.hint or "make the folder with `cellfleet trust init`"
-                    raise Refusal(503, "trust-keys", f"the server cannot sign metadata: {e.message}", hint=hint) from e
+                    raise RequestRefused(
+                        503, "trust-keys", f"the server cannot sign metadata: {e.message}", hint=hint
+                    ) from e
             return self._loaded
 
 
@@ -86,7 +88,7 @@ def read(db: Session, path: str) -> TrustFile:
     """A file as devices fetch it.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     found = db.get(TrustFile, path)
     if found is None:
@@ -98,7 +100,7 @@ def file_name(text: str) -> str:
     """The name of a metadata file.
 
     Raises:
-        Refusal: 404, it cannot be one.
+        RequestRefused: 404, it cannot be one.
     """
     if not _FILE.fullmatch(text):
         raise not_found(f"metadata file {text[:80]}")
@@ -114,7 +116,7 @@ def anchors(db: Session) -> TrustAnchors:
     """Digests of the first roots.
 
     Raises:
-        Refusal: 503, there are none yet.
+        RequestRefused: 503, there are none yet.
     """
     roots = {
         row.path: row.content
@@ -124,7 +126,7 @@ def anchors(db: Session) -> TrustAnchors:
     }
     if len(roots) < 2:
         hint = "make the folder with `cellfleet trust init` in the server's project and start the server again"
-        raise Refusal(503, "no-trust", "this server has no trust roots yet", hint=hint)
+        raise RequestRefused(503, "no-trust", "this server has no trust roots yet", hint=hint)
     return anchors_of(roots[f"{IMAGE}1.root.json"], roots[f"{DIRECTOR}1.root.json"])
 
 
@@ -135,13 +137,15 @@ def accept(db: Session, context: Context, new: Mapping[str, str]) -> Mapping[str
         What the image repository names now, by target path.
 
     Raises:
-        Refusal: 409 ``metadata-refused``, 503 ``trust-keys``.
+        RequestRefused: 409 ``metadata-refused``, 503 ``trust-keys``.
     """
     keys = context.service(Keys).get()
     current = _locked_image_files(db)
     now = context.clock.now()
     if not any(name.endswith(".root.json") for name in current):
-        raise Refusal(503, "no-trust", "this server has no trust roots yet", hint="start it once with its trust folder")
+        raise RequestRefused(
+            503, "no-trust", "this server has no trust roots yet", hint="start it once with its trust folder"
+        )
     try:
         accepted = check_published(current, {name: text.encode() for name, text in new.items()}, now)
         fresh = _timestamp(keys, accepted.snapshot, current.get(TIMESTAMP), now, context)
@@ -177,7 +181,7 @@ def take_folder(context: Context) -> bool:
 
     Raises:
         TrustError: the folder cannot be trusted.
-        Refusal: 503, no keys.
+        RequestRefused: 503, no keys.
     """
     folder = context.path(context.settings.trust)
     seen = context.service(_Seen)
@@ -275,7 +279,7 @@ def sign(db: Session, context: Context, wanted: Sequence[Wanted]) -> None:
     """Sign the director's metadata of devices, whose rows the caller holds.
 
     Raises:
-        Refusal: 503 ``trust-keys``.
+        RequestRefused: 503 ``trust-keys``.
     """
     if not wanted:
         return

@@ -13,7 +13,7 @@ class Problem(Message):
     """An error.
 
     Attributes:
-        type: ``urn:cellfleet:problem:<word>``; what programs look at.
+        type: ``urn:cellfleet:problem:<code>``; what programs look at.
         title: the kind of error in words.
         status: HTTP status.
         detail: what went wrong here.
@@ -31,6 +31,6 @@ class Problem(Message):
     errors: tuple[dict[str, str], ...] = ()
 
     @property
-    def word(self) -> str:
+    def code(self) -> str:
         """The last part of the type."""
         return self.type.rsplit(":", 1)[-1]

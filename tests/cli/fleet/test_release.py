@@ -200,7 +200,7 @@ def test_our_own_instrument_asks_reports_and_uploads(desk: Desk) -> None:
     client.report(ReportedState.model_validate(report))
     with pytest.raises(ServerRefuses) as refusal:
         client.report(ReportedState.model_validate({**report, "boot_id": "b2"}))
-    assert refusal.value.word == "two-machines"
+    assert refusal.value.code == "two-machines"
     path = desk.root / "overlay.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9000))
     picture = Picture(1, "overlay", "p1", "A1_0001", 1, path, path.stat().st_size)

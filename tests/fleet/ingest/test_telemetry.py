@@ -20,7 +20,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import results, telemetry
 from cellfleet.fleet.ingest.results import Counts
 from cellfleet.fleet.people.access import Caller
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import (
     Device,
     DeviceEvent,
@@ -276,7 +276,7 @@ def test_gzip_and_bombs(context: Context, caller: Caller, device: TestDevice) ->
 def test_too_much_at_once(context: Context, caller: Caller, device: TestDevice) -> None:
     assert device.http is not None
     assert device.http.post("/v1/logs", content=bytes(100_000_000)).status_code == 413
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         telemetry.unpack(gzip.compress(bytes(1_000_001)), "gzip", 1_000_000)
     assert refusal.value.status == 413
     assert counts(context, caller).taken == 0

@@ -14,7 +14,7 @@ from cellfleet.fleet import ticker
 from cellfleet.fleet.api.byte_ranges import range_of
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import uploads
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import Artifact, Picture, Upload
 from support_fleet import TestClient, TestDevice, World
 
@@ -200,7 +200,7 @@ def test_ranges(header: str, expected: tuple[int, int] | None) -> None:
 
 @pytest.mark.parametrize("header", ["bytes=100-", "bytes=200-300", "bytes=-0"])
 def test_ranges_beyond_the_end(header: str) -> None:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         range_of(header, 100)
     assert refusal.value.status == 416
 

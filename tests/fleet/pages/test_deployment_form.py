@@ -6,7 +6,7 @@ import pytest
 
 from cellfleet.fleet.pages.deployment_form import DEFAULTS, request_of
 from cellfleet.fleet.pages.page_request import Form
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 
 GOOD = {**DEFAULTS, "release_id": "2", "group": "pilot"}
 
@@ -52,7 +52,7 @@ def test_everything_can_be_said() -> None:
     ],
 )
 def test_mistakes_are_told(change: dict[str, str], word: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RequestRefused) as refused:
         request_of(Form({**GOOD, **change}))
-    assert refused.value.word == word
+    assert refused.value.code == word
     assert refused.value.status == 422

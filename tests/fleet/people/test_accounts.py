@@ -10,7 +10,7 @@ import pytest
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access, accounts
 from cellfleet.fleet.people.access import COOKIE, ROLES, Person
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import ApiToken, AuditEvent, User, WebSession
 from cellfleet.wire.problem import Problem
 from support_fleet import TestClient, World, new_client
@@ -19,7 +19,7 @@ PASSWORD = "correct horse battery"
 
 
 def word_of(response: object) -> str:
-    return Problem.model_validate(response.json()).word  # type: ignore[attr-defined]
+    return Problem.model_validate(response.json()).code  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def test_two_admins_cannot_resign_at_once(world: World, context: Context) -> Non
             with context.sessions() as db:
                 accounts.change(db, context, f"person:{name}", name, role="viewer")
             words.append("gone")
-        except Refusal as e:
-            words.append(e.word)
+        except RequestRefused as e:
+            words.append(e.code)
 
     threads = [threading.Thread(target=resign, args=(n,)) for n in ("a", "b")]
     for thread in threads:

@@ -10,7 +10,7 @@ import pytest
 from cellfleet.config.fleet import FleetSection
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.rate_limits import RateLimits
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import RateCount
 from support_fleet import World
 
@@ -22,11 +22,11 @@ def fleet_settings(database_url: str) -> FleetSection:
 
 def passed(limits: RateLimits, key: str, per_min: int, tries: int) -> int:
     """How many of so many requests were let through; the others were told when to come back."""
-    refusals: list[Refusal] = []
+    refusals: list[RequestRefused] = []
     for _ in range(tries):
         try:
             limits.take(key, per_min, what="requests")
-        except Refusal as e:
+        except RequestRefused as e:
             refusals.append(e)
     assert all(r.status == 429 and 1 <= int(r.headers["Retry-After"]) <= 60 for r in refusals)
     return tries - len(refusals)

@@ -12,7 +12,7 @@ from cellfleet.canonical import digest_of
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.provisioning import claims
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import AuditEvent, Device
 from cellfleet.ports import FixedClock
 from cellfleet.wire.enrol import ClaimRequest
@@ -21,7 +21,7 @@ from support_fleet import TestClient, TestDevice, World
 
 
 def word_of(response: object) -> str:
-    return Problem.model_validate(response.json()).word  # type: ignore[attr-defined]
+    return Problem.model_validate(response.json()).code  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_a_claim_token_used_by_eight_devices_at_once(operator: TestClient, conte
         request = ClaimRequest.model_validate(TestDevice(f"XYZ-{number:03}").claim(token))
         try:
             words.append(claims.claim(context, request).state)
-        except Refusal as e:
-            words.append(e.word)
+        except RequestRefused as e:
+            words.append(e.code)
 
     threads = [threading.Thread(target=claim, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -212,7 +212,7 @@ def test_access_tokens_end(world: World, context: Context, later: Callable[[floa
     with context.reading() as db:
         assert access.find_device(db, context.clock.now(), token).name == "XYZ-001"
     later(context.settings.device_token_s)
-    with context.reading() as db, pytest.raises(Refusal, match="expired"):
+    with context.reading() as db, pytest.raises(RequestRefused, match="expired"):
         access.find_device(db, context.clock.now(), token)
 
 
@@ -224,7 +224,7 @@ def test_revoking_ends_tokens_at_once(world: World, context: Context) -> None:
     token = device.http.headers["authorization"].removeprefix("Bearer ")
     revoked = world.as_role("operator").post("/api/v1/devices/XYZ-001/revoke", json={"reason": "stolen"})
     assert revoked.json()["state"] == "revoked"
-    with context.reading() as db, pytest.raises(Refusal) as refusal:
+    with context.reading() as db, pytest.raises(RequestRefused) as refusal:
         access.find_device(db, context.clock.now(), token)
     assert refusal.value.status in (401, 403)
 

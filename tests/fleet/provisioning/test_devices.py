@@ -13,7 +13,7 @@ from support_fleet import World
 
 
 def word_of(response: object) -> str:
-    return Problem.model_validate(response.json()).word  # type: ignore[attr-defined]
+    return Problem.model_validate(response.json()).code  # type: ignore[attr-defined]
 
 
 CHANGES = [

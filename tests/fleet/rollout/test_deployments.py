@@ -13,7 +13,7 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.provisioning import devices
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, TrustFile
 from cellfleet.wire.rollout import DeploymentRequest, Phase
@@ -238,8 +238,8 @@ def test_two_deployments_to_one_group_at_once(
         try:
             with server.sessions() as db:
                 outcomes.append(deployments.create(db, server, person("operator"), request).id)
-        except Refusal as e:
-            outcomes.append(e.word)
+        except RequestRefused as e:
+            outcomes.append(e.code)
 
     threads = [threading.Thread(target=try_it, args=(s,)) for s in servers]
     for t in threads:

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.rollout.reports import judge
 from cellfleet.fleet.store.models import DeploymentMember, Device
@@ -248,9 +248,9 @@ def test_the_time_of_recovery_comes_after_the_end(
 def test_it_reports_as_another_device(context: Context, world: World) -> None:
     a, b = instruments(world, "pilot", 2)
     message = report(device_id=b.device.device_id)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         reports.take(context, a.caller, message)
-    assert (refusal.value.status, refusal.value.word) == (403, "other-device")
+    assert (refusal.value.status, refusal.value.code) == (403, "other-device")
     assert noted(context, "device.report-refused") == [f"it reports as {b.device.device_id}"]
 
 

@@ -30,12 +30,12 @@ class ServerRefuses(FleetError):
 
     Attributes:
         status: HTTP status.
-        word: of the problem, such as ``gate-failed``; empty when the answer was none of ours.
+        code: of the problem, such as ``gate-failed``; empty when the answer was none of ours.
     """
 
-    def __init__(self, message: str, *, status: int, word: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.status, self.word = status, word
+        self.status, self.code = status, code
 
 
 class FleetClient:
@@ -173,9 +173,9 @@ def _data(answer: Response) -> Any:
 def _refusal(method: str, path: str, answer: Response) -> ServerRefuses:
     try:
         problem = json.loads(answer.body)
-        word = str(problem["type"]).rsplit(":", 1)[-1]
+        code = str(problem["type"]).rsplit(":", 1)[-1]
         detail, hint = str(problem.get("detail") or problem["title"]), str(problem.get("hint", ""))
     except (ValueError, KeyError, TypeError):
-        word, detail = "", f"{method} {path}: status {answer.status}"
+        code, detail = "", f"{method} {path}: status {answer.status}"
         hint = "is that the address of a fleet server of this version?"
-    return ServerRefuses(detail, status=answer.status, word=word, hint=hint)
+    return ServerRefuses(detail, status=answer.status, code=code, hint=hint)

@@ -59,7 +59,7 @@ def serve(
 def _first_steps(context: Any) -> list[str]:
     """What the server still lacks."""
     from cellfleet.fleet.people import accounts
-    from cellfleet.fleet.refusals import Refusal
+    from cellfleet.fleet.refusals import RequestRefused
     from cellfleet.fleet.trust_repository import Keys
 
     lines = []
@@ -71,7 +71,7 @@ def _first_steps(context: Any) -> list[str]:
         return lines
     try:
         context.service(Keys).get()
-    except Refusal as e:
+    except RequestRefused as e:
         lines.append(f"{e.message}; nothing can be released or deployed until it can: {e.hint}")
     return lines
 

@@ -27,12 +27,12 @@ class ServerRefuses(DeviceError):
 
     Attributes:
         status: HTTP status.
-        word: of the problem, such as ``pending`` or ``revoked``; empty when the answer was none of ours.
+        code: of the problem, such as ``pending`` or ``revoked``; empty when the answer was none of ours.
     """
 
-    def __init__(self, message: str, *, status: int, word: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.status, self.word = status, word
+        self.status, self.code = status, code
 
 
 class ServerClient:
@@ -176,7 +176,7 @@ def check(answer: Response, what: str) -> Response:
     raise ServerRefuses(
         f"{what}: {text}",
         status=answer.status,
-        word=problem.word if problem else "",
+        code=problem.code if problem else "",
         hint=problem.hint if problem else "is the address that of a cellfleet server of this version?",
     )
 

@@ -122,7 +122,7 @@ class ServerSync:
         except NetworkError as e:
             self._failed("server-away", e)
         except ServerRefuses as e:
-            self._failed(f"server-refuses-{e.word or e.status}", e)
+            self._failed(f"server-refuses-{e.code or e.status}", e)
         except StorageError as e:
             self._failed("disk", e)
         except CellfleetError as e:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -33,7 +33,7 @@ def range_of(header: str, length: int) -> tuple[int, int] | None:
     """First and last+1 byte that a Range header asks for; None: it is none, or one that may be ignored.
 
     Raises:
-        Refusal: 416, beyond the end.
+        RequestRefused: 416, beyond the end.
     """
     found = _RANGE.fullmatch(header.strip().replace(" ", ""))
     if found is None or not (found[1] or found[2]):
@@ -45,7 +45,7 @@ def range_of(header: str, length: int) -> tuple[int, int] | None:
         if found[2] and int(found[2]) < int(found[1]):
             return None
     if start >= length or start >= end:
-        raise Refusal(
+        raise RequestRefused(
             416, "range", f"there are {length} bytes", headers={"Content-Range": f"bytes */{length}"}, hint="ask anew"
         )
     return start, end
@@ -62,7 +62,7 @@ def bytes_answer(
     """Bytes of the store. They never change under their digest, so that is their ETag.
 
     Raises:
-        Refusal: 404, 416.
+        RequestRefused: 404, 416.
     """
     length, etag = context.blobs.size(sha256), f'"{sha256}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": f"private, max-age={max_age_s}"}

@@ -20,7 +20,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access
 from cellfleet.fleet.people.access import Caller, Person
 from cellfleet.fleet.people.rate_limits import RateLimits
-from cellfleet.fleet.refusals import Refusal, forbidden, unauthorized
+from cellfleet.fleet.refusals import RequestRefused, forbidden, unauthorized
 from cellfleet.wire import Message
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ def device(
     try:
         with context.reading() as db:
             caller = access.find_device(db, context.clock.now(), bearer.credentials)
-    except Refusal:
+    except RequestRefused:
         anybody(request, context)
         raise
     context.service(RateLimits).take(

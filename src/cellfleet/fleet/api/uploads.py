@@ -11,7 +11,7 @@ from cellfleet.fleet.api.byte_ranges import raw_body
 from cellfleet.fleet.api.dependencies import Ctx, OfDevice, OfEither, anybody
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import uploads
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.wire.uploads import UploadReply, UploadRequest
 
 router = APIRouter(prefix="/api/v1/uploads", tags=["uploads"])
@@ -65,7 +65,7 @@ def put(
 ) -> None:
     try:
         uploads.check_address(context, upload_id, number, expires, signature)
-    except Refusal:
+    except RequestRefused:
         anybody(request, context)  # whoever guesses addresses is slowed down
         raise
     uploads.put_part(context, upload_id, number, body)

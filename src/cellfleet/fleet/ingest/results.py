@@ -35,7 +35,7 @@ def device_id_of(db: Session, ref: str) -> str:
     """The id of a device, by id or name.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     found = db.scalars(select(Device.id).where((Device.id == ref) | (Device.name == ref))).first()
     if found is None:
@@ -136,7 +136,7 @@ def picture(db: Session, device_id: str, experiment: str, frame: str, kind: str)
     """A picture of a frame.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     found = db.get(Picture, (device_id, experiment, frame, kind))
     if found is None:

@@ -25,7 +25,7 @@ from cellfleet.canonical import digest_of, sha256_hex
 from cellfleet.errors import WireError
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.access import Caller
-from cellfleet.fleet.refusals import Refusal, bad_request, conflict, too_large
+from cellfleet.fleet.refusals import RequestRefused, bad_request, conflict, too_large
 from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import (
@@ -79,22 +79,22 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """The body of a request as it was before it was packed.
 
     Raises:
-        Refusal: 400 damaged, 413 more than ``max_bytes`` when unpacked, 415 packed in another way.
+        RequestRefused: 400 damaged, 413 more than ``max_bytes`` when unpacked, 415 packed in another way.
     """
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":
-        raise Refusal(415, "encoding", f"content encoding {encoding[:40]!r}", hint="send it plain or as gzip")
+        raise RequestRefused(415, "encoding", f"content encoding {encoding[:40]!r}", hint="send it plain or as gzip")
     unpacker = zlib.decompressobj(wbits=31)
     try:
         data = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as e:
-        raise Refusal(400, "damaged", f"the body is no gzip: {e}", hint="send it again") from e
+        raise RequestRefused(400, "damaged", f"the body is no gzip: {e}", hint="send it again") from e
     if len(data) > max_bytes:
         raise too_large(f"the body has more than {max_bytes} bytes when unpacked")
     if not unpacker.eof:
-        raise Refusal(400, "damaged", "the body ends in the middle of its gzip stream", hint="send it again")
+        raise RequestRefused(400, "damaged", "the body ends in the middle of its gzip stream", hint="send it again")
     return data
 
 
@@ -109,7 +109,7 @@ def take_logs(context: Context, caller: Caller, key: str, body: bytes) -> bytes:
         ExportLogsServiceResponse; what could not be understood is its partial success.
 
     Raises:
-        Refusal: 400 ``not-otlp``, 409 ``key-reused``.
+        RequestRefused: 400 ``not-otlp``, 409 ``key-reused``.
     """
     outcome = _take(context, caller, key, body, decode_events)
     answer = ExportLogsServiceResponse()
@@ -140,7 +140,7 @@ def _take(context: Context, caller: Caller, key: str, body: bytes, decode: Calla
     try:
         batch = decode(body)
     except WireError as e:
-        raise Refusal(400, "not-otlp", e.message, hint=e.hint) from e
+        raise RequestRefused(400, "not-otlp", e.message, hint=e.hint) from e
     return _once(context, caller, key, digest, batch)
 
 
@@ -148,7 +148,7 @@ def _is_known(db: Session, device_id: str, key: str, digest: str) -> bool:
     """This batch was taken before.
 
     Raises:
-        Refusal: 409 ``key-reused``, another one with this key was.
+        RequestRefused: 409 ``key-reused``, another one with this key was.
     """
     found = db.get(TelemetryBatch, (device_id, key))
     if found is not None and found.sha256 != digest:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.access import Caller, Person
-from cellfleet.fleet.refusals import Refusal, bad_request, conflict, forbidden, not_found, too_large
+from cellfleet.fleet.refusals import RequestRefused, bad_request, conflict, forbidden, not_found, too_large
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import Artifact, Picture, Upload
 from cellfleet.ports import make_dir, write_atomic
@@ -59,7 +59,7 @@ def begin_picture(context: Context, caller: Caller, request: UploadRequest, base
     """A device announces a file of a frame. When the bytes are known, it is stored at once.
 
     Raises:
-        Refusal: 413.
+        RequestRefused: 413.
     """
     what = Announced(
         f"device:{caller.device_id}",
@@ -77,7 +77,7 @@ def begin_artifact(context: Context, person: Person, request: ArtifactRequest, b
     """A person announces an artifact.
 
     Raises:
-        Refusal: 403, 413.
+        RequestRefused: 403, 413.
     """
     person.need("operator")
     what = Announced(person.actor, ARTIFACT, request.sha256, request.length)
@@ -148,16 +148,16 @@ def check_address(context: Context, upload_id: str, number: int, expires: int, s
     """The address was made by this server and is still good.
 
     Raises:
-        Refusal: 403 ``bad-signature``, ``url-expired``.
+        RequestRefused: 403 ``bad-signature``, ``url-expired``.
     """
     expected = _signature(context.secret(_SECRET), upload_id, number, expires)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
         raise forbidden(
-            "this address was not made by this server", word="bad-signature", hint="announce the file again"
+            "this address was not made by this server", code="bad-signature", hint="announce the file again"
         )
     if context.clock.now().timestamp() > expires:
         raise forbidden(
-            "this address has expired", word="url-expired", hint="announce the file again for new addresses"
+            "this address has expired", code="url-expired", hint="announce the file again for new addresses"
         )
 
 
@@ -165,7 +165,7 @@ def put_part(context: Context, upload_id: str, number: int, body: bytes) -> None
     """Keep a part, whose address was checked.
 
     Raises:
-        Refusal: 404; 422 ``length-mismatch``.
+        RequestRefused: 404; 422 ``length-mismatch``.
     """
     with context.reading() as db:
         row = db.get(Upload, upload_id)
@@ -183,7 +183,7 @@ def complete(context: Context, owner: Caller | Person, upload_id: str) -> None:
     """All parts are there: check and keep the file. Completing it again changes nothing.
 
     Raises:
-        Refusal: 404; 409 ``parts-missing``; 422 ``digest-mismatch``, ``length-mismatch`` (then all parts are wanted again).
+        RequestRefused: 404; 409 ``parts-missing``; 422 ``digest-mismatch``, ``length-mismatch`` (then all parts are sent again).
     """
     with context.reading() as db:
         row = db.get(Upload, upload_id)
@@ -198,7 +198,7 @@ def complete(context: Context, owner: Caller | Person, upload_id: str) -> None:
     folder = _folder(context, upload_id)
     try:
         context.blobs.put(_joined(folder, count), sha256=row.sha256, length=row.length)
-    except Refusal:
+    except RequestRefused:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     with context.sessions() as db:

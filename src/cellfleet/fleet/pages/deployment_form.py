@@ -27,7 +27,7 @@ def request_of(form: Form) -> DeploymentRequest:
     """Read the form.
 
     Raises:
-        Refusal: 422, it says what is wrong with which field.
+        RequestRefused: 422, it says what is wrong with which field.
     """
     phases = [p for p in (_phase(form, i) for i in range(PHASES)) if p]
     if not phases:

@@ -22,7 +22,7 @@ from cellfleet.fleet.pages.queries.fleet_queries import pending_count
 from cellfleet.fleet.pages.rendering import LANGUAGE_COOKIE, Shared, answer
 from cellfleet.fleet.people.access import COOKIE, Person, check_csrf, find_session
 from cellfleet.fleet.people.rate_limits import RateLimits
-from cellfleet.fleet.refusals import Refusal, bad_request, unauthorized
+from cellfleet.fleet.refusals import RequestRefused, bad_request, unauthorized
 from cellfleet.wire.problem import Problem
 
 MAX_FIELDS, MAX_FIELD_CHARACTERS = 200, 20_000
@@ -39,7 +39,7 @@ class Form:
         """A field without spaces around it; empty when it is absent.
 
         Raises:
-            Refusal: 422, it is too long.
+            RequestRefused: 422, it is too long.
         """
         value = self.fields.get(name, "").strip()
         if len(value) > longest:
@@ -50,7 +50,7 @@ class Form:
         """A field as a number.
 
         Raises:
-            Refusal: 422, it is none.
+            RequestRefused: 422, it is none.
         """
         value = self.text(name, longest=40)
         try:
@@ -77,7 +77,7 @@ class PageRequest:
         """Who is signed in.
 
         Raises:
-            Refusal: 401, nobody.
+            RequestRefused: 401, nobody.
         """
         if self.visitor is None:
             raise unauthorized("signed-out", "you are not signed in", hint="sign in")
@@ -166,7 +166,7 @@ async def read_form(request: Request) -> Form:
     """The fields of the request's form; files are ignored.
 
     Raises:
-        Refusal: 422, too many fields or too long ones.
+        RequestRefused: 422, too many fields or too long ones.
     """
     try:
         data = await request.form(max_files=0, max_fields=MAX_FIELDS)
@@ -190,15 +190,15 @@ class PageRoute(APIRoute):
         async def handled(request: Request) -> Response:
             try:
                 return await handle(request)
-            except Refusal as e:
+            except RequestRefused as e:
                 return refused(request, e)
             except RequestValidationError:
-                return refused(request, Refusal(404, "not-found", "there is no such page"))
+                return refused(request, RequestRefused(404, "not-found", "there is no such page"))
 
         return handled
 
 
-def refused(request: Request, refusal: Refusal) -> Response:
+def refused(request: Request, refusal: RequestRefused) -> Response:
     """The page of a refusal; somebody who is not signed in is led to the form for that."""
     if refusal.status == 401 and request.method == "GET" and request.query_params.get("part") != "live":
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -217,7 +217,7 @@ def error_page(request: Request, problem: Problem) -> Response:
     context: Context = request.app.state.context
     try:
         asked = visit(request)
-    except (Refusal, SQLAlchemyError):
+    except (RequestRefused, SQLAlchemyError):
         accept = request.headers.get("accept-language", "")
         language = language_of("", request.cookies.get(LANGUAGE_COOKIE, ""), accept)
         asked = PageRequest(request, context, Translator(language), None, 0)

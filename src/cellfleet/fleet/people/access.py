@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.refusals import Refusal, forbidden, unauthorized
+from cellfleet.fleet.refusals import RequestRefused, forbidden, unauthorized
 from cellfleet.fleet.store.models import ApiToken, Device, DeviceToken, User, WebSession
 
 ROLES = ("viewer", "operator", "approver", "admin")
@@ -59,7 +59,7 @@ class Person:
 
     def need(self, role: str) -> None:
         """Raises:
-        Refusal: 403, the role is lower than ``role``.
+        RequestRefused: 403, the role is lower than ``role``.
         """
         if not self.may(role):
             raise forbidden(f"this takes the role {role}; {self.name} is {self.role} here", hint="ask an admin")
@@ -154,7 +154,7 @@ def find_device(db: Session, now: datetime, token: str) -> Caller:
     """The device of an access token.
 
     Raises:
-        Refusal: 401, unknown or expired; 403 by the device's state.
+        RequestRefused: 401, unknown or expired; 403 by the device's state.
     """
     digest = sha256_hex(token.encode("utf-8", "replace"))
     query = (
@@ -180,7 +180,7 @@ def find_device(db: Session, now: datetime, token: str) -> Caller:
 
 def refuse_state(name: str, state: str) -> None:
     """Raises:
-    Refusal: 403 ``pending``, ``rejected`` or ``revoked``: a device that is not a member of the fleet.
+    RequestRefused: 403 ``pending``, ``rejected`` or ``revoked``: a device that is not a member of the fleet.
     """
     if state == "accepted":
         return
@@ -190,14 +190,14 @@ def refuse_state(name: str, state: str) -> None:
         "revoked": (f"{name} was revoked", "provision it again with a new key and a new claim token"),
     }
     detail, hint = texts.get(state, (f"{name} is {state}", ""))
-    raise Refusal(403, state, detail, hint=hint)
+    raise RequestRefused(403, state, detail, hint=hint)
 
 
 def check_csrf(person: Person, given: str) -> None:
     """A browser's request that changes something must carry the session's token against forged forms.
 
     Raises:
-        Refusal: 403 ``csrf``.
+        RequestRefused: 403 ``csrf``.
     """
     if person.via == "session" and not hmac.compare_digest(person.csrf.encode(), given.encode("utf-8", "replace")):
-        raise forbidden("this form is not from this session", word="csrf", hint="load the page again and repeat it")
+        raise forbidden("this form is not from this session", code="csrf", hint="load the page again and repeat it")

@@ -37,7 +37,7 @@ def sign_in(context: Context, name: str, password: str, address: str) -> tuple[s
     """Open a session: the cookie's value, and the session.
 
     Raises:
-        Refusal: 401 wrong name or password (which of them is not told); 429 too many attempts.
+        RequestRefused: 401 wrong name or password (which of them is not told); 429 too many attempts.
     """
     limits, per_min = context.service(RateLimits), context.settings.max_logins_per_min
     limits.take(f"sign-in-from:{address}", per_min, what="sign-ins from this address")
@@ -70,7 +70,7 @@ def listing(db: Session) -> Sequence[User]:
 
 def find(db: Session, name: str) -> User:
     """Raises:
-    Refusal: 404.
+    RequestRefused: 404.
     """
     user = db.scalars(select(User).where(User.name == name)).one_or_none()
     if user is None:
@@ -82,7 +82,7 @@ def add(db: Session, context: Context, actor: str, name: str, role: str, passwor
     """Make an account.
 
     Raises:
-        Refusal: 409 the name is taken; 422 a name, role or password that cannot be.
+        RequestRefused: 409 the name is taken; 422 a name, role or password that cannot be.
     """
     _check(name, role)
     row = {
@@ -110,7 +110,7 @@ def change(
     """Change an account; a new password or being disabled ends its sessions.
 
     Raises:
-        Refusal: 404; 409 the last admin would be gone; 422.
+        RequestRefused: 404; 409 the last admin would be gone; 422.
     """
     _lock_admins(db)
     user = find(db, name)
@@ -172,7 +172,7 @@ def add_token(
     """Make an API token of one's own: the token, which is shown this once, and its row.
 
     Raises:
-        Refusal: 403 a role above one's own; 422.
+        RequestRefused: 403 a role above one's own; 422.
     """
     if role not in ROLES:
         raise bad_request("bad-role", f"{role!r} is no role", hint=f"roles are {', '.join(ROLES)}")
@@ -197,7 +197,7 @@ def revoke_token(db: Session, context: Context, by: Person, number: int) -> None
     """An API token counts no more, at once. One's own, or anybody's for an admin.
 
     Raises:
-        Refusal: 404; 403.
+        RequestRefused: 404; 403.
     """
     row = db.get(ApiToken, number)
     if row is None or (row.user_id != by.id and not by.may("admin")):

@@ -45,7 +45,7 @@ class RateLimits:
             what: for the message, such as "requests of this device".
 
         Raises:
-            Refusal: 429 with Retry-After.
+            RequestRefused: 429 with Retry-After.
         """
         seconds = int(self._context.clock.now().timestamp())
         minute = seconds // 60

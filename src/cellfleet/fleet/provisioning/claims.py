@@ -20,7 +20,7 @@ from cellfleet.fleet import audit, trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access
 from cellfleet.fleet.people.access import Person
-from cellfleet.fleet.refusals import Refusal, bad_request, conflict, not_found, unauthorized
+from cellfleet.fleet.refusals import RequestRefused, bad_request, conflict, not_found, unauthorized
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import ClaimToken, Device, Nonce
 from cellfleet.wire.enrol import ClaimRequest, TokenReply, TokenRequest, claim_statement, token_statement
@@ -43,7 +43,7 @@ def make(db: Session, context: Context, by: Person, note: str = "", valid_h: flo
     """Make a claim token: the token, which is shown this once, and its row. It ends in the digest of the trust anchors.
 
     Raises:
-        Refusal: 503 ``no-trust``, the server has no trust roots yet.
+        RequestRefused: 503 ``no-trust``, the server has no trust roots yet.
     """
     anchors = digest_of(trust_repository.anchors(db).model_dump(mode="json"))[:32]
     secret = f"{access.new_secret(access.CLAIM_PREFIX)[0]}.{anchors}"
@@ -71,7 +71,7 @@ def revoke(db: Session, context: Context, by: Person, number: int) -> None:
     """An unused claim token counts no more.
 
     Raises:
-        Refusal: 404; 409 it was used.
+        RequestRefused: 404; 409 it was used.
     """
     row = db.scalars(select(ClaimToken).where(ClaimToken.id == number).with_for_update()).one_or_none()
     if row is None:
@@ -86,7 +86,7 @@ def claim(context: Context, request: ClaimRequest) -> Claimed:
     """Take a device into the fleet, pending. The same claim again gives the same answer.
 
     Raises:
-        Refusal: 401 unknown, revoked or expired token; 409 ``token-used``, ``key-known`` or ``name-taken``; 422 a key or
+        RequestRefused: 401 unknown, revoked or expired token; 409 ``token-used``, ``key-known`` or ``name-taken``; 422 a key or
             proof that does not hold.
     """
     key_sha256 = _proven(request)
@@ -100,7 +100,7 @@ def claim(context: Context, request: ClaimRequest) -> Claimed:
             return _admit(db, context, request, token, key_sha256)
         audit.record(
             db, context, "nobody", "claim.refused", f"claim:{token.id}", refusal.detail, name=request.name,
-            key=key_sha256, word=refusal.word,
+            key=key_sha256, word=refusal.code,
         )  # fmt: skip
         if known is not None:
             text = f"another claim came with this device's key, under the name {request.name}"
@@ -121,7 +121,7 @@ def _token(db: Session, secret: str) -> ClaimToken:
     return token
 
 
-def _refusal(context: Context, token: ClaimToken, known: Device | None) -> Refusal | None:
+def _refusal(context: Context, token: ClaimToken, known: Device | None) -> RequestRefused | None:
     hint = "make another one with `cellfleet fleet claim`"
     if token.used_at is not None:
         return conflict("token-used", "this claim token was used before; each is good for one device", hint=hint)
@@ -205,7 +205,7 @@ def token(context: Context, request: TokenRequest, issued_at: str) -> TokenReply
         issued_at: as it stands in the message.
 
     Raises:
-        Refusal: 401 unknown device, wrong signature, clock off by more than 5 minutes, nonce used before; 403 ``pending``,
+        RequestRefused: 401 unknown device, wrong signature, clock off by more than 5 minutes, nonce used before; 403 ``pending``,
             ``rejected`` or ``revoked``.
     """
     now = context.clock.now()

@@ -22,7 +22,7 @@ def find(db: Session, ref: str, *, lock: bool = False) -> Device:
     """A device by its id or name.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     query = select(Device).where(or_(Device.id == ref, Device.name == ref)).order_by((Device.id == ref).desc())
     device = db.scalars(query.with_for_update() if lock else query).first()
@@ -41,7 +41,7 @@ def listing(
         after: only those whose names come later.
 
     Raises:
-        Refusal: 404 there is no such group.
+        RequestRefused: 404 there is no such group.
     """
     query = select(Device, DeviceGroup.name).join(DeviceGroup, DeviceGroup.id == Device.group_id, isouter=True)
     query = query.where(Device.name > after).order_by(Device.name)
@@ -76,7 +76,7 @@ def accept(
     """A pending device becomes a member of the fleet, and of a group when one is named. An accepted one stays as it is.
 
     Raises:
-        Refusal: 403 role; 404; 409 it was rejected or revoked.
+        RequestRefused: 403 role; 404; 409 it was rejected or revoked.
     """
     by.need("operator")
     device = find(db, ref, lock=True)
@@ -96,7 +96,7 @@ def reject(db: Session, context: Context, by: Person, ref: str, reason: str) -> 
     """A pending device is not taken into the fleet; its key counts no more.
 
     Raises:
-        Refusal: 403 role; 404; 409 it is not pending.
+        RequestRefused: 403 role; 404; 409 it is not pending.
     """
     by.need("operator")
     device = find(db, ref, lock=True)
@@ -113,7 +113,7 @@ def revoke(db: Session, context: Context, by: Person, ref: str, reason: str) -> 
     """A device is no member of the fleet any more; its key and its tokens end at once.
 
     Raises:
-        Refusal: 403 role; 404; 409 it is no member.
+        RequestRefused: 403 role; 404; 409 it is no member.
     """
     by.need("operator")
     device = find(db, ref, lock=True)
@@ -133,7 +133,7 @@ def move(db: Session, context: Context, by: Person, ref: str, group: str | None)
     """Put a device into a group, or into none.
 
     Raises:
-        Refusal: 403 role; 404 device or group; 409 it is no member.
+        RequestRefused: 403 role; 404 device or group; 409 it is no member.
     """
     by.need("operator")
     device = find(db, ref, lock=True)
@@ -147,7 +147,7 @@ def tag(db: Session, context: Context, by: Person, ref: str, tags: Sequence[str]
     """Replace a device's tags.
 
     Raises:
-        Refusal: 403 role; 404; 422 a tag that cannot be.
+        RequestRefused: 403 role; 404; 422 a tag that cannot be.
     """
     by.need("operator")
     device = find(db, ref, lock=True)

@@ -29,7 +29,7 @@ def listing(db: Session) -> Sequence[tuple[DeviceGroup, int]]:
 
 def find(db: Session, name: str) -> DeviceGroup:
     """Raises:
-    Refusal: 404.
+    RequestRefused: 404.
     """
     group = db.scalars(select(DeviceGroup).where(DeviceGroup.name == name)).one_or_none()
     if group is None:
@@ -47,7 +47,7 @@ def add(db: Session, context: Context, by: Person, name: str, description: str =
     """Make a group.
 
     Raises:
-        Refusal: 409 the name is taken; 422 a name that cannot be.
+        RequestRefused: 409 the name is taken; 422 a name that cannot be.
     """
     if not is_key(name):
         raise bad_request("bad-name", "a name has 1 to 128 letters, digits and . _ @ -")
@@ -62,7 +62,7 @@ def remove(db: Session, context: Context, by: Person, name: str) -> None:
     """Remove a group that has no devices and no deployments.
 
     Raises:
-        Refusal: 404; 409 ``not-empty``.
+        RequestRefused: 404; 409 ``not-empty``.
     """
     group = find(db, name)
     for table in (Device, Deployment):

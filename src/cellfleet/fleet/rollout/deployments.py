@@ -82,7 +82,7 @@ def find(db: Session, deployment_id: int, *, lock: bool = False) -> Deployment:
     """A deployment; with ``lock`` it is held by this transaction.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     query = select(Deployment).where(Deployment.id == deployment_id)
     if lock:
@@ -97,7 +97,7 @@ def create(db: Session, context: Context, person: Person, request: DeploymentReq
     """Aim a release at a group and begin, unless a person must approve it first.
 
     Raises:
-        Refusal: 403; 404 release or group; 409 ``release-withdrawn``, ``empty-group``, ``group-busy``, ``downgrade``;
+        RequestRefused: 403; 404 release or group; 409 ``release-withdrawn``, ``empty-group``, ``group-busy``, ``downgrade``;
             422 ``agent-settings``; 503 ``trust-keys``.
     """
     person.need("operator")
@@ -189,7 +189,7 @@ def approve(db: Session, context: Context, person: Person, deployment_id: int, r
     """Say yes to the phase that waits.
 
     Raises:
-        Refusal: 403, 404, 409 ``not-waiting``.
+        RequestRefused: 403, 404, 409 ``not-waiting``.
     """
     person.need("approver")
     d = find(db, deployment_id, lock=True)
@@ -207,7 +207,7 @@ def halt(db: Session, context: Context, person: Person, deployment_id: int, reas
     """Stop: nobody else is offered the release; devices that have not activated it keep what they have.
 
     Raises:
-        Refusal: 403, 404, 409 ``not-running``.
+        RequestRefused: 403, 404, 409 ``not-running``.
     """
     person.need("operator")
     d = find(db, deployment_id, lock=True)
@@ -223,7 +223,7 @@ def resume(db: Session, context: Context, person: Person, deployment_id: int, re
     """Go on; failures up to now count against no threshold any more.
 
     Raises:
-        Refusal: 403, 404, 409 ``not-halted``, ``release-withdrawn``.
+        RequestRefused: 403, 404, 409 ``not-halted``, ``release-withdrawn``.
     """
     person.need("operator")
     d = find(db, deployment_id, lock=True)
@@ -243,7 +243,7 @@ def cancel(db: Session, context: Context, person: Person, deployment_id: int, re
     """End it as it stands; devices that have not activated the release keep what they have.
 
     Raises:
-        Refusal: 403, 404, 409 ``ended``.
+        RequestRefused: 403, 404, 409 ``ended``.
     """
     person.need("operator")
     d = find(db, deployment_id, lock=True)

@@ -68,7 +68,7 @@ def change(db: Session, context: Context, wanted: Iterable[tuple[Device, Mapping
         Ids of the devices whose desired state changed.
 
     Raises:
-        Refusal: 503 ``trust-keys``.
+        RequestRefused: 503 ``trust-keys``.
     """
     changed = []
     for device, content in wanted:
@@ -108,7 +108,7 @@ def ask(context: Context, device_id: str, if_none_match: str = "") -> Answer:
     """The desired state of a device; one row is read.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     now, poll_s = context.clock.now(), context.settings.poll_s
     columns = (Device.desired_generation, Device.desired_etag, Device.last_seen_at)

@@ -83,13 +83,13 @@ def take(context: Context, caller: Caller, report: ReportedState) -> None:
     """Take a report.
 
     Raises:
-        Refusal: 403 ``other-device``, 409 ``two-machines``; both are noted first.
+        RequestRefused: 403 ``other-device``, 409 ``two-machines``; both are noted first.
     """
     if report.device_id != caller.device_id:
         with context.sessions() as db:
             text = f"it reports as {report.device_id}"
             audit.record(db, context, caller.actor, "device.report-refused", f"device:{caller.device_id}", text)
-        raise forbidden("this report is about another device", word="other-device", hint="report as the token's device")
+        raise forbidden("this report is about another device", code="other-device", hint="report as the token's device")
     moved: list[int] = []
     with context.sessions() as db:
         device = db.scalars(select(Device).where(Device.id == caller.device_id).with_for_update()).one()
@@ -249,7 +249,7 @@ def clear_alarms(db: Session, context: Context, person: Person, device_ref: str,
     a disk that was restored from a backup goes on; of two machines that still run, one raises the alarm again.
 
     Raises:
-        Refusal: 403, 404.
+        RequestRefused: 403, 404.
     """
     person.need("operator")
     query = select(Device).where((Device.id == device_ref) | (Device.name == device_ref)).with_for_update()

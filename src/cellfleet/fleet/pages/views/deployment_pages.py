@@ -13,7 +13,7 @@ from cellfleet.fleet.pages.deployment_form import DEFAULTS, request_of
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, sliced, viewer
 from cellfleet.fleet.pages.queries import audit_queries, deployment_queries, release_queries
 from cellfleet.fleet.people.access import Person
-from cellfleet.fleet.refusals import Refusal, bad_request, not_found
+from cellfleet.fleet.refusals import RequestRefused, bad_request, not_found
 from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.store.models import Deployment, Device, DeviceGroup
 
@@ -47,7 +47,7 @@ def new(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     return _form(asked, {**DEFAULTS, "release_id": asked.asks("release")}, None)
 
 
-def _form(asked: PageRequest, values: Mapping[str, str], problem: Refusal | None) -> Response:
+def _form(asked: PageRequest, values: Mapping[str, str], problem: RequestRefused | None) -> Response:
     with asked.reading() as db:
         groups = db.execute(
             select(DeviceGroup.name, func.count(Device.id))
@@ -77,7 +77,7 @@ def make(posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
         request = request_of(form)
         with asked.writing() as db:
             made = deployments.create(db, asked.context, asked.person, request).id
-    except Refusal as e:
+    except RequestRefused as e:
         if e.status in (401, 403):
             raise
         return _form(asked, {**dict.fromkeys(DEFAULTS, ""), **form.fields}, e)

@@ -32,7 +32,7 @@ def device_named(db: Session, name: str) -> Device:
     """The instrument of an address.
 
     Raises:
-        Refusal: 404.
+        RequestRefused: 404.
     """
     device = device_queries.find(db, name)
     if device is None:

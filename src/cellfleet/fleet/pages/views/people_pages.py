@@ -11,7 +11,7 @@ from starlette.responses import Response
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, viewer
 from cellfleet.fleet.people import accounts
 from cellfleet.fleet.people.access import ROLES
-from cellfleet.fleet.refusals import Refusal
+from cellfleet.fleet.refusals import RequestRefused
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Posted = tuple[PageRequest, Form]
@@ -24,7 +24,7 @@ def listing(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     return _page(asked, {"name": "", "role": "viewer"}, None)
 
 
-def _page(asked: PageRequest, values: Mapping[str, str], problem: Refusal | None) -> Response:
+def _page(asked: PageRequest, values: Mapping[str, str], problem: RequestRefused | None) -> Response:
     with asked.reading() as db:
         return asked.show(
             "people.html", problem.status if problem else 200, here="people", people=accounts.listing(db), roles=ROLES,
@@ -40,7 +40,7 @@ def add(posted: Annotated[Posted, Depends(needs("admin"))]) -> Response:
     try:
         with asked.writing() as db:
             accounts.add(db, asked.context, asked.person.actor, name, role, form.fields.get("password", "")[:1000])
-    except Refusal as e:
+    except RequestRefused as e:
         return _page(asked, {"name": name, "role": role}, e)
     return asked.go("/people", "made")
 
@@ -50,7 +50,7 @@ def _change(posted: Posted, name: str, **changes: Any) -> Response:
     try:
         with asked.writing() as db:
             accounts.change(db, asked.context, asked.person.actor, name, **changes)
-    except Refusal as e:
+    except RequestRefused as e:
         return _page(asked, {"name": "", "role": "viewer"}, e)
     return asked.go("/people", "changed")
 

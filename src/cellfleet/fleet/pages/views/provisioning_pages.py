@@ -10,7 +10,7 @@ from starlette.responses import Response
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, viewer
 from cellfleet.fleet.pages.queries import provisioning_queries
 from cellfleet.fleet.provisioning import claims, devices, groups
-from cellfleet.fleet.refusals import Refusal, bad_request
+from cellfleet.fleet.refusals import RequestRefused, bad_request
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Posted = tuple[PageRequest, Form]
@@ -23,7 +23,7 @@ def provisioning(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     return _page(asked, None)
 
 
-def _page(asked: PageRequest, problem: Refusal | None, **more: Any) -> Response:
+def _page(asked: PageRequest, problem: RequestRefused | None, **more: Any) -> Response:
     values = {"token": "", "token_until": None, "server": asked.context.address, **more}
     with asked.reading() as db:
         return asked.show(
@@ -43,7 +43,7 @@ def make_claim(posted: Annotated[Posted, Depends(needs("operator"))]) -> Respons
             raise bad_request("bad-hours", f"hours: {hours:g} is not within 1 and {MAX_HOURS}")
         with asked.writing() as db:
             token, row = claims.make(db, asked.context, asked.person, form.text("note", longest=200), hours)
-    except Refusal as e:
+    except RequestRefused as e:
         return _page(asked, e)
     response = _page(asked, None, token=token, token_until=row.expires_at)
     response.headers["Cache-Control"] = "no-store"
@@ -58,7 +58,7 @@ def make_group(posted: Annotated[Posted, Depends(needs("operator"))]) -> Respons
         name, text = form.text("name", longest=128), form.text("description")
         with asked.writing() as db:
             groups.add(db, asked.context, asked.person, name, text)
-    except Refusal as e:
+    except RequestRefused as e:
         return _page(asked, e)
     return asked.go("/provisioning", "made")
 
@@ -70,7 +70,7 @@ def accept(device: str, posted: Annotated[Posted, Depends(needs("operator"))]) -
     try:
         with asked.writing() as db:
             devices.accept(db, asked.context, asked.person, device, group=form.text("group", longest=128) or None)
-    except Refusal as e:
+    except RequestRefused as e:
         return _page(asked, e)
     return asked.go("/provisioning", "accepted")
 
@@ -82,6 +82,6 @@ def reject(device: str, posted: Annotated[Posted, Depends(needs("operator"))]) -
     try:
         with asked.writing() as db:
             devices.reject(db, asked.context, asked.person, device, form.text("reason"))
-    except Refusal as e:
+    except RequestRefused as e:
         return _page(asked, e)
     return asked.go("/provisioning", "rejected")

@@ -15,7 +15,7 @@ from cellfleet.fleet.api.dependencies import address_of
 from cellfleet.fleet.api.session import drop_cookie, set_cookie
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, read_form, safe_next, visit
 from cellfleet.fleet.people import accounts
-from cellfleet.fleet.refusals import Refusal, forbidden
+from cellfleet.fleet.refusals import RequestRefused, forbidden
 from cellfleet.fleet.store.models import User
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -30,7 +30,7 @@ def form(asked: Annotated[PageRequest, Depends(visit)]) -> Response:
     return RedirectResponse(after, status_code=303) if asked.visitor else _form(asked, after)
 
 
-def _form(asked: PageRequest, after: str, name: str = "", problem: Refusal | None = None) -> Response:
+def _form(asked: PageRequest, after: str, name: str = "", problem: RequestRefused | None = None) -> Response:
     with asked.reading() as db:
         nobody = db.scalar(select(User.id).limit(1)) is None
     token = asked.request.cookies.get(FORM_COOKIE, "")
@@ -58,10 +58,10 @@ def _sign_in(request: Request, asked: PageRequest, given: Form) -> Response:
     name, after = given.text("name", longest=64), safe_next(given.text("next", longest=2000) or "/")
     expected = request.cookies.get(FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(expected.encode(), given.fields.get("form", "").encode()):
-        raise forbidden("this form is not from this browser", word="csrf", hint="load the page again and repeat it")
+        raise forbidden("this form is not from this browser", code="csrf", hint="load the page again and repeat it")
     try:
         cookie, _ = accounts.sign_in(asked.context, name, given.fields.get("password", "")[:1000], address_of(request))
-    except Refusal as e:
+    except RequestRefused as e:
         return _form(asked, after, name, e)
     response = asked.go(after)
     set_cookie(asked.context, response, cookie)
