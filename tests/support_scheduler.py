@@ -31,9 +31,9 @@ START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WRAPPER = """
 import os, sys, time
 from pathlib import Path
-from cellfleet.device import segmenter_desk, segmenter_main
+from cellfleet.device.segmenter import main as segmenter_main, service
 flags = Path({flags!r})
-whole = segmenter_desk.Desk.do
+whole = service.SegmenterService.do
 def do(self, what, request):
     if what == "segment":
         name = request["facts"]["frame"]
@@ -54,7 +54,7 @@ def do(self, what, request):
         (flags / "die-after").unlink()
         os.kill(os.getpid(), 9)
     return done
-segmenter_desk.Desk.do = do
+service.SegmenterService.do = do
 sys.exit(segmenter_main.main())
 """
 

@@ -18,6 +18,7 @@ from cellfleet.device.server.telemetry import Pace, Sender
 from cellfleet.errors import NetworkError
 from cellfleet.ports import FixedClock, SystemClock
 from cellfleet.ports.http import Response, Stream
+from cellfleet.wire.features import Peer
 from support_fleet import TestClient, TestDevice, World
 from support_scheduler import Instrument
 
@@ -57,7 +58,7 @@ class Login:
 
     def __init__(self, device: TestDevice) -> None:
         assert device.http is not None
-        self.device_id = device.device_id
+        self.device_id, self.peer = device.device_id, Peer()
         self._headers = {"Authorization": device.http.headers["authorization"]}
 
     def headers(self) -> dict[str, str]:

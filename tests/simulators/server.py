@@ -10,11 +10,12 @@ from email.utils import format_datetime
 from urllib.parse import urlsplit
 
 from cellfleet.canonical import sha256_hex
-from cellfleet.errors import NetworkError
+from cellfleet.errors import NetworkError, WireError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import Response, Stream
 from cellfleet.wire.base import parse
 from cellfleet.wire.enrol import ClaimReply, ClaimRequest, TokenReply, TokenRequest, TrustAnchors
+from cellfleet.wire.features import HEADER
 from cellfleet.wire.states import DesiredState, ReportedState
 
 URL = "http://fleet.example"
@@ -33,6 +34,8 @@ class SimServer:
         files: path -> content: metadata and artifacts.
         claims: token -> name it was used for; empty: not used yet.
         break_after: a download breaks after so many bytes; 0: never.
+        features: what it announces, and what reports may hold; None: it is a server that does not know of features.
+        report_kind: the message that it takes as a report.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -48,7 +51,10 @@ class SimServer:
         self.anchors: TrustAnchors | None = None
         self.break_after = 0
         self.asked: list[str] = []
+        self.sent_headers: list[dict[str, str]] = []
         self.clock_ahead_s = 0.0
+        self.features: str | None = ""
+        self.report_kind: type[ReportedState] = ReportedState
 
     def request(
         self,
@@ -62,11 +68,13 @@ class SimServer:
         """As ``Http.request``; it never takes long."""
         del timeout_s
         path = self._path(method, url)
+        self.sent_headers.append(dict(headers or {}))
         if self.broken:
             return Response(self.broken, {}, b"<html>trouble</html>")
         answer = self._answer(method, path, dict(headers or {}), body or b"")
         date = format_datetime(self._clock.now() + timedelta(seconds=self.clock_ahead_s), usegmt=True)
-        return Response(answer.status, {**answer.headers, "date": date}, answer.body)
+        announced = {} if self.features is None else {HEADER.lower(): self.features}
+        return Response(answer.status, {**answer.headers, **announced, "date": date}, answer.body)
 
     @contextlib.contextmanager
     def stream(
@@ -113,7 +121,10 @@ class SimServer:
         if headers.get("Authorization") != f"Bearer {_TOKEN}":
             return problem(401, "token")
         if (method, path) == ("PUT", "/api/v1/device/reported"):
-            self.reports.append(parse(ReportedState, body))
+            try:
+                self.reports.append(parse(self.report_kind, body))
+            except WireError as e:
+                return problem(422, "not-understood", e.message)
             return Response(204)
         if (method, path) == ("GET", "/api/v1/device/desired") and self.desired is not None:
             data = self.desired.to_json()

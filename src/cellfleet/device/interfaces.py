@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cellfleet.wire.events import Event
+from cellfleet.wire.features import Peer
 from cellfleet.wire.states import Counters
 
 FrameResult = Literal["segmented", "failed"]
@@ -233,8 +234,13 @@ class Server(Protocol):
         """Id of this instrument."""
         ...
 
+    @property
+    def peer(self) -> Peer:
+        """What the server announced: who sends messages leaves out the rest, and notes every answer here."""
+        ...
+
     def headers(self) -> dict[str, str]:
-        """``Authorization`` with a token that is valid now.
+        """``Authorization`` with a token that is valid now, and what this program announces.
 
         Raises:
             NetworkError: the server cannot be asked for one now.

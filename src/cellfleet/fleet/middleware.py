@@ -12,6 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cellfleet.wire.features import ANNOUNCEMENT
+
 log = logging.getLogger(__name__)
 
 CONTENT_POLICY = (
@@ -63,7 +65,8 @@ class BodyLimit:
 
 
 class Envelope:
-    """Gives every request a number, which is in the log and in the answer, and puts SECURITY_HEADERS on every answer.
+    """Gives every request a number, which is in the log and in the answer; puts SECURITY_HEADERS and the features of
+    the wire that this server understands on every answer.
 
     Args:
         defect: makes the answer to a request that failed by a defect of ours, which is logged.
@@ -71,7 +74,7 @@ class Envelope:
 
     def __init__(self, app: ASGIApp, *, https: bool, defect: Callable[[Scope], ASGIApp]) -> None:
         self.app, self.defect = app, defect
-        self.headers = dict(SECURITY_HEADERS)
+        self.headers = SECURITY_HEADERS | {k.lower(): v for k, v in ANNOUNCEMENT.items()}
         if https:
             self.headers["strict-transport-security"] = "max-age=31536000"
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from cellfleet.errors import WireError
+from cellfleet.wire.features import too_new
 
 PROTOCOL: Literal[1] = 1
-"""Version of the messages between device and server. A change that an old reader cannot take raises it."""
+"""Version of the messages between device and server. A new optional field has a feature instead (``features``)."""
 
 DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["XYZ-007"])]
 """Name of an instrument, as on its label (``XYZ-007``)."""
@@ -32,9 +33,22 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def to_json(self) -> bytes:
-        """The message as JSON."""
-        return self.model_dump_json().encode()
+    def to_json(self, features: frozenset[str] | None = None) -> bytes:
+        """The message as JSON.
+
+        Args:
+            features: what the reader announced; fields of other features are left out. None: the whole message, for
+                this program's own files.
+        """
+        return self.model_dump_json(exclude=_too_new(self, features)).encode()
+
+    def to_data(self, features: frozenset[str] | None = None) -> dict[str, Any]:
+        """The message as plain JSON data; ``features`` as of ``to_json``."""
+        return self.model_dump(mode="json", exclude=_too_new(self, features))
+
+
+def _too_new(message: Message, features: frozenset[str] | None) -> dict[str, Any] | None:
+    return None if features is None else too_new(message, features)
 
 
 M = TypeVar("M", bound=Message)

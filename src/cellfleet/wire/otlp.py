@@ -44,8 +44,20 @@ class Batch:
     bad: tuple[str, ...] = ()
 
 
-def encode_events(resource: Mapping[str, Any], events: Sequence[Event], now: datetime) -> bytes:
-    """An ExportLogsServiceRequest; ``resource`` holds ``service.name``, ``service.instance.id`` and the like."""
+def encode_events(
+    resource: Mapping[str, Any], events: Sequence[Event], now: datetime, features: frozenset[str] | None = None
+) -> bytes:
+    """An ExportLogsServiceRequest.
+
+    Args:
+        resource: facts of the sender: ``service.name``, ``service.instance.id`` and the like.
+        events: one log record each.
+        now: time of the records.
+        features: what the server announced; fields of other features are left out. None: whole events.
+
+    Returns:
+        Protobuf; equal arguments give equal bytes.
+    """
     request = ExportLogsServiceRequest()
     group = request.resource_logs.add()
     group.resource.attributes.extend(_pairs(resource))
@@ -56,7 +68,7 @@ def encode_events(resource: Mapping[str, Any], events: Sequence[Event], now: dat
         record.observed_time_unix_nano = _nanos(now)
         record.time_unix_nano = _nanos(now)
         record.event_name = f"cellfleet.{event.event}"
-        record.attributes.extend(_pairs(event.model_dump(mode="json")))
+        record.attributes.extend(_pairs(event.to_data(features)))
     return bytes(request.SerializeToString(deterministic=True))
 
 

@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.config import load_project
+from cellfleet.device.server import spool as spool_module
 from cellfleet.device.server.spool import Picture, Spool
 from cellfleet.device.server.telemetry import Pace, Sender
 from cellfleet.device.server.uploads import upload
@@ -24,7 +26,9 @@ from cellfleet.errors import NetworkError
 from cellfleet.ports import SystemClock
 from cellfleet.ports.http import Response, SystemHttp
 from cellfleet.wire.events import FrameTaken, Incident
+from cellfleet.wire.features import HEADER, Peer
 from cellfleet.wire.otlp import decode_events, decode_gauges
+from support_features import FEATURE, NewerIncident
 from support_scheduler import taken_frame as frame
 
 
@@ -36,6 +40,8 @@ class Fleet:
         plan: statuses of the next answers; "cut": the line breaks after the request was taken; empty: all is well.
         got: idempotency key -> frames, in the order in which they came first.
         poison: index of a frame that it can never take.
+        features: what it announces; None: it is a server that does not know of features.
+        knows_details: it understands the newer field of ``NewerIncident``.
     """
 
     plan: list[int | str] = field(default_factory=list)
@@ -50,6 +56,10 @@ class Fleet:
     poison: int = -1
     token: str = "good"
     retry_after: str = ""
+    features: str | None = None
+    knows_details: bool = False
+    details: int = 0
+    rejected: int = 0
 
     @property
     def frames(self) -> list[int]:
@@ -83,7 +93,12 @@ class Handler(BaseHTTPRequestHandler):
         planned = self.fleet.plan.pop(0) if self.fleet.plan else 200
         if isinstance(planned, int) and planned != 200:
             return self._answer(planned)
-        events = decode_events(body).events
+        batch = decode_events(body)
+        events = batch.events
+        if batch.bad:  # today's events have no such field
+            if not self.fleet.knows_details:
+                return self._reject(batch.bad)
+            self.fleet.details += len(batch.bad)
         indexes = [e.index for e in events if isinstance(e, FrameTaken)]
         if len(events) > self.fleet.most:
             return self._answer(413)
@@ -96,6 +111,14 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         return self._answer(200)
+
+    def _reject(self, bad: tuple[str, ...]) -> None:
+        """As the fleet server: what is not understood is named, the rest would be taken."""
+        self.fleet.rejected += len(bad)
+        reply = ExportLogsServiceResponse()
+        reply.partial_success.rejected_log_records = len(bad)
+        reply.partial_success.error_message = bad[0]
+        self._send(200, reply.SerializeToString())
 
     def _upload(self, body: bytes) -> None:
         if done := re.fullmatch(r"/api/v1/uploads/(\w+)/complete", self.path):
@@ -113,12 +136,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: object = None) -> None:
         data = json.dumps(body if body is not None else {"title": "no", "detail": f"planned {status}"}).encode()
+        self._send(status, b"" if status == 200 and body is None else data)
+
+    def _send(self, status: int, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(0 if status == 200 and body is None else len(data)))
+        self.send_header("Content-Length", str(len(data)))
         if self.fleet.retry_after:
             self.send_header("Retry-After", self.fleet.retry_after)
+        if self.fleet.features is not None:
+            self.send_header(HEADER, self.fleet.features)
         self.end_headers()
-        self.wfile.write(b"" if status == 200 and body is None else data)
+        self.wfile.write(data)
 
     def log_message(self, *_args: object) -> None:
         """Say nothing."""
@@ -131,6 +159,7 @@ class Login:
 
     def __init__(self, base_url: str) -> None:
         self.base_url, self.token, self.forgotten = base_url, "good", 0
+        self.peer = Peer()
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
@@ -385,3 +414,48 @@ def test_only_the_parts_that_are_still_wanted_are_put(tmp_path: Path) -> None:
     upload(Picture(1, "thumbnail", "e1", "f1", 1, path, 7), ask, put_part)
     assert put == [("/three", b"c"), ("/two", b"bbb")]
     assert asked == ["/api/v1/uploads", "/api/v1/uploads/up-1/complete"]
+
+
+@pytest.fixture
+def newer_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spool holds events of a later version."""
+    monkeypatch.setattr(spool_module, "parse_event", NewerIncident.model_validate)
+
+
+def put_incidents(line: Line, count: int) -> None:
+    for i in range(count):
+        line.spool.put(NewerIncident(at=SystemClock().now(), kind=f"k{i}", text="t", detail="newer"))
+
+
+@pytest.mark.usefixtures("newer_events")
+def test_events_go_whole_to_a_server_that_announces_their_feature(make: MakeLine) -> None:
+    line = make()
+    line.login.peer.note(200, {HEADER.lower(): FEATURE})
+    line.fleet.features, line.fleet.knows_details = FEATURE, True
+    put_incidents(line, 3)
+    line.drain()
+    assert (line.fleet.details, line.fleet.rejected) == (3, 0)
+
+
+@pytest.mark.usefixtures("newer_events")
+def test_events_go_to_a_server_of_before_without_newer_fields(make: MakeLine) -> None:
+    line = make()
+    put_incidents(line, 3)
+    line.drain()
+    assert [i.kind for i in line.fleet.incidents] == ["k0", "k1", "k2"]
+    assert (line.fleet.details, line.fleet.rejected) == (0, 0)
+
+
+@pytest.mark.usefixtures("newer_events")
+def test_events_that_an_older_replica_rejects_are_sent_again_in_its_form(make: MakeLine) -> None:
+    line = make()
+    line.login.peer.note(200, {HEADER.lower(): FEATURE})
+    put_incidents(line, 3)
+    line.step()
+    assert (line.fleet.rejected, line.fleet.incidents) == (3, [])
+    assert line.spool.backlog()[0] == 3, "nothing is confirmed"
+    assert "older server" in line.sender.trouble
+    line.drain()
+    assert [i.kind for i in line.fleet.incidents] == ["k0", "k1", "k2"]
+    assert len(set(line.fleet.keys)) == 2, "another form of a batch has another key"
+    assert line.spool.dead() == []

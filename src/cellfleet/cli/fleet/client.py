@@ -14,6 +14,7 @@ import typer
 from cellfleet.errors import ConfigError, FleetError
 from cellfleet.ports import write_atomic
 from cellfleet.ports.http import Http, Response, SystemHttp
+from cellfleet.wire.features import ANNOUNCEMENT
 
 ServerOption = Annotated[
     str,
@@ -53,7 +54,9 @@ class FleetClient:
         if urlsplit(base_url).scheme not in ("http", "https"):
             raise ConfigError(f"{base_url!r} is no address of a server", hint="as in http://127.0.0.1:8460")
         self.base_url = base_url.rstrip("/")
-        self.headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self.headers = {**ANNOUNCEMENT, "Accept": "application/json"} | (
+            {"Authorization": f"Bearer {token}"} if token else {}
+        )
         self._http = http or SystemHttp(timeout_s=_TIMEOUT_S)
 
     def get(self, path: str, **query: str | int | None) -> Any:

@@ -14,10 +14,11 @@ from cellfleet.ports import Clock
 from cellfleet.ports.http import Http, Response
 from cellfleet.wire.base import parse
 from cellfleet.wire.enrol import ClaimReply, ClaimRequest, TokenReply, TrustAnchors
+from cellfleet.wire.features import ANNOUNCEMENT, NONE, Peer
 from cellfleet.wire.problem import Problem
 from cellfleet.wire.states import DesiredState, ReportedState
 
-_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+_JSON = {**ANNOUNCEMENT, "Content-Type": "application/json", "Accept": "application/json"}
 _EARLY_S = 30.0
 _CLOCK_MATTERS_S = 60.0
 
@@ -50,6 +51,7 @@ class ServerClient:
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = 0.0
+        self._peer = Peer()
         self.clock_offset_s = 0.0
         """The server's clock less ours, from its latest answer."""
 
@@ -62,11 +64,16 @@ class ServerClient:
         return self._identity.device_id
 
     @property
+    def peer(self) -> Peer:
+        """What the server announced."""
+        return self._peer
+
+    @property
     def http(self) -> Http:
         return self._http
 
     def headers(self) -> dict[str, str]:
-        """``Authorization`` with a token that is valid now; asks for one when needed.
+        """``Authorization`` with a token that is valid now, and our announcement; asks for a token when needed.
 
         Raises:
             NetworkError: the server cannot be asked now.
@@ -75,7 +82,7 @@ class ServerClient:
         with self._lock:
             if not self._token or self._clock.monotonic_s() >= self._renew_at:
                 self._new_token()
-            return {"Authorization": f"Bearer {self._token}"}
+            return {**ANNOUNCEMENT, "Authorization": f"Bearer {self._token}"}
 
     def forget_token(self) -> None:
         """The next ``headers()`` asks for another token."""
@@ -97,8 +104,9 @@ class ServerClient:
         return parse(DesiredState, answer.body), answer.headers.get("etag", "")
 
     def report(self, state: ReportedState) -> None:
-        """Tell the server how this device is; errors as of ``desired``."""
-        self._authorised("PUT", "/api/v1/device/reported", _JSON, state.to_json())
+        """Report how this device is, with the fields that the server knows; errors as of ``desired``."""
+        self.headers()  # asks for a token when needed: its answer announces what the server knows
+        self._authorised("PUT", "/api/v1/device/reported", _JSON, state.to_json(self._peer.features))
 
     def _authorised(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Response:
         answer = self._send(method, path, headers | self.headers(), body)
@@ -120,10 +128,11 @@ class ServerClient:
 
     def _ask_token(self, offset_s: float) -> Response:
         request = self._identity.token_request(self._clock.now() + timedelta(seconds=offset_s))
-        return self._send("POST", "/api/v1/devices/token", _JSON, request.to_json())
+        return self._send("POST", "/api/v1/devices/token", _JSON, request.to_json(NONE))
 
     def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Response:
         answer = self._http.request(method, self._base + path, headers=headers, body=body)
+        self._peer.note(answer.status, answer.headers)
         self._note_time(answer)
         return answer
 
@@ -150,13 +159,13 @@ def claim(http: Http, base_url: str, request: ClaimRequest) -> ClaimReply:
         NetworkError, ServerRefuses, WireError: as of ``ServerClient.desired``.
     """
     url = f"{base_url.rstrip('/')}/api/v1/devices/claim"
-    answer = http.request("POST", url, headers=_JSON, body=request.to_json())
+    answer = http.request("POST", url, headers=_JSON, body=request.to_json(NONE))
     return parse(ClaimReply, check(answer, "POST /api/v1/devices/claim").body)
 
 
 def anchors(http: Http, base_url: str) -> TrustAnchors:
     """The digests of the roots, as the server tells them; the caller checks them against its claim token."""
-    answer = http.request("GET", f"{base_url.rstrip('/')}/api/v1/trust/anchors", headers={"Accept": "application/json"})
+    answer = http.request("GET", f"{base_url.rstrip('/')}/api/v1/trust/anchors", headers=_JSON)
     return parse(TrustAnchors, check(answer, "GET /api/v1/trust/anchors").body)
 
 

@@ -28,6 +28,7 @@ from cellfleet.errors import CellfleetError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import Http, Response, SystemHttp
 from cellfleet.wire.events import Incident
+from cellfleet.wire.features import NONE, used_features
 from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
 from cellfleet.wire.plain import words
 
@@ -155,14 +156,15 @@ class Sender:
             "service.version": __version__,
             "service.instance.id": self._server.device_id,
         }
+        features = self._features(batch)
         if batch.kind == "event":
-            path, body = "/v1/logs", encode_events(resource, batch.events, batch.at)
+            path, body = "/v1/logs", encode_events(resource, batch.events, batch.at, features)
         else:
             path, body = "/v1/metrics", encode_gauges(resource, batch.gauges)
-        answer = self.ask("POST", path, body, {"Content-Type": CONTENT_TYPE, "Idempotency-Key": batch.key})
+        key = "+".join([batch.key, *sorted(features)])  # another form of the batch is another batch
+        answer = self.ask("POST", path, body, {"Content-Type": CONTENT_TYPE, "Idempotency-Key": key})
         if answer.status < 300:
-            self._spool.confirm(batch)
-            _note_rejected(answer)
+            self._take_answer(batch, features, answer)
         elif answer.status == _CONFLICT and self._renewed != batch.first_id:
             self._renewed = batch.first_id
             self._spool.renew(batch)
@@ -171,6 +173,21 @@ class Sender:
         else:
             raise _later(answer, path)
         return True
+
+    def _features(self, batch: SpoolBatch) -> frozenset[str]:
+        """Those of the server's features that make a difference to this batch."""
+        self._server.headers()  # asks for a token when needed: its answer announces what the server knows
+        known = self._server.peer.features
+        return NONE.union(*(used_features(type(event), known) for event in batch.events))
+
+    def _take_answer(self, batch: SpoolBatch, features: frozenset[str], answer: Response) -> None:
+        """Confirm the batch, unless an older server (another replica) answered and rejected what it does not know."""
+        rejected = _rejected(answer)
+        if rejected and not features <= self._server.peer.features:
+            raise Later(f"an older server does not understand some events: {rejected}")
+        self._spool.confirm(batch)
+        if rejected:
+            _LOG.warning("the server did not understand some events: %s", rejected)
 
     def _refused(self, batch: SpoolBatch, answer: Response) -> None:
         """Too large, or one of its items is wrong: halves are tried, until the one item is found."""
@@ -211,6 +228,7 @@ class Sender:
         if answer.status == 401:
             self._server.forget_token()
             answer = self._http.request(method, url, headers=headers | self._server.headers(), body=body)
+        self._server.peer.note(answer.status, answer.headers)
         if answer.status in (401, 403, 408, 425, 429) or answer.status >= 500:
             raise _later(answer, path)
         return answer
@@ -274,11 +292,13 @@ def _detail(answer: Response) -> str:
         return answer.body[:200].decode("utf-8", "replace")
 
 
-def _note_rejected(answer: Response) -> None:
+def _rejected(answer: Response) -> str:
+    """What the server says of the log records that it rejected; empty: it rejected none."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
     reply = ExportLogsServiceResponse()
     with contextlib.suppress(DecodeError):
         reply.ParseFromString(answer.body)
         if reply.partial_success.rejected_log_records:
-            _LOG.warning("the server did not understand some events: %s", reply.partial_success.error_message)
+            return reply.partial_success.error_message or "no reason is given"
+    return ""

@@ -9,6 +9,7 @@ from cellfleet.device.server.spool import Picture
 from cellfleet.errors import WireError
 from cellfleet.ports.http import Response
 from cellfleet.wire.base import parse
+from cellfleet.wire.features import NONE
 from cellfleet.wire.uploads import UploadReply, UploadRequest
 
 Ask = Callable[[str, str, bytes, dict[str, str]], Response]
@@ -46,7 +47,7 @@ def upload(picture: Picture, ask: Ask, put: Put) -> None:
         "length": len(data),
     }
     request = UploadRequest.model_validate(wanted)
-    answer = ask("POST", "/api/v1/uploads", request.to_json(), _JSON)
+    answer = ask("POST", "/api/v1/uploads", request.to_json(NONE), _JSON)
     _check(answer)
     try:
         place = parse(UploadReply, answer.body)

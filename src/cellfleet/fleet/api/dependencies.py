@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Depends, Path, Query, Request, Security
+from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -22,6 +22,7 @@ from cellfleet.fleet.people.access import Caller, Person
 from cellfleet.fleet.people.rate_limits import RateLimits
 from cellfleet.fleet.refusals import RequestRefused, forbidden, unauthorized
 from cellfleet.wire import Message
+from cellfleet.wire.features import HEADER, read_announcement
 
 T = TypeVar("T")
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -154,6 +155,24 @@ def either(
 
 
 OfEither = Annotated[Person | Caller, Depends(either)]
+
+
+def features_of_peer(
+    announced: Annotated[
+        str,
+        Header(
+            alias=HEADER,
+            max_length=2000,
+            description="Features of the messages that the caller understands; fields of other features are left out.",
+            examples=["reasons"],
+        ),
+    ] = "",
+) -> frozenset[str]:
+    """A dependency: what the caller announced; nothing: a program of protocol 1 without any feature."""
+    return read_announcement(announced)
+
+
+PeerFeatures = Annotated[frozenset[str], Depends(features_of_peer)]
 
 
 def address_of(request: Request) -> str:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Body, Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet.api.dependencies import Ctx, OfDevice
+from cellfleet.fleet.api.dependencies import Ctx, OfDevice, PeerFeatures
 from cellfleet.fleet.refusals import too_large
 from cellfleet.fleet.rollout import desired, reports
+from cellfleet.wire.features import HEADER
 from cellfleet.wire.states import DesiredState, ReportedState
 
 router = APIRouter(prefix="/api/v1/device", tags=["device"])
@@ -42,13 +43,16 @@ async def small(request: Request) -> None:
     responses={304: {"description": "Nothing changed."}},
 )
 def ask(
-    context: Ctx, by: OfDevice, if_none_match: Annotated[str, Header(max_length=1000, examples=['"0-60"'])] = ""
+    context: Ctx,
+    by: OfDevice,
+    features: PeerFeatures,
+    if_none_match: Annotated[str, Header(max_length=1000, examples=['"0-60"'])] = "",
 ) -> Response:
-    found = desired.ask(context, by.device_id, if_none_match)
-    headers = {"ETag": found.etag, "Cache-Control": "private, no-cache"}
+    found = desired.ask(context, by.device_id, if_none_match, features)
+    headers = {"ETag": found.etag, "Cache-Control": "private, no-cache", "Vary": HEADER}
     if found.state is None:
         return Response(status_code=304, headers=headers)
-    return Response(found.state.to_json(), media_type="application/json", headers=headers)
+    return Response(found.state.to_json(features), media_type="application/json", headers=headers)
 
 
 @router.put(

@@ -15,6 +15,7 @@ from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import not_found
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device, Release
+from cellfleet.wire.features import NONE, used_features
 from cellfleet.wire.states import DesiredState, ReleaseRef
 
 _TOUCH_S = 10.0
@@ -104,8 +105,17 @@ def before(db: Session, devices: Sequence[Device], deployment_id: int) -> dict[s
     return found
 
 
-def ask(context: Context, device_id: str, if_none_match: str = "") -> Answer:
+def ask(context: Context, device_id: str, if_none_match: str = "", features: frozenset[str] = NONE) -> Answer:
     """The desired state of a device; one row is read.
+
+    Args:
+        context: of the server.
+        device_id: whose.
+        if_none_match: ETags of the answers that the caller has.
+        features: what the caller understands; another form of the same content has another ETag.
+
+    Returns:
+        The whole state; the caller of this function leaves out what ``features`` does not name.
 
     Raises:
         RequestRefused: 404.
@@ -116,7 +126,8 @@ def ask(context: Context, device_id: str, if_none_match: str = "") -> Answer:
         row = db.execute(select(*columns).where(Device.id == device_id)).first()
         if row is None:
             raise not_found(f"device {device_id}")
-        etag = f'"{row.desired_etag or "0"}-{poll_s:g}"'
+        form = "".join(f"-{f}" for f in sorted(used_features(DesiredState, features)))
+        etag = f'"{row.desired_etag or "0"}-{poll_s:g}{form}"'
         same = _matches(if_none_match, etag)
         content = {} if same else db.scalars(select(Device.desired).where(Device.id == device_id)).one()
     if row.last_seen_at is None or (now - row.last_seen_at).total_seconds() >= _TOUCH_S:
