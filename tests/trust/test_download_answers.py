@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cellfleet.canonical import sha256_hex
-from cellfleet.errors import NetworkError
+from cellfleet.errors import NetworkError, StorageError
 from cellfleet.ports import SystemClock
 from cellfleet.ports.http import Response, Stream
 from cellfleet.trust import download
@@ -162,3 +162,24 @@ def test_a_network_that_breaks_before_and_after_the_first_byte(into: Path) -> No
     with pytest.raises(DownloadBroke, match="gone") as broke:
         get(into, (200, {}, [CONTENT[:4], NetworkError("gone")]))
     assert broke.value.fetched_bytes == 4
+
+
+def test_wrong_bytes_do_not_keep_the_name(into: Path) -> None:
+    into.write_bytes(b"damaged on the disk")
+    with pytest.raises(NetworkError):
+        get(into, (503, {}, []))
+    assert left(into) == []
+
+
+def test_a_full_disk_is_described_in_megabytes(tmp_path: Path) -> None:
+    target = Target(length=2_500_000_000)
+    with pytest.raises(StorageError, match="1,200 MB are free, 2,600 MB are needed"):
+        download(
+            Answers([]),
+            "http://x/",
+            target,
+            tmp_path / "artifact",
+            clock=SystemClock(),
+            min_free_bytes=100e6,
+            free_bytes=lambda _: 1_200_000_000,
+        )

@@ -19,11 +19,11 @@ from cellfleet.ports import write_atomic
 from cellfleet.trust import OnlineKeys, TrustFolder, check_published
 from cellfleet.trust import folder as folder_module
 from cellfleet.trust.folder import Artifact, Publication
-from cellfleet.trust.keys import KEY_NAMES, ExternalKey, environment_secrets
+from cellfleet.trust.keys import KEY_NAMES, ExternalKey, environment_secrets, new_key
 from cellfleet.trust.layout import ROOT
 from cellfleet.trust.metadata import load
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
-from cellfleet.trust.tuf_types import Root, Timestamp
+from cellfleet.trust.tuf_types import Root, Targets, Timestamp
 from support_trust import DEVICE, PASSPHRASE, START, Site, make_folder, secret
 
 
@@ -385,3 +385,29 @@ def test_an_unknown_counter_names_those_that_are_published(site: Site) -> None:
 def test_passphrases_come_from_this_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLFLEET_KEY_PASSPHRASE", "of the environment")
     assert environment_secrets()("root-1") == "of the environment"
+
+
+def test_private_keys_are_for_the_owner_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        entry = new_key(tmp_path, "models", secret)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / entry.uri.removeprefix("file:")).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("letters", "good"), [(7, False), (8, True)])
+def test_the_shortest_passphrase(tmp_path: Path, letters: int, good: bool) -> None:
+    if good:
+        new_key(tmp_path, "models", lambda _: "x" * letters)
+        return
+    with pytest.raises(KeyTrouble, match="shorter than 8 letters"):
+        new_key(tmp_path, "models", lambda _: "x" * letters)
+
+
+def test_our_delegations_are_terminating(site: Site) -> None:
+    top = load(Targets, site.folder.image_files()["1.targets.json"], "targets").signed
+    assert top.delegations is not None
+    assert {name: role.terminating for name, role in (top.delegations.roles or {}).items()} == {
+        "models": True, "software": True, "allowances": True,
+    }  # fmt: skip

@@ -202,3 +202,29 @@ def test_a_folder_without_a_snapshot_is_damaged(site: Site) -> None:
     (site.folder.path / "image" / "1.snapshot.json").unlink()
     with pytest.raises(BadMetadata, match="no snapshot"):
         rotate(TrustFolder.load(site.folder.path), "timestamp", secret, site.now)
+
+
+def test_a_key_file_that_the_publisher_brought_stays_when_it_is_refused(site: Site) -> None:
+    """It is not ours to remove, unlike one that was just made."""
+    taken = ExternalKey("file:keys/software.pem", site.folder.book.keys["software"].key())
+    with pytest.raises(KeyTrouble, match="in use already"):
+        rotate(site.folder, "models", secret, site.now, taken)
+    assert (site.folder.path / "keys" / "software.pem").exists()
+
+
+def test_a_uri_becomes_a_file(site: Site) -> None:
+    signer = CryptoSigner.generate_rsa()
+    key_file = site.root / "elsewhere.pem"
+    key_file.write_bytes(signer.private_bytes)
+    rotate(site.folder, "models", secret, site.now, ExternalKey(f"file2:{key_file}", signer.public_key))
+    rotate(site.folder, "models", secret, site.now)
+    assert key_file.exists()
+    assert TrustFolder.load(site.folder.path).book.keys["models"].held == "file"
+
+
+def test_only_the_keys_that_must_sign_are_needed(site: Site) -> None:
+    for n in (1, 2, 3):
+        (site.folder.path / "keys" / f"root-{n}.pem").unlink()
+    assert sorted(rotate(site.folder, "models", secret, site.now)) == [
+        "image/2.models.json", "image/2.snapshot.json", "image/2.targets.json",
+    ]  # fmt: skip

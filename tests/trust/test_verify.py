@@ -440,6 +440,36 @@ def test_of_two_roles_that_name_a_path_the_first_one_counts(site: Site, terminat
     assert site.refreshed().check(release, NOTHING).sha256 == release.sha256
 
 
+def test_what_the_targets_name_themselves_needs_no_role(site: Site) -> None:
+    """As in TUF: the delegating role comes before those to which it delegates."""
+    facts = ReleaseFacts(release_counter=9, kind="model", name="cells", version="9.0.0")
+    path = "models/cells/9.0.0/abcdefabcdef.bundle.zip"
+    site.forge_image("targets", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"top"), facts)}))
+    release = ReleaseRef(
+        release_id=1, kind="model", name="cells", version="9.0.0", counter=9, target_path=path,
+        sha256=sha256_hex(b"top"), length=3,
+    )  # fmt: skip
+    site.order(release)
+    assert check(site, release) == ""
+
+
+def test_a_role_that_this_version_does_not_know(site: Site) -> None:
+    release = site.publish()
+
+    def delegate(targets: Targets) -> None:
+        assert targets.delegations is not None
+        roles = targets.delegations.roles
+        assert roles is not None
+        role = roles.pop("models")
+        role.name = "weights"
+        targets.delegations.roles = {"weights": role, **roles}
+
+    site.forge_image("targets", delegate)
+    site.order(release)
+    with pytest.raises(BadMetadata, match="delegates to weights, which is not there"):
+        check(site, release)
+
+
 def test_targets_whose_facts_make_no_sense(site: Site) -> None:
     release = site.publish()
     site.order(release)

@@ -146,7 +146,7 @@ def rotate(
             made.unlink(missing_ok=True)
         raise
     old = file_of(folder.path, folder.book.keys[name])
-    gone = [old] if old is not None and old.exists() else []
+    gone = [] if old is None else [old]
     folder.write(images=images, directors=directors, book=book, remove=gone)
     return _names(images, directors)
 
