@@ -17,7 +17,7 @@ from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.models import Artifact, Deployment, DeploymentMember, Device
 from cellfleet.lineage import SigningKey, sign
 from cellfleet.trust import TrustFolder
-from cellfleet.trust.folder import Artifact as Published
+from cellfleet.trust.folder import ArtifactBytes as Published
 from cellfleet.wire.states import Counters, DesiredState, ReportedState, SlotReport, UpdateReport
 from support_fleet import FACTS, TestClient, TestDevice, World
 

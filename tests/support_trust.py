@@ -18,7 +18,7 @@ from cellfleet.errors import NetworkError
 from cellfleet.ports import FixedClock, write_atomic
 from cellfleet.trust import Director, OnlineKeys, TrustFolder, Verifier, check_published, renew_timestamp
 from cellfleet.trust.fetch import Fetch
-from cellfleet.trust.folder import Artifact
+from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.layout import LIFE, file_name, newest
 from cellfleet.trust.making import timestamp_of
 from cellfleet.trust.metadata import load, meta_of, sign
@@ -96,7 +96,7 @@ class Site:
         """Sign, bring to the server, keep."""
         data = content or f"{name} {version}".encode()
         made = self.folder.publish(
-            Artifact(sha256_hex(data), len(data)),
+            ArtifactBytes(sha256_hex(data), len(data)),
             kind="model",
             name=name,
             version=version,

@@ -119,7 +119,7 @@ def test_progress_and_headers(server: Server, into: Path) -> None:
 def test_it_goes_on_where_it_stopped(server: Server, into: Path) -> None:
     broke = broken_off(server, into)
     assert broke.fetched_bytes == HALF
-    assert "next attempt goes on" in broke.hint
+    assert "next attempt resumes" in broke.hint
     assert left_in(into) == [".part", ".part.etag"]
     assert get(server, into).fetched_bytes == len(CONTENT) - HALF
     assert server.behaviour.seen == ["", f"bytes={HALF}-"]
@@ -348,7 +348,7 @@ def slow(pieces: list[bytes], every_s: float, into: Path, least: float = 1024) -
 
 
 def test_a_download_that_is_too_slow_is_broken_off(into: Path) -> None:
-    with pytest.raises(DownloadBroke, match="bytes/s are less than 1024") as e:
+    with pytest.raises(DownloadBroke, match="bytes/s are below the limit of 1024") as e:
         slow([b"x" * 1000] * 30, 1.0, into)
     assert e.value.fetched_bytes == 10_000
     assert into.with_name(into.name + ".part").stat().st_size == 10_000
@@ -363,7 +363,7 @@ def test_one_byte_less_than_that_is_too_slow(into: Path, at: int) -> None:
     """In the first ten seconds as in any later ones."""
     pieces = [b"x" * 1024] * 30
     pieces[at] = b"x" * 1023
-    with pytest.raises(DownloadBroke, match="1024 bytes/s are less than 1024"):
+    with pytest.raises(DownloadBroke, match="1024 bytes/s are below the limit of 1024"):
         slow(pieces, 1.0, into)
 
 

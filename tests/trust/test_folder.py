@@ -18,7 +18,7 @@ from cellfleet.errors import StorageError, WireError
 from cellfleet.ports import write_atomic
 from cellfleet.trust import OnlineKeys, TrustFolder, check_published
 from cellfleet.trust import folder as folder_module
-from cellfleet.trust.folder import Artifact, Publication
+from cellfleet.trust.folder import ArtifactBytes, Publication
 from cellfleet.trust.keys import KEY_NAMES, ExternalKey, environment_secrets, new_key
 from cellfleet.trust.layout import ROOT
 from cellfleet.trust.metadata import load
@@ -28,7 +28,7 @@ from support_trust import DEVICE, PASSPHRASE, START, Site, make_folder, secret
 
 
 def publish(folder: TrustFolder, version: str = "1.0.0", content: bytes = b"bytes", name: str = "cells") -> Publication:
-    artifact = Artifact(sha256_hex(content), len(content))
+    artifact = ArtifactBytes(sha256_hex(content), len(content))
     return folder.publish(artifact, kind="model", name=name, version=version, secrets=secret, now=START)
 
 
@@ -160,7 +160,7 @@ def test_a_book_whose_public_key_makes_no_sense(site: Site) -> None:
     book = json.loads(path.read_text())
     book["keys"]["models"]["public"] = {"keytype": "none"}
     path.write_text(json.dumps(book))
-    with pytest.raises(KeyTrouble, match="makes no sense"):
+    with pytest.raises(KeyTrouble, match="is invalid"):
         publish(TrustFolder.load(site.folder.path))
 
 
@@ -180,7 +180,7 @@ def test_a_key_that_is_not_here(site: Site) -> None:
     (site.folder.path / "keys" / "models.pem").unlink()
     with pytest.raises(KeyTrouble, match="cannot read the key models") as e:
         publish(site.folder)
-    assert "where it is kept" in e.value.hint
+    assert "copy the key file" in e.value.hint
 
 
 def test_another_key_in_its_place(site: Site) -> None:
@@ -275,7 +275,7 @@ def test_publishing_again_is_the_same_publication(site: Site) -> None:
 
 def test_a_version_has_one_content(site: Site) -> None:
     site.folder.keep(publish(site.folder))
-    with pytest.raises(NotUpward, match=r"cells 1\.0\.0 is published already") as e:
+    with pytest.raises(NotUpward, match=r"cells 1\.0\.0 is already published") as e:
         publish(site.folder, content=b"other bytes")
     assert "higher version" in e.value.hint
 
@@ -288,7 +288,7 @@ def test_a_version_has_one_content(site: Site) -> None:
 def test_facts_that_cannot_be_written(site: Site, changed: dict[str, Any]) -> None:
     given: dict[str, Any] = {"kind": "model", "name": "cells", "version": "1.0.0", **changed}
     with pytest.raises(WireError, match=next(iter(changed)).replace("name", "name|path")):
-        site.folder.publish(Artifact("a" * 64, 3), **given, secrets=secret, now=START)
+        site.folder.publish(ArtifactBytes("a" * 64, 3), **given, secrets=secret, now=START)
 
 
 def test_counters_are_counted_by_name(site: Site) -> None:
@@ -303,10 +303,10 @@ def test_counters_are_counted_by_name(site: Site) -> None:
     [
         ({"to_counter": 7}, "no release of cells has the counter 7"),
         ({"name": "other"}, "no release of other"),
-        ({"from_counter": 1, "to_counter": 2}, "higher counter to a lower"),
-        ({"expires": START}, "ends in the future"),
+        ({"from_counter": 1, "to_counter": 2}, "lower target counter"),
+        ({"expires": START}, "expiry date in the future"),
         ({"device_id": "me"}, "device_id"),
-        ({"reason": "  "}, "has a reason"),
+        ({"reason": "  "}, "a reason"),
     ],
 )
 def test_allowances_that_make_no_sense(site: Site, changed: dict[str, Any], match: str) -> None:
@@ -368,7 +368,7 @@ def test_the_folder_is_for_its_owner_and_an_empty_one_is_taken(tmp_path: Path) -
 
 def test_a_file_is_no_folder_to_begin_in(tmp_path: Path) -> None:
     (tmp_path / "trust").write_text("")
-    with pytest.raises(KeyTrouble, match="is there already and is not empty"):
+    with pytest.raises(KeyTrouble, match="exists and is not empty"):
         make_folder(tmp_path / "trust")
 
 
@@ -401,7 +401,7 @@ def test_the_shortest_passphrase(tmp_path: Path, letters: int, good: bool) -> No
     if good:
         new_key(tmp_path, "models", lambda _: "x" * letters)
         return
-    with pytest.raises(KeyTrouble, match="shorter than 8 letters"):
+    with pytest.raises(KeyTrouble, match="shorter than 8 characters"):
         new_key(tmp_path, "models", lambda _: "x" * letters)
 
 

@@ -16,7 +16,7 @@ from cellfleet.trust import Verifier, folder_fetch
 from cellfleet.trust.download import take
 from cellfleet.trust.making import offline_delegator
 from cellfleet.trust.metadata import load, sign
-from cellfleet.trust.offline import OFFLINE_FILE, Exported, export, ref_of
+from cellfleet.trust.offline import OFFLINE_FILE, OfflineFolder, export, ref_of
 from cellfleet.trust.online import director_targets
 from cellfleet.trust.publish import Named
 from cellfleet.trust.refusals import (
@@ -49,7 +49,7 @@ def artifact(site: Site, release: ReleaseRef) -> Path:
     return path
 
 
-def exported(site: Site, *artifacts: Path, devices: tuple[str, ...] = (DEVICE,), out: str = "usb") -> Exported:
+def exported(site: Site, *artifacts: Path, devices: tuple[str, ...] = (DEVICE,), out: str = "usb") -> OfflineFolder:
     return export(
         site.folder,
         site.root / out,
@@ -112,7 +112,7 @@ def test_it_lives_longer_than_what_the_server_signs(site: Site, bundle: Path) ->
 
 def test_it_is_bound_to_its_instruments(site: Site, bundle: Path) -> None:
     exported(site, bundle)
-    with pytest.raises(WrongDevice, match="holds nothing for") as e:
+    with pytest.raises(WrongDevice, match="holds no metadata for") as e:
         offered(site, device=OTHER)
     assert "--device" in e.value.hint
     director = site.root / "usb" / "director"
@@ -152,7 +152,7 @@ def test_an_older_folder_after_a_newer_one(site: Site, bundle: Path) -> None:
     exported(site, bundle)
     assert offered(site, folder="old") == ["1.0.0"]
     assert offered(site) == ["1.0.0"]
-    with pytest.raises(RolledBack, match="older folder"):
+    with pytest.raises(RolledBack, match="older than a folder"):
         offered(site, folder="old")
 
 

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.trust import TrustFolder, check_published
-from cellfleet.trust.folder import Artifact, Publication
+from cellfleet.trust.folder import ArtifactBytes, Publication
 from cellfleet.trust.layout import ReleaseFacts, file_name, newest, target_path, version_in
 from cellfleet.trust.making import target
 from cellfleet.trust.metadata import meta_of
 from cellfleet.trust.publish import anchors_of, check_director_roots, named, newer_files
-from cellfleet.trust.refusals import BadMetadata, BadSignature, Expired, MixedUp, NotUpward, Refusal, RolledBack
+from cellfleet.trust.refusals import BadMetadata, BadSignature, Expired, MixedUp, NotUpward, RolledBack, Untrusted
 from cellfleet.trust.rotation import renew, rotate
 from cellfleet.trust.tuf_types import Targets
 from support_trust import START, Site, files_fetch, secret, stranger
 
 
 def signed(site: Site, version: str = "1.0.0", content: bytes = b"bytes") -> Publication:
-    artifact = Artifact(sha256_hex(content), len(content))
+    artifact = ArtifactBytes(sha256_hex(content), len(content))
     return site.folder.publish(
         artifact, kind="model", name="cells", version=version, secrets=secret, now=site.now, hardware={"gpu": True}
     )
@@ -76,9 +76,9 @@ def test_two_publishers_at_once(site: Site) -> None:
     """The second is refused, takes what the server has, and publishes again."""
     mine, theirs = signed(site), signed(site, "2.0.0", b"other")
     site.take(theirs.files)
-    with pytest.raises(NotUpward, match=r"2\.models\.json is there already") as e:
+    with pytest.raises(NotUpward, match=r"2\.models\.json is already published") as e:
         site.take(mine.files)
-    assert "take what the server has" in e.value.hint
+    assert "fetch the files of the server" in e.value.hint
     assert site.folder.adopt(site.image, site.now) == ["2.models.json", "2.snapshot.json"]
     again = signed(site)
     assert again.counter == 2
@@ -119,7 +119,7 @@ def test_an_older_snapshot_is_refused(site: Site) -> None:
     site.publish()
     site.publish("1.1.0")
     del site.image["2.snapshot.json"], site.image["2.models.json"]  # a server need not keep old ones
-    with pytest.raises(NotUpward, match="snapshot 2 was sent, but 3 is there"):
+    with pytest.raises(NotUpward, match="snapshot 2 was sent, but 3 is already published"):
         site.take(first.files)
 
 
@@ -201,7 +201,7 @@ def test_a_counter_that_is_not_above_those_before(site: Site) -> None:
 def test_a_published_release_never_changes(site: Site) -> None:
     path = site.publish(content=b"x").target_path
     new = forged(site, "models", naming(path, release_counter=5))
-    with pytest.raises(NotUpward, match="changed now"):
+    with pytest.raises(NotUpward, match="must not change"):
         check_published(site.image, new, site.now)
 
 
@@ -216,7 +216,7 @@ def test_a_published_release_never_changes(site: Site) -> None:
 )
 def test_facts_that_do_not_fit_the_path(site: Site, path: str, facts: dict[str, Any]) -> None:
     new = forged(site, "models", naming(path, **facts))
-    with pytest.raises(BadMetadata, match="do not fit its path"):
+    with pytest.raises(BadMetadata, match="do not match its path"):
         check_published(site.image, new, site.now)
 
 
@@ -295,7 +295,7 @@ def test_files_of_any_bytes_are_refused_or_change_nothing(site: Site) -> None:
     def offer(new: dict[str, bytes]) -> None:
         try:
             accepted = check_published(site.image, new, site.now)
-        except Refusal:
+        except Untrusted:
             return
         assert accepted.files == {}
 

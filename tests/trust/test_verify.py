@@ -95,7 +95,7 @@ def test_another_publishers_root_is_unknown(site: Site, tmp_path: Path) -> None:
         site.verifier(image=files_fetch(other.image)).refresh()
     with pytest.raises(UnknownRoot):
         site.verifier(anchors=other.anchors).refresh()
-    with pytest.raises(Missing, match="no first root"):
+    with pytest.raises(Missing, match="first root is missing"):
         site.verifier(director=files_fetch({}), home="bare").refresh()
 
 
@@ -337,7 +337,7 @@ def test_a_snapshot_from_which_a_role_is_gone(site: Site) -> None:
     site.refreshed()
     site.pass_time(minutes=1)
     site.forge_snapshot(lambda s: s.meta.pop("allowances.json"))
-    with pytest.raises(RolledBack, match=r"allowances\.json was there before"):
+    with pytest.raises(RolledBack, match=r"allowances\.json is missing, but was named before"):
         site.refreshed()
     with pytest.raises(MixedUp, match="names no allowances"):
         site.verifier(home="new").refresh()
@@ -466,7 +466,7 @@ def test_a_role_that_this_version_does_not_know(site: Site) -> None:
 
     site.forge_image("targets", delegate)
     site.order(release)
-    with pytest.raises(BadMetadata, match="delegates to weights, which is not there"):
+    with pytest.raises(BadMetadata, match="delegates to the unknown role weights"):
         check(site, release)
 
 

@@ -1,7 +1,7 @@
-"""Trust: two update repositories (TUF, Uptane). The publisher signs one offline, the director orders per instrument online.
+"""Trust: two update repositories (TUF, Uptane). The publisher signs one offline; the director signs the other per instrument.
 
-Three sides that share no code but the formats: ``TrustFolder`` publishes, ``OnlineKeys`` and ``Director`` sign while serving,
-``Verifier`` and ``download`` decide on an instrument.
+The three sides share only the formats: ``TrustFolder`` publishes, ``OnlineKeys`` and ``Director`` sign on the server,
+``Verifier`` and ``download`` verify on an instrument.
 
 >>> from datetime import UTC, datetime
 >>> from pathlib import Path

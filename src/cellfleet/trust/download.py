@@ -1,7 +1,7 @@
-"""Artifacts over the network: goes on where it stopped, and what arrives is what was promised or nothing.
+"""Download artifacts: resume where the last attempt stopped, and accept only the promised bytes.
 
-``<file>.part`` holds what came so far and ``<file>.part.etag`` the server's tag of it. Nothing becomes ``<file>`` before its
-length and SHA-256 are right and it is on the disk (fsync of file and folder).
+``<file>.part`` holds what was received so far and ``<file>.part.etag`` the server's entity tag of it. The file gets its name only
+after its length and SHA-256 were verified and its content was synced.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _WINDOW_S = 10.0
 _MAX_TAG = 200
 
 
-class Wanted(Protocol):
-    """What is to arrive: a ``VerifiedTarget``, a ``ReleaseRef``."""
+class ExpectedBytes(Protocol):
+    """What an artifact must be: a ``VerifiedTarget``, a ``ReleaseRef``."""
 
     @property
     def sha256(self) -> str: ...
@@ -38,7 +38,12 @@ class Wanted(Protocol):
 
 @dataclass(frozen=True)
 class Downloaded:
-    """An artifact on the disk, length and SHA-256 checked. ``fetched_bytes`` came over the network this time."""
+    """An artifact on the disk with verified length and SHA-256.
+
+    Attributes:
+        path: the file.
+        fetched_bytes: received over the network in this call.
+    """
 
     path: Path
     fetched_bytes: int
@@ -46,7 +51,7 @@ class Downloaded:
 
 @dataclass
 class _Part:
-    """The file that grows, and the hash of what is in it."""
+    """The file that is being received, and the hash of its content."""
 
     path: Path
     size: int = 0
@@ -57,7 +62,7 @@ class _Part:
         return self.path.with_name(self.path.name + ".etag")
 
     def tag(self) -> str:
-        """The server's tag of these bytes; empty when none is known."""
+        """The server's entity tag of these bytes; empty: none is known."""
         with contextlib.suppress(OSError):
             return self.tag_path.read_text("utf-8")[:_MAX_TAG]
         return ""
@@ -71,7 +76,7 @@ class _Part:
 def download(
     http: Http,
     url: str,
-    target: Wanted,
+    target: ExpectedBytes,
     into: Path,
     *,
     clock: Clock,
@@ -81,25 +86,28 @@ def download(
     progress: ProgressFn = silent,
     free_bytes: Callable[[Path], int] | None = None,
 ) -> Downloaded:
-    """Bring an artifact to ``into``.
+    """Download an artifact, or the rest of it.
 
     Args:
         http: the network.
         url: of the artifact.
-        target: length and SHA-256 that it must have.
-        into: the file it becomes; when it is there and right, nothing is fetched.
-        clock: for the speed.
-        headers: asked for each request, such as ``Authorization``.
-        min_free_bytes: what must stay free on that disk.
-        min_bytes_per_s: a download that is slower over ten seconds is broken off.
-        progress: told of bytes: done, in all.
-        free_bytes: asks a disk for its free space (default: that of the folder).
+        target: the length (bytes) and SHA-256 that it must have.
+        into: the resulting file; if it exists and is right, nothing is fetched.
+        clock: measures the speed.
+        headers: called for each request; gives headers such as ``Authorization``.
+        min_free_bytes: space that must stay free on the disk.
+        min_bytes_per_s: least speed over ten seconds; a slower download is stopped.
+        progress: called with the bytes received and the length.
+        free_bytes: gives the free space of a folder's disk (default: asks the system).
+
+    Returns:
+        The file, and how many bytes were received.
 
     Raises:
-        WrongBytes, EndlessData: other bytes than the target's; nothing of them stays.
-        DownloadBroke: it ended early; the next call goes on there.
-        NetworkError: it cannot be had now.
-        StorageError: the disk is full, or refuses.
+        WrongBytes, EndlessData: the server has other bytes; nothing of them stays.
+        DownloadBroke: it stopped early; the next call resumes.
+        NetworkError: the server cannot be reached, or answers with an error.
+        StorageError: the disk is full or fails.
     """
     part = _Part(into.with_name(into.name + ".part"))
     try:
@@ -116,7 +124,7 @@ def download(
                 break
             part.remove()
             if not resumed:
-                raise WrongBytes(f"{url}: the bytes are not those that both repositories name (SHA-256)")
+                raise WrongBytes(f"{url}: its SHA-256 differs from the one that both repositories name")
             # they changed under way; once more from the start
         _finish(part, into)
         return Downloaded(into, fetched)
@@ -124,12 +132,21 @@ def download(
         raise storage_error("write", into, e) from e
 
 
-def take(source: Path, target: Wanted, into: Path, *, min_free_bytes: float = 0) -> Downloaded:
-    """Copy an artifact from an exported folder, with the same checks.
+def take(source: Path, target: ExpectedBytes, into: Path, *, min_free_bytes: float = 0) -> Downloaded:
+    """Copy an artifact from an exported folder, with the same checks as a download.
+
+    Args:
+        source: the file in the folder.
+        target: the length (bytes) and SHA-256 that it must have.
+        into: the resulting file; if it exists and is right, nothing is copied.
+        min_free_bytes: space that must stay free on the disk.
+
+    Returns:
+        The file; no bytes were fetched over the network.
 
     Raises:
-        WrongBytes: other bytes than the target's.
-        StorageError: it is not there, or the disk refuses.
+        WrongBytes: the file has other bytes.
+        StorageError: the file does not exist, or the disk is full or fails.
     """
     part = _Part(into.with_name(into.name + ".part"))
     try:
@@ -138,7 +155,7 @@ def take(source: Path, target: Wanted, into: Path, *, min_free_bytes: float = 0)
             return Downloaded(into, 0)
         length = source.stat().st_size
         if length != target.length:
-            raise WrongBytes(f"{source}: it has {length} bytes, both repositories name {target.length}")
+            raise WrongBytes(f"{source}: it has {length} bytes; both repositories name {target.length}")
         _need_space(into.parent, length + min_free_bytes, _free)
         with source.open("rb") as f, part.path.open("wb") as out:
             while chunk := f.read(CHUNK):
@@ -146,14 +163,14 @@ def take(source: Path, target: Wanted, into: Path, *, min_free_bytes: float = 0)
                 part.digest.update(chunk)
         if part.digest.hexdigest() != target.sha256:
             part.remove()
-            raise WrongBytes(f"{source}: its bytes are not those that both repositories name (SHA-256)")
+            raise WrongBytes(f"{source}: its SHA-256 differs from the one that both repositories name")
         _finish(part, into)
         return Downloaded(into, 0)
     except OSError as e:
         raise storage_error("copy", source, e) from e
 
 
-def _is_right(path: Path, target: Wanted) -> bool:
+def _is_right(path: Path, target: ExpectedBytes) -> bool:
     if not path.exists():
         return False
     if path.stat().st_size == target.length and sha256_file(path) == target.sha256:
@@ -162,8 +179,8 @@ def _is_right(path: Path, target: Wanted) -> bool:
     return False
 
 
-def _read_part(part: _Part, target: Wanted) -> None:
-    """Find what came before; a part that cannot become the target is removed."""
+def _read_part(part: _Part, target: ExpectedBytes) -> None:
+    """Read what was received earlier; remove a part that cannot become the target."""
     with contextlib.suppress(FileNotFoundError), part.path.open("rb") as f:
         while chunk := f.read(CHUNK):
             part.digest.update(chunk)
@@ -188,13 +205,13 @@ def _free(folder: Path) -> int:
 def _fetch(
     http: Http,
     url: str,
-    target: Wanted,
+    target: ExpectedBytes,
     part: _Part,
     headers: Callable[[], Mapping[str, str]],
     speed: _Speed,
     progress: ProgressFn,
 ) -> int:
-    """One request; gives the bytes that came over the network."""
+    """Send one request; return the bytes received."""
     asked = {**headers(), "Accept-Encoding": "identity"}
     if part.size:
         asked["Range"] = f"bytes={part.size}-"
@@ -222,27 +239,27 @@ def _fetch(
     return fetched
 
 
-def _begin(answer: Stream, url: str, target: Wanted, part: _Part) -> None:
-    """Look at the answer's head: does the part go on, or does it begin anew?"""
+def _begin(answer: Stream, url: str, target: ExpectedBytes, part: _Part) -> None:
+    """Read the head of the answer: keep the part if the answer continues it, else start anew or refuse."""
     if answer.status == 206 and part.size and _goes_on(answer, part, target):
         return
     if answer.status in (206, 416):
         part.remove()
-        raise NetworkError(f"{url}: the server has another file now", hint="it is fetched from the start next time")
+        raise NetworkError(f"{url}: the server has another file now", hint="the next attempt starts from the beginning")
     if answer.status != 200:
         gone = " (it is not there)" if answer.status in (404, 410) else ""
-        raise NetworkError(f"{url}: the server answers {answer.status}{gone}", hint="it is tried again")
+        raise NetworkError(f"{url}: the server answers {answer.status}{gone}", hint="it is retried automatically")
     length = answer.headers.get("content-length", "")
     if length.isdigit() and int(length) != target.length:
         part.remove()
-        raise WrongBytes(f"{url}: it has {length} bytes, both repositories name {target.length}")
+        raise WrongBytes(f"{url}: it has {length} bytes; both repositories name {target.length}")
     part.remove()
     tag = answer.headers.get("etag", "")
     if tag and not tag.startswith("W/") and len(tag) <= _MAX_TAG:
         write_atomic(part.tag_path, tag.encode())
 
 
-def _goes_on(answer: Stream, part: _Part, target: Wanted) -> bool:
+def _goes_on(answer: Stream, part: _Part, target: ExpectedBytes) -> bool:
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("content-range", ""))
     if not found or int(found[1]) != part.size or int(found[2]) != target.length - 1:
         return False
@@ -250,7 +267,7 @@ def _goes_on(answer: Stream, part: _Part, target: Wanted) -> bool:
     return found[3] in ("*", str(target.length)) and (not tag or not part.tag() or tag == part.tag())
 
 
-def _chunks_into(part: _Part, answer: Stream, url: str, target: Wanted) -> Iterator[int]:
+def _chunks_into(part: _Part, answer: Stream, url: str, target: ExpectedBytes) -> Iterator[int]:
     with part.path.open("ab") as out:
         for chunk in answer.chunks:
             if part.size + len(chunk) > target.length:
@@ -269,7 +286,7 @@ def _finish(part: _Part, into: Path) -> None:
 
 
 class _Speed:
-    """Breaks a download off that is too slow for too long."""
+    """Stops a download whose speed stays too low."""
 
     def __init__(self, clock: Clock, least_bytes_per_s: float) -> None:
         self._clock, self._least = clock, least_bytes_per_s
@@ -281,5 +298,5 @@ class _Speed:
         if took < _WINDOW_S:
             return
         if self._bytes / took < self._least:
-            raise NetworkError(f"{url}: {self._bytes / took:.0f} bytes/s are less than {self._least:g}")
+            raise NetworkError(f"{url}: {self._bytes / took:.0f} bytes/s are below the limit of {self._least:g}")
         self._since, self._bytes = self._clock.monotonic_s(), 0

@@ -1,4 +1,4 @@
-"""Where metadata comes from: a server, or a folder. Every read has a greatest length and ends in time."""
+"""Read metadata files from a server or a folder. Every read has a greatest length and a time limit."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ def http_fetch(
     clock: Clock | None = None,
     patience_s: float = _PATIENCE_S,
 ) -> Fetch:
-    """Files below an address.
+    """Read files below a URL.
 
     Args:
         http: the network.
-        base_url: without the file's name.
-        headers: asked for each request, such as ``Authorization``.
-        clock: for the patience.
-        patience_s: with one file as a whole, however slowly it trickles.
+        base_url: URL without the file's name.
+        headers: called for each request; gives headers such as ``Authorization``.
+        clock: measures the time limit (default: the system's clock).
+        patience_s: greatest time for one file, in seconds.
+
+    Returns:
+        A function that reads a file; see ``Fetch``.
     """
     watch = clock or SystemClock()
 
@@ -49,14 +52,16 @@ def http_fetch(
             if answer.status in _GONE:
                 return None
             if answer.status != 200:
-                raise NetworkError(f"{url}: the server answers {answer.status}", hint="it is tried again")
+                raise NetworkError(f"{url}: the server answers {answer.status}", hint="it is retried automatically")
             parts, size = [], 0
             for chunk in answer.chunks:
                 size += len(chunk)
                 if size > most_bytes:
                     raise EndlessData(f"{url}: more than the {most_bytes} bytes that it may have")
                 if watch.monotonic_s() - begun > patience_s:
-                    raise NetworkError(f"{url}: it takes longer than {patience_s:g} s", hint="it is tried again")
+                    raise NetworkError(
+                        f"{url}: it takes longer than {patience_s:g} s", hint="it is retried automatically"
+                    )
                 parts.append(chunk)
             return b"".join(parts)
 
@@ -64,7 +69,7 @@ def http_fetch(
 
 
 def folder_fetch(folder: Path) -> Fetch:
-    """Files of a folder, as ``trust export`` writes it."""
+    """Read files of a folder as ``trust export`` writes it. Raises StorageError when the disk fails."""
 
     def fetch(name: str, most_bytes: int) -> bytes | None:
         path = folder / name
@@ -83,11 +88,14 @@ def folder_fetch(folder: Path) -> Fetch:
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """All metadata files of a folder by their name; an absent folder has none.
+    """Read all metadata files of a folder.
+
+    Returns:
+        Content by file name; empty when the folder does not exist.
 
     Raises:
-        StorageError: it cannot be read.
-        EndlessData: a file is too long for metadata.
+        StorageError: the disk fails.
+        EndlessData: a file is too long.
     """
     fetch = folder_fetch(folder)
     try:

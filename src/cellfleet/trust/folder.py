@@ -1,7 +1,7 @@
-"""The trust folder: keys and both repositories as the publisher keeps them, apart from serving.
+"""The trust folder: the publisher's keys and both repositories.
 
-What changes several files is written down first (``pending.json``) and then done, so a power cut leaves the folder before the
-change or after it.
+A change of several files is first written to ``pending.json`` and then carried out, so a power cut leaves the folder as it
+was before the change or after it.
 """
 
 from __future__ import annotations
@@ -72,11 +72,12 @@ IMAGE, DIRECTOR_FOLDER = "image", "director"
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A file that is to be published.
+class ArtifactBytes:
+    """Length and SHA-256 of a file that is to be published.
 
     Attributes:
-        sha256, length: of its bytes.
+        sha256: 64 hexadecimal digits.
+        length: bytes.
     """
 
     sha256: str
@@ -85,7 +86,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Publication:
-    """What was signed and is not yet kept: new files of the image repository, and the release that they name."""
+    """A release that is signed but not yet stored: new files of the image repository, and the target that they name."""
 
     files: dict[str, bytes]
     target_path: str
@@ -113,14 +114,17 @@ class TrustFolder:
         """Make keys and both repositories in a new folder.
 
         Args:
-            path: the folder; absent or empty.
-            secrets: passphrases of the keys that are made.
-            now: when the metadata is signed.
-            keys: those that something else holds, by name.
+            path: the folder; it does not exist or is empty.
+            secrets: gives the passphrases of the new keys.
+            now: the time of signing.
+            keys: keys that a KMS or an HSM holds, by name.
+
+        Returns:
+            The folder.
 
         Raises:
-            KeyTrouble: the folder holds something, an unknown name, a key that fails, a passphrase that is too short.
-            StorageError: the disk refuses.
+            KeyTrouble: the folder is not empty, a name is unknown, a key fails, a passphrase is missing or too short.
+            StorageError: the disk fails.
         """
         external = dict(keys or {})
         unknown = sorted(set(external) - set(KEY_NAMES))
@@ -139,11 +143,11 @@ class TrustFolder:
 
     @staticmethod
     def load(path: Path) -> TrustFolder:
-        """Open a folder; a change that a power cut interrupted is done to its end.
+        """Open a folder; complete a change that a power cut interrupted.
 
         Raises:
-            KeyTrouble: it is none, or damaged.
-            StorageError: the disk refuses.
+            KeyTrouble: it is no trust folder, or it is damaged.
+            StorageError: the disk fails.
         """
         _finish(path)
         book = read_book(path)
@@ -164,11 +168,11 @@ class TrustFolder:
         """Digests of both first roots.
 
         Raises:
-            KeyTrouble: one is not there.
+            KeyTrouble: a first root is missing.
         """
         first = file_name(ROOT, 1)
         if first not in self._images or first not in self._directors:
-            raise KeyTrouble(f"{self.path} lacks a first root ({first})", hint="restore it from a backup")
+            raise KeyTrouble(f"{self.path} has no first root ({first})", hint="restore it from a backup")
         return anchors_of(self._images[first], self._directors[first])
 
     def keys(self, book: KeyBook | None = None) -> Keys:
@@ -176,14 +180,25 @@ class TrustFolder:
         return {name: entry.key() for name, entry in (book or self.book).keys.items()}
 
     def signer(self, name: str, secrets: Secrets) -> Signer:
-        """What signs with a key; KeyTrouble as of ``signer_of``."""
+        """Open a key for signing.
+
+        Args:
+            name: of the key.
+            secrets: gives its passphrase.
+
+        Returns:
+            The signer.
+
+        Raises:
+            KeyTrouble: see ``signer_of``.
+        """
         return signer_of(self.path, name, self.book.keys[name], secrets)
 
     def root_signers(self, secrets: Secrets) -> list[Signer]:
-        """Root keys that are at hand; two are enough.
+        """Open all root keys that are available; two are enough.
 
         Raises:
-            KeyTrouble: fewer, or one is locked.
+            KeyTrouble: fewer than two are available, or one is locked.
         """
         found = []
         for name in ROOT_NAMES:
@@ -192,19 +207,27 @@ class TrustFolder:
                 found.append(self.signer(name, secrets))
         if len(found) < ROOT_THRESHOLD:
             raise KeyTrouble(
-                f"{len(found)} root key(s) are at hand, {ROOT_THRESHOLD} must sign",
-                hint="bring the files of the root keys into the folder for this command",
+                f"{len(found)} root key(s) are available, {ROOT_THRESHOLD} must sign",
+                hint="copy the files of the root keys into the folder for this command",
             )
         return found
 
     def next_counter(self, kind: str, name: str) -> int:
-        """The release counter that comes next for an artifact."""
+        """The next release counter of an artifact.
+
+        Args:
+            kind: ``model`` or ``software``.
+            name: of the artifact.
+
+        Returns:
+            The counter, at least 1.
+        """
         counters = [n.counter for n in named(self._images).values() if (n.kind, n.name) == (kind, name)]
         return max(counters, default=0) + 1
 
     def publish(
         self,
-        artifact: Artifact,
+        artifact: ArtifactBytes,
         *,
         kind: str,
         name: str,
@@ -213,13 +236,24 @@ class TrustFolder:
         now: datetime,
         hardware: Mapping[str, Any] | None = None,
     ) -> Publication:
-        """Sign a release. Nothing is written: ``keep`` it once the server has accepted it.
+        """Sign a release without storing it; call ``keep`` when the server has accepted it.
 
-        An artifact that is published already gives its publication again.
+        For an artifact that is published already, the same publication is returned again.
+
+        Args:
+            artifact: length and SHA-256 of the file.
+            kind: ``model`` or ``software``.
+            name, version: of the artifact.
+            secrets: gives the passphrases of the keys.
+            now: the time of signing.
+            hardware: facts about the hardware that it needs; no fractions.
+
+        Returns:
+            The signed files.
 
         Raises:
             NotUpward: the version is published with other bytes.
-            WireError: a name, version or hardware fact that cannot be written.
+            WireError: an invalid name, version or hardware fact.
             KeyTrouble: a key fails.
         """
         path = target_path(kind, name, version, artifact.sha256)
@@ -228,7 +262,7 @@ class TrustFolder:
             return self._again(path, known[path].counter, artifact, ROLE_OF_KIND[kind])
         if any((n.kind, n.name, n.version) == (kind, name, version) for n in known.values()):
             raise NotUpward(
-                f"{name} {version} is published already with other bytes", hint="give the new one a higher version"
+                f"{name} {version} is already published with other bytes", hint="give the new one a higher version"
             )
         facts = parse_data(
             ReleaseFacts,
@@ -247,24 +281,31 @@ class TrustFolder:
         draft.snapshot([self.signer(SNAPSHOT, secrets)], now)
         return Publication(draft.new, path, facts.release_counter, artifact.sha256, artifact.length)
 
-    def _again(self, path: str, counter: int, artifact: Artifact, role: str) -> Publication:
+    def _again(self, path: str, counter: int, artifact: ArtifactBytes, role: str) -> Publication:
         found = [(r, newest(self._images, r)) for r in (role, SNAPSHOT)]
         files = {file_name(r, f[0]): f[1] for r, f in found if f is not None}
         return Publication(files, path, counter, artifact.sha256, artifact.length)
 
     def keep(self, publication: Publication) -> None:
-        """Write what was signed.
+        """Store a publication.
 
         Raises:
-            StorageError: the disk refuses; the folder is as it was.
+            StorageError: the disk fails; the folder is unchanged.
         """
         self.write(images=publication.files)
 
     def adopt(self, files: Mapping[str, bytes], now: datetime) -> list[str]:
-        """Take files that the server has and this folder lacks; gives their names.
+        """Verify and store files that the server has and this folder lacks.
+
+        Args:
+            files: content by file name; ``timestamp.json`` is ignored.
+            now: the time that expiry dates are compared with.
+
+        Returns:
+            Names of the stored files.
 
         Raises:
-            Refusal: they do not follow what is here.
+            Untrusted: they do not follow the files of this folder.
         """
         accepted = check_published(self._images, {n: d for n, d in files.items() if n != f"{TIMESTAMP}.json"}, now)
         self.write(images=accepted.files)
@@ -283,16 +324,23 @@ class TrustFolder:
         secrets: Secrets,
         now: datetime,
     ) -> Publication:
-        """Sign an allowance to go back from one release counter to a lower one, and keep it.
+        """Sign and store an allowance to go back from a release counter to a lower one.
 
         Args:
-            device_id: the instrument that may; None: every one.
-            expires: when it ends.
-            reason: for people; shown where it is used.
+            kind, name: of the artifact.
+            from_counter, to_counter: release counters; both are published.
+            device_id: the instrument; None: every instrument.
+            expires: end of the allowance.
+            reason: shown wherever the allowance is used.
+            secrets: gives the passphrases of the keys.
+            now: the time of signing.
+
+        Returns:
+            The signed files.
 
         Raises:
-            NotUpward: the counters do not go back, or no such release is published.
-            WireError: a device id that is none, a reason that is too long.
+            NotUpward: the counters do not go back or are not published, ``expires`` has passed, or there is no reason.
+            WireError: an invalid device id, or a reason that is too long.
             KeyTrouble: a key fails.
         """
         counters = {n.counter for n in named(self._images).values() if (n.kind, n.name) == (kind, name)}
@@ -302,7 +350,7 @@ class TrustFolder:
                 raise NotUpward(f"no release of {name} has the counter {counter}", hint=f"published are: {known}")
         if to_counter >= from_counter or expires <= now or not reason.strip():
             raise NotUpward(
-                "an allowance goes from a higher counter to a lower one, ends in the future and has a reason",
+                "an allowance needs a lower target counter, an expiry date in the future and a reason",
                 hint="check --from, --to, --days and --reason",
             )
         facts = parse_data(
@@ -332,10 +380,16 @@ class TrustFolder:
         book: KeyBook | None = None,
         remove: Iterable[Path] = (),
     ) -> None:
-        """Write new files, all of them or none, also after a power cut; the book comes last but for what is removed.
+        """Write files: all of them or none, also after a power cut. ``keys.json`` is written last; then files are removed.
+
+        Args:
+            images: new files of the image repository.
+            directors: new files of the director's repository.
+            book: new keys.
+            remove: files below the folder.
 
         Raises:
-            StorageError: the disk refuses.
+            StorageError: the disk fails.
         """
         files = {f"{IMAGE}/{n}": d for n, d in (images or {}).items()}
         files |= {f"{DIRECTOR_FOLDER}/{n}": d for n, d in (directors or {}).items()}
@@ -368,7 +422,19 @@ class TrustFolder:
 
 
 def empty_targets(signer: Signer, now: datetime, role: str) -> bytes:
-    """The first targets of a delegated role; they name nothing."""
+    """Make the first targets of a delegated role; they name nothing.
+
+    Args:
+        signer: key of the role.
+        now: the time of signing.
+        role: a delegated role.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        KeyTrouble: the key fails.
+    """
     return sign(Targets(version=1), [signer], now, LIFE[role])
 
 
@@ -380,16 +446,16 @@ def _must_be_empty(path: Path) -> None:
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     except OSError as e:
-        raise KeyTrouble(f"cannot look into {path}: {e.strerror}") from e
+        raise KeyTrouble(f"cannot read the folder {path}: {e.strerror}") from e
     if taken:
         raise KeyTrouble(
-            f"{path} is there already and is not empty",
-            hint="its keys may be in use: nothing is replaced; name another folder, or change keys with `trust rotate`",
+            f"{path} exists and is not empty",
+            hint="its keys may be in use, so nothing is replaced; name another folder, or rotate keys with `trust rotate`",
         )
 
 
 def _finish(path: Path) -> None:
-    """Do what ``pending.json`` says; every part may be done twice."""
+    """Carry out ``pending.json``; each step may be repeated."""
     pending = path / _PENDING
     try:
         plan = json.loads(pending.read_bytes())

@@ -1,7 +1,7 @@
-"""Keys of the trust folder: which key has which role, where its private half is, and how it is unlocked.
+"""Keys of the trust folder: the role of each key, where its private half is, and how it is unlocked.
 
 A private half is a file (``file:keys/root-1.pem``: PKCS 8, encrypted), or it stays in a KMS or an HSM and is named by a URI
-that ``securesystemslib`` knows. ``keys.json`` holds the public halves, so nothing secret is needed to show or to check.
+that ``securesystemslib`` knows. ``keys.json`` holds the public halves: showing and checking keys needs no secret.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ class KeyEntry(Message):
         """The public half.
 
         Raises:
-            KeyTrouble: it makes no sense.
+            KeyTrouble: it is invalid.
         """
         try:
             return Key.from_dict(self.keyid, dict(self.public))
         except (ValueError, KeyError, TypeError, SecureSystemsError) as e:
-            raise KeyTrouble(f"the key {self.keyid[:12]} in {BOOK_FILE} makes no sense: {e}") from e
+            raise KeyTrouble(f"the key {self.keyid[:12]} in {BOOK_FILE} is invalid: {e}") from e
 
     @property
     def held(self) -> str:
-        """What holds the private half, for people: ``file``, or the scheme of the URI."""
+        """What holds the private half: ``file``, or the scheme of the URI."""
         return self.uri.partition(":")[0]
 
 
@@ -95,20 +95,25 @@ class ExternalKey:
     def read(uri: str, public_pem: Path) -> ExternalKey:
         """Name a key by its URI and the PEM file of its public half.
 
+        Args:
+            uri: of the private half, as ``securesystemslib`` knows it.
+            public_pem: file with the public half.
+
+        Returns:
+            The key.
+
         Raises:
-            KeyTrouble: the file is absent, or no public key.
+            KeyTrouble: the file cannot be read, or holds no public key.
         """
         try:
             return ExternalKey(uri, SSlibKey.from_crypto(load_pem_public_key(public_pem.read_bytes())))
         except OSError as e:
             raise KeyTrouble(f"cannot read the public key {public_pem}: {e.strerror}") from e
         except (ValueError, UnsupportedAlgorithm, SecureSystemsError) as e:
-            raise KeyTrouble(
-                f"{public_pem} is no public key that can be used", hint="give the public half in PEM form"
-            ) from e
+            raise KeyTrouble(f"{public_pem} is not a usable public key", hint="give the public half in PEM form") from e
 
     def entry(self) -> KeyEntry:
-        """The key as it stands in the book."""
+        """The key as it is written into ``keys.json``."""
         return KeyEntry(uri=self.uri, keyid=self.public.keyid, public=self.public.to_dict())
 
 
@@ -118,8 +123,11 @@ def environment_secrets(
     """Passphrases from the environment, or else from a prompt.
 
     Args:
-        prompt: asks a person, given a text; None: nobody can be asked.
+        prompt: asks the operator, given a text; None: there is no prompt.
         environ: the environment (default: that of this process).
+
+    Returns:
+        A function that gives the passphrase of a key. It raises KeyTrouble when there is none.
     """
     asked: dict[str, str] = {}
     variables = os.environ if environ is None else environ
@@ -130,24 +138,24 @@ def environment_secrets(
         if not given and prompt is not None:
             given = asked[variable] = prompt(f"Passphrase of the {what} keys")
         if not given:
-            raise KeyTrouble(f"the key {name} is encrypted and there is no passphrase", hint=f"set {variable}")
+            raise KeyTrouble(f"the key {name} is encrypted and no passphrase is given", hint=f"set {variable}")
         return given
 
     return secret
 
 
 def read_book(folder: Path) -> KeyBook:
-    """The keys of a trust folder.
+    """Read the keys of a trust folder.
 
     Raises:
-        KeyTrouble: there is no such folder, or its book cannot be read.
+        KeyTrouble: it is no trust folder, or ``keys.json`` cannot be read.
     """
     path = folder / BOOK_FILE
     try:
         return parse(KeyBook, path.read_bytes())
     except FileNotFoundError as e:
         raise KeyTrouble(
-            f"{folder} is no trust folder: there is no {BOOK_FILE}", hint="make one with `cellfleet trust init`"
+            f"{folder} is not a trust folder: it has no {BOOK_FILE}", hint="make one with `cellfleet trust init`"
         ) from e
     except OSError as e:
         raise KeyTrouble(f"cannot read {path}: {e.strerror}") from e
@@ -156,15 +164,24 @@ def read_book(folder: Path) -> KeyBook:
 
 
 def new_key(folder: Path, name: str, secrets: Secrets, *, rotated: bool = False) -> KeyEntry:
-    """Make an Ed25519 key and write it encrypted (mode 0600).
+    """Make an Ed25519 key and write its private half, encrypted (mode 0600).
+
+    Args:
+        folder: the trust folder.
+        name: of the key.
+        secrets: gives its passphrase.
+        rotated: the file gets a name of its own, because the old one still exists.
+
+    Returns:
+        The entry for ``keys.json``.
 
     Raises:
         KeyTrouble: the passphrase is too short.
-        StorageError: the disk refuses.
+        StorageError: the disk fails.
     """
     passphrase = secrets(name)
     if len(passphrase) < MIN_LETTERS:
-        raise KeyTrouble(f"the passphrase of the key {name} is shorter than {MIN_LETTERS} letters")
+        raise KeyTrouble(f"the passphrase of the key {name} is shorter than {MIN_LETTERS} characters")
     private = Ed25519PrivateKey.generate()
     public = SSlibKey.from_crypto(private.public_key())
     ending = f"-{public.keyid[:8]}" if rotated else ""
@@ -175,15 +192,32 @@ def new_key(folder: Path, name: str, secrets: Secrets, *, rotated: bool = False)
 
 
 def file_of(folder: Path, entry: KeyEntry) -> Path | None:
-    """The file of the private half; None when something else holds it."""
+    """The file of the private half.
+
+    Args:
+        folder: the trust folder.
+        entry: the key.
+
+    Returns:
+        The file; None: a KMS or an HSM holds the key.
+    """
     return folder / entry.uri.removeprefix(_FILE) if entry.uri.startswith(_FILE) else None
 
 
 def signer_of(folder: Path, name: str, entry: KeyEntry, secrets: Secrets) -> Signer:
-    """What signs with that key.
+    """Open a key for signing.
+
+    Args:
+        folder: the trust folder.
+        name: of the key.
+        entry: the key.
+        secrets: gives its passphrase or PIN.
+
+    Returns:
+        The signer.
 
     Raises:
-        KeyTrouble: missing, locked, or not the key of the book.
+        KeyTrouble: the key is missing or locked, or is not that of ``keys.json``.
     """
     path = file_of(folder, entry)
     if path is not None:
@@ -195,7 +229,7 @@ def signer_of(folder: Path, name: str, entry: KeyEntry, secrets: Secrets) -> Sig
     except Exception as e:  # what holds it may raise anything
         raise KeyTrouble(
             f"the key {name} ({entry.uri}) cannot be used: {e}",
-            hint="is its URI right, is the library for it installed, may this user use it?",
+            hint="check its URI, the installed library for it, and the permissions of this user",
         ) from e
 
 
@@ -204,7 +238,7 @@ def _file_signer(path: Path, name: str, entry: KeyEntry, secrets: Secrets) -> Si
         pem = path.read_bytes()
     except OSError as e:
         raise KeyTrouble(
-            f"cannot read the key {name}: {path}: {e.strerror}", hint="bring it here from where it is kept"
+            f"cannot read the key {name}: {path}: {e.strerror}", hint="copy the key file here for this command"
         ) from e
     try:
         private = load_pem_private_key(pem, secrets(name).encode())
@@ -213,7 +247,7 @@ def _file_signer(path: Path, name: str, entry: KeyEntry, secrets: Secrets) -> Si
     except (ValueError, UnsupportedAlgorithm) as e:
         variable = ONLINE_VARIABLE if name in ONLINE_NAMES else KEY_VARIABLE
         raise KeyTrouble(
-            f"the key {name} ({path}) does not open: wrong passphrase, or a damaged file", hint=f"check {variable}"
+            f"the key {name} ({path}) cannot be opened: wrong passphrase, or a damaged file", hint=f"check {variable}"
         ) from e
     try:
         return CryptoSigner(private, entry.key())
@@ -222,8 +256,8 @@ def _file_signer(path: Path, name: str, entry: KeyEntry, secrets: Secrets) -> Si
 
 
 def _plain(pem: bytes, path: Path) -> Any:
-    """A key that somebody put there without encryption."""
+    """A private key that was stored without encryption."""
     try:
         return load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise KeyTrouble(f"{path} is no private key in PEM form") from e
+        raise KeyTrouble(f"{path} is not a private key in PEM form") from e

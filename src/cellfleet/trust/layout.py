@@ -93,10 +93,18 @@ F = TypeVar("F", bound=Facts)
 
 
 def facts_of(kind: type[F], target: TargetFile, where: str) -> F:
-    """The facts that a target carries.
+    """Read the facts (``custom``) of a target.
+
+    Args:
+        kind: the expected type.
+        target: the target.
+        where: repository and role, for messages.
+
+    Returns:
+        The facts.
 
     Raises:
-        BadMetadata: they are none of that kind.
+        BadMetadata: they are not of that type.
     """
     try:
         return kind.model_validate(target.custom)
@@ -107,39 +115,89 @@ def facts_of(kind: type[F], target: TargetFile, where: str) -> F:
 
 
 def target_path(kind: str, name: str, version: str, sha256: str) -> str:
-    """Path of a release in both repositories."""
+    """Path of a release in both repositories.
+
+    Args:
+        kind: ``model`` or ``software``.
+        name, version: of the artifact.
+        sha256: of its bytes, 64 hexadecimal digits.
+
+    Returns:
+        The path, such as ``models/cells/1.0.0/0123456789ab.bundle.zip``.
+    """
     ending = "bundle.zip" if kind == "model" else "zip"
     return f"{ROLE_OF_KIND[kind]}/{name}/{version}/{sha256[:12]}.{ending}"
 
 
 def allowance_path(kind: str, name: str, from_counter: int, to_counter: int, device_id: str | None) -> str:
-    """Path of an allowance to go back; without a device id it holds for every instrument."""
+    """Path of an allowance to go back.
+
+    Args:
+        kind, name: of the artifact.
+        from_counter, to_counter: release counters.
+        device_id: the instrument; None: every instrument.
+
+    Returns:
+        The path, such as ``allowances/model/cells/3-1``.
+    """
     return f"allowances/{kind}/{name}/{from_counter}-{to_counter}" + (f"-{device_id}" if device_id else "")
 
 
 def delegated_role(name: str, keyids: list[str]) -> DelegatedRole:
-    """One of the delegations of the image repository's targets."""
+    """A delegation of the targets of the image repository.
+
+    Args:
+        name: of the role; its paths are those of ``PATHS``.
+        keyids: keys of which one must sign.
+
+    Returns:
+        The delegation; it is terminating.
+    """
     return DelegatedRole(name, keyids, 1, terminating=True, paths=list(PATHS[name]))
 
 
 def file_name(role: str, version: int) -> str:
-    """Name of a metadata file; the timestamp alone has no version in it."""
+    """Name of a metadata file.
+
+    Args:
+        role: of the metadata.
+        version: of the file; ignored for the timestamp, whose name has none.
+
+    Returns:
+        The name, such as ``2.root.json`` or ``timestamp.json``.
+    """
     return f"{TIMESTAMP}.json" if role == TIMESTAMP else f"{version}.{role}.json"
 
 
 def max_bytes(role: str) -> int:
-    """The longest file that is read of a role."""
+    """The greatest length of a file of a role that is read."""
     return MAX_BYTES.get(role, MAX_BYTES_REST)
 
 
 def newest(files: Mapping[str, bytes], role: str) -> tuple[int, bytes] | None:
-    """The file of a role with the highest version in its name."""
+    """Find the file of a role with the highest version in its name.
+
+    Args:
+        files: content by file name.
+        role: of the metadata.
+
+    Returns:
+        Version and content; None: there is no such file.
+    """
     found = [(version, data) for name, data in files.items() for version in [version_in(name, role)] if version]
     return max(found, default=None)
 
 
 def version_in(name: str, role: str) -> int:
-    """The version in a file's name; 0 when it is not a file of that role."""
+    """Read the version in a file's name.
+
+    Args:
+        name: of the file.
+        role: of the metadata.
+
+    Returns:
+        The version; 0: it is not a file of that role.
+    """
     number, dot, rest = name.partition(".")
     good = dot and rest == f"{role}.json" and number.isascii() and number.isdigit() and not number.startswith("0")
     return int(number) if good and len(number) < 16 else 0

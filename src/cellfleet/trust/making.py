@@ -1,4 +1,4 @@
-"""Metadata as the publisher makes it: from keys and the files that are there to new files. Pure; nothing is written."""
+"""Make the publisher's metadata: from keys and existing files to new files. Pure; nothing is written."""
 
 from __future__ import annotations
 
@@ -38,15 +38,30 @@ Keys = Mapping[str, Key]
 
 
 def image_root(keys: Keys, version: int) -> Root:
-    """The root of the image repository."""
+    """Make the root of the image repository.
+
+    Args:
+        keys: public keys by name.
+        version: of the root.
+
+    Returns:
+        The root, unsigned.
+    """
     return _root(keys, version, {TARGETS: TARGETS, SNAPSHOT: SNAPSHOT, TIMESTAMP: TIMESTAMP})
 
 
 def director_root(keys: Keys, version: int) -> Root:
-    """The root of the director: one online key for all, and the offline role in a field of its own.
+    """Make the root of the director: one online key for its roles, and the offline role in a field of its own.
 
-    The field has the form of a delegation in targets metadata. It stands in the root, because a role to which the online
-    key delegates could be taken over with that key.
+    The field has the form of a delegation in targets metadata. It is part of the root, because the online key could take over a
+    role to which it delegates.
+
+    Args:
+        keys: public keys by name.
+        version: of the root.
+
+    Returns:
+        The root, unsigned.
     """
     root = _root(keys, version, {TARGETS: DIRECTOR, SNAPSHOT: DIRECTOR, TIMESTAMP: DIRECTOR})
     key = keys[ALLOWANCES]
@@ -57,10 +72,10 @@ def director_root(keys: Keys, version: int) -> Root:
 
 
 def offline_delegator(root: Root) -> Targets:
-    """What the director's root says of its offline role, in the form that signatures are checked with.
+    """The offline role that the director's root names, in the form that ``check_signatures`` takes.
 
     Raises:
-        BadMetadata: it says nothing that makes sense.
+        BadMetadata: the root names none, or an invalid one.
     """
     try:
         return Targets(delegations=Delegations.from_dict(copy.deepcopy(root.unrecognized_fields[OFFLINE])))
@@ -76,20 +91,46 @@ def _root(keys: Keys, version: int, key_of: Mapping[str, str]) -> Root:
 
 
 def top_targets(keys: Keys, version: int) -> Targets:
-    """The targets of the image repository: they name no artifact, but who may."""
+    """Make the targets of the image repository: they name no artifact, only the delegated roles.
+
+    Args:
+        keys: public keys by name.
+        version: of the targets.
+
+    Returns:
+        The targets, unsigned.
+    """
     used = {keys[n].keyid: keys[n] for n in DELEGATED}
     roles = {n: delegated_role(n, [keys[n].keyid]) for n in DELEGATED}
     return Targets(version=version, delegations=Delegations(used, roles))
 
 
 def target(path: str, length: int, sha256: str, facts: Facts) -> TargetFile:
-    """A target with its facts."""
+    """Make a target with its facts.
+
+    Args:
+        path: of the target.
+        length: of its bytes.
+        sha256: of its bytes, 64 hexadecimal digits.
+        facts: what it is.
+
+    Returns:
+        The target.
+    """
     custom: dict[str, Any] = facts.model_dump(mode="json")
     return TargetFile(length, {"sha256": sha256}, path, {"custom": custom})
 
 
 def allowance_target(path: str, facts: AllowanceFacts) -> TargetFile:
-    """An allowance: a target whose content is its own facts."""
+    """Make the target of an allowance; its content is its own facts.
+
+    Args:
+        path: of the target.
+        facts: of the allowance.
+
+    Returns:
+        The target.
+    """
     content = canonical_bytes(facts.model_dump(mode="json"))
     found = TargetFile.from_data(path, content, ["sha256"])
     found.unrecognized_fields["custom"] = facts.model_dump(mode="json")
@@ -97,10 +138,10 @@ def allowance_target(path: str, facts: AllowanceFacts) -> TargetFile:
 
 
 class ImageDraft:
-    """The image repository of the publisher while it is being changed.
+    """A change of the publisher's image repository.
 
     Args:
-        files: the repository; own files, so that signatures are not checked here.
+        files: the repository, by file name; the publisher's own files, so their signatures are not checked here.
 
     Raises:
         BadMetadata: a file is damaged or missing.
@@ -116,18 +157,39 @@ class ImageDraft:
             self._metas[f"{role}.json"] = meta_of(version, data)
 
     def targets(self, role: str) -> Targets:
-        """The newest targets of a role, to be changed and put back; the version is that of the file."""
+        """The newest targets of a role, to be changed and passed to ``put``, which sets the version."""
         return load(Targets, _of(self._files, role)[1], f"image repository, {role}").signed
 
     def put(self, role: str, targets: Targets, signers: Iterable[Signer], now: datetime) -> None:
-        """Sign targets as the next version of a role."""
+        """Sign targets as the next version of a role.
+
+        Args:
+            role: of the targets.
+            targets: the content.
+            signers: keys that sign.
+            now: the time of signing.
+
+        Raises:
+            KeyTrouble: a key fails.
+        """
         targets.version = _of(self._files, role)[0] + 1
         data = sign(targets, signers, now, LIFE[role])
         self.new[file_name(role, targets.version)] = data
         self._metas[f"{role}.json"] = meta_of(targets.version, data)
 
     def snapshot(self, signers: Iterable[Signer], now: datetime) -> bytes:
-        """Sign the next snapshot, which names the newest of all files."""
+        """Sign the next snapshot, which names the newest version of every file.
+
+        Args:
+            signers: keys that sign.
+            now: the time of signing.
+
+        Returns:
+            The bytes of the file.
+
+        Raises:
+            KeyTrouble: a key fails.
+        """
         version = _of(self._files, SNAPSHOT)[0] + 1
         data = sign(Snapshot(version=version, meta=dict(self._metas)), signers, now, LIFE[SNAPSHOT])
         self.new[file_name(SNAPSHOT, version)] = data
@@ -135,13 +197,37 @@ class ImageDraft:
 
 
 def first_snapshot(files: Mapping[str, bytes], signers: Iterable[Signer], now: datetime) -> bytes:
-    """The snapshot of a new image repository."""
+    """Sign the first snapshot of an image repository.
+
+    Args:
+        files: the repository, by file name.
+        signers: keys that sign.
+        now: the time of signing.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        BadMetadata: a file is missing.
+        KeyTrouble: a key fails.
+    """
     metas = {f"{role}.json": meta_of(*_of(files, role)) for role in (TARGETS, *DELEGATED)}
     return sign(Snapshot(version=1, meta=metas), signers, now, LIFE[SNAPSHOT])
 
 
 def timestamp_of(snapshot: bytes, version: int) -> Timestamp:
-    """A timestamp that names a snapshot."""
+    """Make a timestamp that names a snapshot.
+
+    Args:
+        snapshot: bytes of the snapshot.
+        version: of the timestamp.
+
+    Returns:
+        The timestamp, unsigned.
+
+    Raises:
+        BadMetadata: the snapshot is damaged.
+    """
     named = load(Snapshot, snapshot, "snapshot").signed.version
     return Timestamp(version=version, snapshot_meta=meta_of(named, snapshot))
 

@@ -1,4 +1,4 @@
-"""TUF metadata as bytes: made and signed, read with distrust. Errors of python-tuf are translated here."""
+"""TUF metadata as bytes: make and sign it, read it without trusting it. Errors of python-tuf are translated here."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
 
 @dataclass(frozen=True)
-class Loaded(Generic[T]):
-    """Metadata that was read; nothing in it is to be believed before its signatures were checked.
+class LoadedMetadata(Generic[T]):
+    """Metadata that was parsed. Nothing in it is trusted before its signatures are checked.
 
     Attributes:
-        where: the file in words, for messages.
+        signed: the content.
+        where: repository and role, for messages.
         data: the file.
         payload: the bytes that signatures cover.
+        signatures: signature by key id.
     """
 
     signed: T
@@ -42,12 +44,20 @@ class Loaded(Generic[T]):
     signatures: dict[str, Any]
 
 
-def load(kind: type[T], data: bytes, where: str) -> Loaded[T]:
-    """Read the bytes of a file.
+def load(kind: type[T], data: bytes, where: str) -> LoadedMetadata[T]:
+    """Parse the bytes of a file.
+
+    Args:
+        kind: the expected type of metadata.
+        data: the file.
+        where: repository and role, for messages.
+
+    Returns:
+        The metadata; its signatures are not checked.
 
     Raises:
-        EndlessData: longer than such a file may be.
-        BadMetadata: no metadata of that kind.
+        EndlessData: it is longer than a file of that type may be.
+        BadMetadata: it is not metadata of that type.
     """
     if len(data) > max_bytes(kind.type):
         raise EndlessData(f"{where}: {len(data)} bytes are more than such a file may have")
@@ -55,19 +65,24 @@ def load(kind: type[T], data: bytes, where: str) -> Loaded[T]:
         envelope: Metadata[T] = Metadata.from_bytes(data)
         if not isinstance(envelope.signed, kind):
             raise BadMetadata(f"{where}: it is {envelope.signed.type} metadata instead of {kind.type}")
-        return Loaded(envelope.signed, where, data, envelope.signed_bytes, envelope.signatures)
+        return LoadedMetadata(envelope.signed, where, data, envelope.signed_bytes, envelope.signatures)
     except (DeserializationError, SerializationError, RepositoryError) as e:
         raise BadMetadata(f"{where}: it cannot be read as metadata") from e
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise BadMetadata(f"{where}: it makes no sense as metadata") from e
+        raise BadMetadata(f"{where}: it is invalid metadata") from e
 
 
-def check_signatures(loaded: Loaded[T], delegator: Root | Targets, role: str) -> None:
-    """The threshold of the role's keys signed it, as the delegator says.
+def check_signatures(loaded: LoadedMetadata[T], delegator: Root | Targets, role: str) -> None:
+    """Check that the threshold of keys that the delegator gives for the role signed the metadata.
+
+    Args:
+        loaded: the metadata.
+        delegator: names the keys and the threshold.
+        role: the role that must sign.
 
     Raises:
-        BadSignature: they did not.
-        BadMetadata: the delegator knows no such role, or its keys make no sense.
+        BadSignature: there are too few good signatures.
+        BadMetadata: the delegator does not know the role, or its keys are invalid.
     """
     try:
         delegator.verify_delegate(role, loaded.payload, loaded.signatures)
@@ -77,11 +92,16 @@ def check_signatures(loaded: Loaded[T], delegator: Root | Targets, role: str) ->
         raise BadMetadata(f"{loaded.where}: its signatures cannot be checked: {e}") from e
 
 
-def check_life(loaded: Loaded[T], now: datetime) -> None:
-    """It has not expired, and was not signed in what this clock says is the future.
+def check_life(loaded: LoadedMetadata[T], now: datetime) -> None:
+    """Check that metadata has not expired and was not signed in the future.
+
+    Args:
+        loaded: the metadata.
+        now: the time of this machine's clock.
 
     Raises:
-        Expired, ClockWrong.
+        Expired: ``now`` is at or after its expiry date.
+        ClockWrong: it was signed more than a day after ``now``.
     """
     issued = issued_at(loaded.signed)
     if issued is not None and now < issued - _CLOCK_SLACK:
@@ -93,15 +113,20 @@ def check_life(loaded: Loaded[T], now: datetime) -> None:
     if now >= expires:
         raise Expired(
             f"{loaded.where}: it expired at {expires:{_FORMAT}}; the clock of this machine says {now:{_FORMAT}}",
-            hint="is the clock right? otherwise the publisher or the server must renew it",
+            hint="check the clock; if it is right, the publisher or the server must renew the metadata",
         )
 
 
 def check_bytes(data: bytes, meta: MetaFile, where: str) -> None:
-    """The bytes are those that other metadata named, by length and hash.
+    """Check the length and the hash that other metadata gives for a file.
+
+    Args:
+        data: the file.
+        meta: length and hashes, as other metadata names them.
+        where: repository and role, for messages.
 
     Raises:
-        MixedUp: they are not, or no hash is named.
+        MixedUp: they differ, or no length and SHA-256 are named.
     """
     if not meta.hashes or "sha256" not in meta.hashes or meta.length is None:
         raise MixedUp(f"{where}: the metadata that names it gives no length and SHA-256")
@@ -112,7 +137,7 @@ def check_bytes(data: bytes, meta: MetaFile, where: str) -> None:
 
 
 def issued_at(signed: Root | Timestamp | Snapshot | Targets) -> datetime | None:
-    """When it was signed, as it says itself."""
+    """When the metadata says that it was signed; None: it gives no valid time."""
     value = signed.unrecognized_fields.get(ISSUED_AT)
     try:
         return datetime.strptime(value, _FORMAT).replace(tzinfo=UTC) if isinstance(value, str) else None
@@ -121,10 +146,19 @@ def issued_at(signed: Root | Timestamp | Snapshot | Targets) -> datetime | None:
 
 
 def sign(signed: T, signers: Iterable[Signer], now: datetime, life: timedelta) -> bytes:
-    """Give it its time and life, and sign it with every key.
+    """Set the time of signing and the expiry date, and sign.
+
+    Args:
+        signed: the content; it is changed.
+        signers: keys; each of them signs.
+        now: the time of signing.
+        life: how long it is valid.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
-        KeyTrouble: a key (or the machine that holds it) fails.
+        KeyTrouble: a key, or the device that holds it, fails.
     """
     signed.unrecognized_fields[ISSUED_AT] = now.astimezone(UTC).strftime(_FORMAT)
     signed.expires = now.astimezone(UTC) + life
@@ -134,9 +168,19 @@ def sign(signed: T, signers: Iterable[Signer], now: datetime, life: timedelta) -
             envelope.sign(signer, append=True)
         return bytes(envelope.to_bytes())
     except (UnsignedMetadataError, SerializationError) as e:
-        raise KeyTrouble(f"cannot sign {signed.type} metadata: {e}", hint="check the key and what holds it") from e
+        raise KeyTrouble(
+            f"cannot sign {signed.type} metadata: {e}", hint="check the key and the device that holds it"
+        ) from e
 
 
 def meta_of(version: int, data: bytes) -> MetaFile:
-    """How other metadata names a file: version, length, SHA-256."""
+    """How other metadata names a file.
+
+    Args:
+        version: the version of the file.
+        data: its bytes.
+
+    Returns:
+        Version, length and SHA-256.
+    """
     return MetaFile.from_data(version, data, ["sha256"])

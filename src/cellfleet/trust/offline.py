@@ -1,7 +1,7 @@
-"""The folder for instruments without a network: what is bound to them, signed by the offline role, with a longer life.
+"""The folder for instruments without a network: metadata that is bound to them, signed by the offline role, with a longer life.
 
-One file, ``director/<device id>/offline.json``, stands for the director's online metadata and for the timestamp of the image
-repository: it names what the instrument is to install, and the very snapshot that belongs to it. No online key is needed.
+``director/<device id>/offline.json`` replaces the director's online metadata and the timestamp of the image repository. It
+names what the instrument is to install, and the exact snapshot that belongs to it. No online key is needed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ ARTIFACTS = "artifacts"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class OfflineFolder:
+    """What was exported.
 
     Attributes:
-        devices: whom it is for.
-        releases: what they are to install.
-        expires: until when they may.
+        folder: where.
+        devices: ids of the instruments.
+        releases: what they may install.
+        expires: until when.
     """
 
     folder: Path
@@ -58,20 +59,27 @@ def export(
     life: timedelta,
     secrets: Secrets,
     now: datetime,
-) -> Exported:
-    """Write an offline folder; one that is there is renewed.
+) -> OfflineFolder:
+    """Write an offline folder, or renew an existing one.
 
     Args:
-        out: the folder.
+        folder: the publisher's trust folder.
+        out: the offline folder.
         devices: ids of the instruments.
-        artifacts: files of the published releases that these may install.
-        life: of what is signed here.
+        artifacts: files of published releases that they may install.
+        life: how long the signed metadata is valid.
+        secrets: gives the passphrase of the offline role's key.
+        now: the time of signing.
+
+    Returns:
+        What was exported.
 
     Raises:
         NotNamed: an artifact is not published.
         KeyTrouble: the key of the offline role is missing or locked.
         Expired: the image repository must be renewed first.
-        StorageError: the disk refuses.
+        WireError: an invalid device id.
+        StorageError: the disk fails.
     """
     for device in devices:
         parse_data(ClaimReply, {"device_id": device, "state": "accepted"})
@@ -94,7 +102,7 @@ def export(
         targets = director_targets(device, refs, None, version, version)
         targets.unrecognized_fields[IMAGE_SNAPSHOT] = meta_of(*newest_snapshot).to_dict()
         write_atomic(out / "director" / device / OFFLINE_FILE, sign(targets, [signer], now, life))
-    return Exported(out, tuple(devices), tuple(releases), now + life)
+    return OfflineFolder(out, tuple(devices), tuple(releases), now + life)
 
 
 def ref_of(release: Named) -> ReleaseRef:
@@ -116,8 +124,15 @@ def ref_of(release: Named) -> ReleaseRef:
 def named_snapshot(targets: Targets, where: str) -> MetaFile:
     """The snapshot of the image repository that an ``offline.json`` names.
 
+    Args:
+        targets: the content of ``offline.json``.
+        where: repository and role, for messages.
+
+    Returns:
+        Version, length and hashes of the snapshot.
+
     Raises:
-        BadMetadata: none.
+        BadMetadata: it names none.
     """
     try:
         return MetaFile.from_dict(dict(targets.unrecognized_fields[IMAGE_SNAPSHOT]))

@@ -1,6 +1,6 @@
-"""What is signed while serving: the timestamp of the image repository, and the director's metadata of each device.
+"""What the server signs: the timestamp of the image repository, and the director's metadata of each device.
 
-Pure but for the keys: bytes and facts in, bytes out. The server stores them.
+Pure except for the keys: bytes and facts in, bytes out. The server stores them.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ class OnlineKeys:
     def load(folder: Path, secrets: Secrets) -> OnlineKeys:
         """Open the online keys of a trust folder.
 
+        Args:
+            folder: the trust folder.
+            secrets: gives passphrases.
+
+        Returns:
+            The keys.
+
         Raises:
-            KeyTrouble: one is missing or locked, or the newest roots in the folder do not know it.
+            KeyTrouble: a key is missing or locked, or the newest root in the folder does not know it.
         """
         book = read_book(folder)
         signers: dict[str, Signer] = {}
@@ -55,27 +62,46 @@ class OnlineKeys:
             entry = book.keys[name]
             found = newest(read_folder(folder / repository), ROOT)
             if found is None:
-                raise KeyTrouble(f"{folder / repository} holds no root", hint="copy the whole trust folder but `keys/`")
+                raise KeyTrouble(
+                    f"{folder / repository} holds no root", hint="copy the whole trust folder without `keys/`"
+                )
             root = load(Root, found[1], f"{repository} repository, root").signed
             if entry.keyid not in root.roles[TIMESTAMP].keyids:
                 raise KeyTrouble(
                     f"the {repository} repository's root {found[0]} does not know the key {name} of {BOOK_FILE}",
-                    hint="the key was rotated; copy the newest trust folder but `keys/` to the server",
+                    hint="the key was rotated; copy the newest trust folder without `keys/` to the server",
                 )
             signers[name] = signer_of(folder, name, entry, secrets)
         return OnlineKeys(signers[TIMESTAMP], signers[DIRECTOR])
 
 
 def next_version(previous: int | None, now: datetime) -> int:
-    """A version above the previous one: seconds since 1970 where that is higher.
+    """A version above the previous one, and at least the seconds since 1970.
 
-    A server that lost its database then goes on above what devices have seen.
+    A server that lost its database so continues above every version that devices have seen.
+
+    Args:
+        previous: the last version; None: there is none.
+        now: the current time.
+
+    Returns:
+        The next version.
     """
     return max((previous or 0) + 1, int(now.timestamp()))
 
 
 def renew_timestamp(signer: Signer, snapshot: bytes, previous: bytes | None, now: datetime, life_s: float) -> bytes:
-    """``timestamp.json`` for a snapshot.
+    """Make ``timestamp.json`` for a snapshot.
+
+    Args:
+        signer: the timestamp key.
+        snapshot: bytes of the snapshot.
+        previous: bytes of the last timestamp; None: there is none.
+        now: the time of signing.
+        life_s: how long it is valid, in seconds.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
         BadMetadata: the snapshot or the previous timestamp is damaged.
@@ -86,13 +112,25 @@ def renew_timestamp(signer: Signer, snapshot: bytes, previous: bytes | None, now
 
 
 def needs_renewal(timestamp: bytes, now: datetime, life_s: float) -> bool:
-    """Half of the life of a ``timestamp.json`` is over."""
+    """Whether half of the life of a ``timestamp.json`` is over.
+
+    Args:
+        timestamp: bytes of the file.
+        now: the current time.
+        life_s: how long a timestamp is valid, in seconds.
+
+    Returns:
+        Whether it must be renewed.
+
+    Raises:
+        BadMetadata: the file is damaged.
+    """
     expires = load(Timestamp, timestamp, "timestamp").signed.expires
     return (expires - now.astimezone(UTC)).total_seconds() < life_s / 2
 
 
 class Director:
-    """Makes the repository of one device.
+    """Makes the director's metadata of one device.
 
     Args:
         signer: the director's key.
@@ -112,15 +150,18 @@ class Director:
         now: datetime,
         life_s: float,
     ) -> dict[str, bytes]:
-        """Targets, snapshot and timestamp, by file name.
+        """Make targets, snapshot and timestamp.
 
         Args:
-            device_id: whom they are for.
-            wanted: what it is to install; None: nothing.
+            device_id: the device.
+            wanted: the release that it is to install; None: none.
             deployment_id, generation: of the desired state.
-            version: of all three; above every version that the device was given before (``next_version``).
-            now: when they are signed.
-            life_s: how long they live.
+            version: of all three files; above every earlier version for this device (``next_version``).
+            now: the time of signing.
+            life_s: how long they are valid, in seconds.
+
+        Returns:
+            Content by file name.
 
         Raises:
             KeyTrouble: the key fails.
@@ -140,7 +181,17 @@ class Director:
 def director_targets(
     device_id: str, releases: list[ReleaseRef], deployment_id: int | None, generation: int, version: int
 ) -> Targets:
-    """The targets of one device, unsigned."""
+    """Make the targets of one device, unsigned.
+
+    Args:
+        device_id: the device.
+        releases: what it may install.
+        deployment_id, generation: of the desired state.
+        version: of the targets.
+
+    Returns:
+        The targets.
+    """
     named = {
         r.target_path: target(
             r.target_path,

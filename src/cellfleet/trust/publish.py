@@ -1,4 +1,4 @@
-"""What the server takes from a publisher: nothing blindly. Files in, verified files out; no database, no clock of its own."""
+"""Verify what a publisher sends to the server. Files in, verified files out; no database, no clock of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from cellfleet.canonical import sha256_hex
-from cellfleet.trust.chain import Chain, check_follows
 from cellfleet.trust.fetch import Fetch
 from cellfleet.trust.layout import (
     ALLOWANCES,
@@ -33,11 +32,12 @@ from cellfleet.trust.layout import (
 )
 from cellfleet.trust.metadata import load, meta_of
 from cellfleet.trust.refusals import BadMetadata, NotUpward
+from cellfleet.trust.trusted_metadata import TrustedMetadata, check_follows
 from cellfleet.trust.tuf_types import Snapshot, TargetFile, Targets, Timestamp
 from cellfleet.wire.enrol import TrustAnchors
 
 _IMAGE, _DIRECTOR = "image", "director"
-_BEHIND = "another publisher was quicker; take what the server has, then publish again"
+_BEHIND = "another publisher published first; fetch the files of the server, then publish again"
 _ROLES = (ROOT, SNAPSHOT, TARGETS, *DELEGATED)
 
 
@@ -57,14 +57,14 @@ class Named:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What was published and may be stored.
+    """A verified publication that may be stored.
 
     Attributes:
         files: new files by name.
-        snapshot_name, snapshot: the newest snapshot: what the timestamp is to name.
+        snapshot_name, snapshot: the newest snapshot, which the timestamp must name.
         root_version: of the newest root.
         named: every release that the repository names now, by target path.
-        added: those of them that it did not name before.
+        added: the releases that it did not name before.
     """
 
     files: dict[str, bytes]
@@ -76,15 +76,18 @@ class Accepted:
 
 
 def check_published(current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime) -> Accepted:
-    """Verify files for the image repository against what is there.
+    """Verify files for the image repository against the stored ones.
 
     Args:
-        current: stored files by name; they were verified before. None: the first root in ``new`` is trusted.
-        new: files by name; ``timestamp.json`` is ignored, what is stored with the same bytes is fine.
-        now: what counts as now.
+        current: stored files by name, verified earlier; empty: the first root in ``new`` is trusted.
+        new: files by name; ``timestamp.json`` is ignored, and files with the stored bytes are accepted.
+        now: the time that expiry dates are compared with.
+
+    Returns:
+        What may be stored.
 
     Raises:
-        Refusal: of any kind; NotUpward: a version that does not follow, a release that is changed or counted down.
+        Untrusted: of any kind. NotUpward: a version does not follow, a release is changed or its counter is not higher.
     """
     _no_other_bytes(current, new)
     chain = _follow_roots(_IMAGE, current, new, now)
@@ -96,7 +99,7 @@ def check_published(current: Mapping[str, bytes], new: Mapping[str, bytes], now:
     before, sent = newest(current, SNAPSHOT), newest(new, SNAPSHOT)
     if before and sent and sent[0] < before[0]:
         raise NotUpward(
-            f"image repository: snapshot {sent[0]} was sent, but {before[0]} is there already", hint=_BEHIND
+            f"image repository: snapshot {sent[0]} was sent, but {before[0]} is already published", hint=_BEHIND
         )
     chain.add_snapshot(snapshot, named=meta_of(version, snapshot))
     if before is not None:
@@ -127,7 +130,7 @@ def check_director_roots(current: Mapping[str, bytes], new: Mapping[str, bytes],
     """Verify roots for the director against those that are there; gives the new ones, by file name.
 
     Raises:
-        Refusal: as ``check_published``.
+        Untrusted: as ``check_published``.
     """
     _no_other_bytes(current, new)
     chain = _follow_roots(_DIRECTOR, current, new, now)
@@ -155,13 +158,20 @@ def named(files: Mapping[str, bytes]) -> dict[str, Named]:
 
 
 def newer_files(fetch: Fetch, have: Mapping[str, bytes]) -> dict[str, bytes]:
-    """What a server's image repository has and ``have`` lacks: roots, the newest snapshot and the files that it names.
+    """Fetch what a server's image repository has and the local files lack: roots, newest snapshot, and the files that it names.
 
-    Nothing of it is verified; it is for ``check_published`` and ``TrustFolder.adopt``.
+    Nothing is verified here; pass the result to ``check_published`` or ``TrustFolder.adopt``.
+
+    Args:
+        fetch: reads files of the server.
+        have: local files by name.
+
+    Returns:
+        New content by file name.
 
     Raises:
-        BadMetadata, EndlessData: what the server sends is no metadata.
-        NetworkError: it cannot be asked now.
+        BadMetadata, EndlessData: the server sends no metadata.
+        NetworkError: the server cannot be reached.
     """
     files: dict[str, bytes] = {}
     stamp = fetch(file_name(TIMESTAMP, 0), max_bytes(TIMESTAMP))
@@ -188,12 +198,30 @@ def newer_files(fetch: Fetch, have: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def load_targets(data: bytes, role: str) -> Mapping[str, TargetFile]:
-    """The targets in a file that was verified before."""
+    """Read the targets in a file that was verified earlier.
+
+    Args:
+        data: bytes of the file.
+        role: of the targets, for messages.
+
+    Returns:
+        Targets by path.
+
+    Raises:
+        BadMetadata: the file is damaged.
+    """
     return dict(load(Targets, data, f"image repository, {role}").signed.targets)
 
 
 def anchors_of(image_root_1: bytes, director_root_1: bytes) -> TrustAnchors:
-    """What pins the first roots."""
+    """The trust anchors: digests of both first roots.
+
+    Args:
+        image_root_1, director_root_1: bytes of the first roots.
+
+    Returns:
+        The anchors.
+    """
     return TrustAnchors(image_root=sha256_hex(image_root_1), director_root=sha256_hex(director_root_1))
 
 
@@ -201,26 +229,28 @@ def _no_other_bytes(current: Mapping[str, bytes], new: Mapping[str, bytes]) -> N
     for name, data in new.items():
         if name in current and current[name] != data and any(version_in(name, r) for r in _ROLES):
             raise NotUpward(
-                f"{name} is there already with other bytes",
+                f"{name} is already published with other bytes",
                 hint=_BEHIND,
             )
 
 
-def _follow_roots(repository: str, current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime) -> Chain:
+def _follow_roots(
+    repository: str, current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime
+) -> TrustedMetadata:
     start = newest(current, ROOT)
     if start is None:
         first = new.get(file_name(ROOT, 1))
         if first is None:
             raise BadMetadata(f"{repository} repository: there is no {file_name(ROOT, 1)}")
         start = (1, first)
-    chain = Chain(repository, start[1], now)
+    chain = TrustedMetadata(repository, start[1], now)
     while (data := new.get(file_name(ROOT, chain.root_version + 1))) is not None:
         chain.add_root(data)
     chain.check_root()
     return chain
 
 
-def _named(chain: Chain) -> dict[str, Named]:
+def _named(chain: TrustedMetadata) -> dict[str, Named]:
     return _named_by(MODELS, chain.targets(MODELS).targets) | _named_by(SOFTWARE, chain.targets(SOFTWARE).targets)
 
 
@@ -230,7 +260,7 @@ def _named_by(role: str, targets: Mapping[str, TargetFile]) -> dict[str, Named]:
         facts = facts_of(ReleaseFacts, found, f"image repository, {role}")
         sha256 = found.hashes.get("sha256", "")
         if ROLE_OF_KIND[facts.kind] != role or path != target_path(facts.kind, facts.name, facts.version, sha256):
-            raise BadMetadata(f"image repository, {role}: the facts of {path} do not fit its path")
+            raise BadMetadata(f"image repository, {role}: the facts of {path} do not match its path")
         out[path] = Named(
             path, facts.kind, facts.name, facts.version, facts.release_counter, sha256, found.length, facts.hardware
         )
@@ -255,7 +285,7 @@ def _check_upward(old: Mapping[str, Named], new: Mapping[str, Named]) -> None:
     for r in old.values():
         highest[r.kind, r.name] = max(highest.get((r.kind, r.name), 0), r.counter)
         if r.path in new and new[r.path] != r:
-            raise NotUpward(f"{r.path} was published already and is changed now")
+            raise NotUpward(f"{r.path} is already published and must not change")
     for r in new.values():
         if r.path not in old and r.counter <= highest.get((r.kind, r.name), 0):
             raise NotUpward(
@@ -264,9 +294,9 @@ def _check_upward(old: Mapping[str, Named], new: Mapping[str, Named]) -> None:
             )
 
 
-def _check_allowances(chain: Chain) -> None:
+def _check_allowances(chain: TrustedMetadata) -> None:
     for path, found in chain.targets(ALLOWANCES).targets.items():
         facts = facts_of(AllowanceFacts, found, "image repository, allowances")
         kind, name = path.split("/")[1:3] if path.count("/") == 3 else ("", "")
         if path != allowance_path(kind, name, facts.from_counter, facts.to_counter, facts.device_id):
-            raise BadMetadata(f"image repository, allowances: the facts of {path} do not fit its path")
+            raise BadMetadata(f"image repository, allowances: the facts of {path} do not match its path")

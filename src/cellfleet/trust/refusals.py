@@ -1,42 +1,42 @@
-"""Every way in which trust is refused, each an error of its own.
+"""The errors of trust, one class per cause.
 
 ::
 
     TrustError
-     +-- Refusal               metadata or an artifact that must not be used
-     |    +-- UnknownRoot      a first root that is not the pinned one
-     |    +-- Missing          a file that should be there
-     |    +-- BadMetadata      a file that is no metadata, or metadata that makes no sense
-     |    +-- BadSignature     too few good signatures
-     |    +-- Expired          older than it may be
-     |    +-- ClockWrong       the clock of this machine is before the time at which something was signed
-     |    +-- RolledBack       an older version than was seen before
+     +-- Untrusted             metadata or an artifact that must not be used
+     |    +-- UnknownRoot      a first root other than the pinned one
+     |    +-- Missing          a required file does not exist
+     |    +-- BadMetadata      a file that is not metadata, or invalid metadata
+     |    +-- BadSignature     too few valid signatures
+     |    +-- Expired          past its expiry date
+     |    +-- ClockWrong       signed later than the time of this machine's clock
+     |    +-- RolledBack       an older version than one that was trusted before
      |    +-- MixedUp          files that do not belong together
      |    +-- NotNamed         one of the two repositories does not name it
-     |    +-- Disagree         both name it, but not alike
+     |    +-- Disagree         the repositories describe it differently
      |    +-- WrongDevice      made for another instrument
      |    +-- Downgrade        a lower release counter without a valid allowance
-     |    +-- EndlessData      more bytes than were promised
+     |    +-- EndlessData      more bytes than promised
      |    +-- WrongBytes       an artifact with another length or SHA-256
-     |    +-- NotUpward        published metadata that does not follow what is there
-     +-- KeyTrouble            a key that is missing, locked or not the one that it should be
+     |    +-- NotUpward        a publication that does not follow the published metadata
+     +-- KeyTrouble            a key that is missing, locked or not the expected one
 
     NetworkError
-     +-- DownloadBroke         a download that ended early; what came stays and the next one goes on there
+     +-- DownloadBroke         a download that stopped early; the received part is kept and the next attempt resumes
 """
 
 from __future__ import annotations
 
 from cellfleet.errors import NetworkError, TrustError
 
-_DISTRUST = "nothing was installed or changed; ask whoever it comes from, and do not work around this"
+_DISTRUST = "nothing was installed or changed; ask the publisher or the operator; do not bypass this check"
 
 
-class Refusal(TrustError):
-    """Metadata or an artifact that must not be used; the message says which repository and why.
+class Untrusted(TrustError):
+    """Metadata or an artifact that must not be used; the message names the repository and the reason.
 
     Attributes:
-        may_pass: nobody need have done wrong, and it may be good another time (a server that was off for a while, a clock).
+        may_pass: it can have an innocent cause and go away (a server that was off, a wrong clock), so it is retried.
     """
 
     may_pass = False
@@ -45,83 +45,83 @@ class Refusal(TrustError):
         super().__init__(message, hint=hint)
 
 
-class UnknownRoot(Refusal):
-    """A first root that is not the pinned one."""
+class UnknownRoot(Untrusted):
+    """A first root other than the pinned one."""
 
 
-class Missing(Refusal):
-    """A file that should be there."""
-
-    may_pass = True
-
-
-class BadMetadata(Refusal):
-    """A file that is no metadata, or metadata that makes no sense."""
-
-
-class BadSignature(Refusal):
-    """Too few good signatures."""
-
-
-class Expired(Refusal):
-    """Older than it may be."""
+class Missing(Untrusted):
+    """A required file does not exist."""
 
     may_pass = True
 
 
-class ClockWrong(Refusal):
-    """The clock of this machine is before the time at which something was signed."""
+class BadMetadata(Untrusted):
+    """A file that is not metadata, or invalid metadata."""
+
+
+class BadSignature(Untrusted):
+    """Too few valid signatures."""
+
+
+class Expired(Untrusted):
+    """Past its expiry date."""
 
     may_pass = True
 
 
-class RolledBack(Refusal):
-    """An older version than was seen before."""
+class ClockWrong(Untrusted):
+    """Signed later than the time of this machine's clock."""
+
+    may_pass = True
 
 
-class MixedUp(Refusal):
+class RolledBack(Untrusted):
+    """An older version than one that was trusted before."""
+
+
+class MixedUp(Untrusted):
     """Files that do not belong together."""
 
 
-class NotNamed(Refusal):
+class NotNamed(Untrusted):
     """One of the two repositories does not name it."""
 
 
-class Disagree(Refusal):
-    """Both repositories name it, but not alike."""
+class Disagree(Untrusted):
+    """The repositories describe it differently."""
 
 
-class WrongDevice(Refusal):
+class WrongDevice(Untrusted):
     """Made for another instrument."""
 
 
-class Downgrade(Refusal):
+class Downgrade(Untrusted):
     """A lower release counter without a valid allowance."""
 
 
-class EndlessData(Refusal):
-    """More bytes than were promised."""
+class EndlessData(Untrusted):
+    """More bytes than promised."""
 
 
-class WrongBytes(Refusal):
+class WrongBytes(Untrusted):
     """An artifact with another length or SHA-256."""
 
 
-class NotUpward(Refusal):
-    """Published metadata that does not follow what is there."""
+class NotUpward(Untrusted):
+    """A publication that does not follow the published metadata."""
 
 
 class KeyTrouble(TrustError):
-    """A key that is missing, locked or not the one that it should be."""
+    """A key that is missing, locked or not the expected one."""
 
 
 class DownloadBroke(NetworkError):
-    """A download that ended early; what came stays on the disk.
+    """A download that stopped early; the received part is kept on the disk.
 
     Attributes:
-        fetched_bytes: over the network this time.
+        fetched_bytes: received over the network in this attempt.
     """
 
     def __init__(self, message: str, *, fetched_bytes: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint or "the next attempt goes on where this one stopped")
+        super().__init__(message, hint=hint or "the next attempt resumes where this one stopped")
         self.fetched_bytes = fetched_bytes

@@ -1,4 +1,4 @@
-"""Changing keys and renewing metadata of a trust folder: new roots step by step, what they name signed again."""
+"""Rotate keys and renew metadata of a trust folder: new roots, and new signatures of what they name."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ RENEWABLE = (ROOT, TARGETS, *DELEGATED, SNAPSHOT)
 
 @dataclass(frozen=True)
 class RoleStatus:
-    """A role, in plain words.
+    """State of a role.
 
     Attributes:
-        repository: image or director.
+        repository: ``image`` or ``director``.
         keys: names of its keys, with what holds each.
-        state: ``ok``, ``soon`` (renew it), ``expired``, ``server`` (the server renews it by itself).
-        expires_in_s: seconds until then; None: nothing of it lies in the folder.
+        threshold: how many of them must sign.
+        version: of the newest file; 0: the folder holds none.
+        state: ``ok``, ``soon`` (renew it), ``expired``, ``server`` (the server renews it).
+        expires_in_s: seconds until ``expires``; None: the folder holds no file of the role.
     """
 
     repository: str
@@ -62,7 +64,14 @@ class RoleStatus:
 
 
 def status(folder: TrustFolder, now: datetime) -> list[RoleStatus]:
-    """How each role stands; needs no passphrase.
+    """The state of each role; needs no passphrase.
+
+    Args:
+        folder: the trust folder.
+        now: the current time.
+
+    Returns:
+        One row per role.
 
     Raises:
         BadMetadata: a file is damaged.
@@ -119,17 +128,21 @@ def _state(role: str, left_s: float | None) -> str:
 def rotate(
     folder: TrustFolder, name: str, secrets: Secrets, now: datetime, external: ExternalKey | None = None
 ) -> list[str]:
-    """Replace a key by a new one; gives the names of the files that were written, ``image/...`` and ``director/...``.
-
-    A root key can be replaced while it is lost: the two others sign.
+    """Replace a key by a new one. A lost root key can be replaced, because the two others sign.
 
     Args:
+        folder: the trust folder.
         name: of the key, as in ``keys.json``.
-        external: the new key, when something else holds it; None: a file is made.
+        secrets: gives the passphrases of the keys.
+        now: the time of signing.
+        external: the new key in a KMS or an HSM; None: a key file is made.
+
+    Returns:
+        Names of the written files, ``image/...`` and ``director/...``.
 
     Raises:
-        KeyTrouble: no such key; a key that must sign is missing or locked.
-        StorageError: the disk refuses; the folder is as it was.
+        KeyTrouble: there is no such key; a key that must sign is missing or locked.
+        StorageError: the disk fails; the folder is unchanged.
     """
     if name not in KEY_NAMES:
         raise KeyTrouble(f"there is no key {name!r}", hint=f"the keys are {', '.join(KEY_NAMES)}")
@@ -137,7 +150,7 @@ def rotate(
     made = file_of(folder.path, entry)
     try:
         if entry.keyid in {e.keyid for e in folder.book.keys.values()}:
-            raise KeyTrouble(f"that key is in use already; {name} needs one of its own")
+            raise KeyTrouble(f"that key is already in use; {name} needs a key of its own")
         book = folder.book.model_copy(update={"keys": {**folder.book.keys, name: entry}})
         after = TrustFolder(folder.path, book, folder.image_files(), folder.director_files())
         images, directors = _resigned(folder, after, name, secrets, now)
@@ -152,13 +165,22 @@ def rotate(
 
 
 def renew(folder: TrustFolder, role: str, secrets: Secrets, now: datetime) -> list[str]:
-    """Sign a role again with the key it has, for a new life; gives the names of the files.
+    """Sign the metadata of a role again with its present key, for a new life.
+
+    Args:
+        folder: the trust folder.
+        role: one of ``RENEWABLE``.
+        secrets: gives the passphrases of the keys.
+        now: the time of signing.
+
+    Returns:
+        Names of the written files, ``image/...`` and ``director/...``.
 
     Raises:
-        KeyTrouble: no such role, or a key that must sign is missing or locked.
+        KeyTrouble: there is no such role; a key that must sign is missing or locked.
     """
     if role not in RENEWABLE:
-        raise KeyTrouble(f"{role!r} is not renewed by hand", hint=f"renewed can be {', '.join(RENEWABLE)}")
+        raise KeyTrouble(f"{role!r} cannot be renewed by hand", hint=f"renewable are {', '.join(RENEWABLE)}")
     images: dict[str, bytes] = {}
     directors: dict[str, bytes] = {}
     if role == ROOT:

@@ -1,22 +1,21 @@
-"""What an instrument may install: both repositories are asked, and both must say yes.
+"""What an instrument may install: both repositories must name it.
 
 The steps, and the error of each:
 
 1. The first root of each repository is the pinned one (UnknownRoot).
-2. Each root after it is signed by the threshold of its own keys and of the keys before (BadSignature, RolledBack).
+2. Each later root is signed by the threshold of its own keys and of the previous root's keys (BadSignature, RolledBack).
 3. The newest root has not expired (Expired); nothing was signed in the future of this machine's clock (ClockWrong).
-4. The timestamp is signed, no older than the one before, and alive (BadSignature, RolledBack, Expired).
-5. The snapshot is the very file that the timestamp names, signed, alive, and nothing in it is older than before or gone (MixedUp,
-   BadSignature, Expired, RolledBack).
-6. The targets and the roles to which they delegate are the very files that the snapshot names, signed, alive (as 5).
+4. The timestamp is signed, not older than the last one, and not expired (BadSignature, RolledBack, Expired).
+5. The snapshot is the exact file that the timestamp names, signed and not expired; nothing in it is older than before or missing
+   (MixedUp, BadSignature, Expired, RolledBack).
+6. The targets and the delegated roles are the exact files that the snapshot names, signed and not expired (as 5).
 7. The director's metadata is for this instrument (WrongDevice).
-8. Both repositories name the release (NotNamed).
-9. They and the desired state agree on length, SHA-256, kind, name, version and release counter (Disagree).
-10. The counter is not below that of the installed one, or there is a valid allowance to go back (Downgrade).
-11. No file is longer than it may be (EndlessData), and each can be read (BadMetadata); the artifact itself is checked by
-    ``download``.
+8. Both repositories name the release, and the director names it for this instrument (NotNamed, WrongDevice).
+9. The repositories and the desired state agree on length, SHA-256, kind, name, version and release counter (Disagree).
+10. The counter is not below the installed one, or there is a valid allowance to go back (Downgrade).
+11. No file is longer than allowed (EndlessData), and each can be parsed (BadMetadata); ``download`` checks the artifact itself.
 
-An offline folder has one file of the director's offline role in place of 4 to 6 of the director and of 4 of the image
+An offline folder has one file of the director's offline role instead of steps 4 to 6 of the director and step 4 of the image
 repository (``cellfleet.trust.offline``).
 """
 
@@ -32,7 +31,6 @@ from typing import Any
 from cellfleet.canonical import sha256_hex
 from cellfleet.errors import StorageError
 from cellfleet.ports import Clock, write_atomic
-from cellfleet.trust.chain import Chain
 from cellfleet.trust.fetch import Fetch, folder_fetch
 from cellfleet.trust.layout import (
     DELEGATED,
@@ -60,27 +58,28 @@ from cellfleet.trust.refusals import (
     EndlessData,
     Missing,
     NotNamed,
-    Refusal,
     RolledBack,
     UnknownRoot,
+    Untrusted,
     WrongDevice,
 )
+from cellfleet.trust.trusted_metadata import TrustedMetadata
 from cellfleet.trust.tuf_types import MetaFile, TargetFile, Targets
 from cellfleet.wire.enrol import TrustAnchors
 from cellfleet.wire.states import ReleaseRef
 
 _log = logging.getLogger(__name__)
 _IMAGE, _DIRECTOR = "image", "director"
-_TOO_FEW = "the director and the publisher must both name a release; ask the operator"
+_TOO_FEW = "the director and the publisher must both name a release; ask the operator of the fleet server"
 
 
 @dataclass(frozen=True)
 class VerifiedTarget:
-    """What both repositories name for this instrument.
+    """A release that both repositories name for this instrument.
 
     Attributes:
         length: bytes.
-        allowance: why the counter may be lower than that of the installed one; empty: it is not.
+        allowance: reason of the allowance that permits a lower counter; empty: none was needed.
     """
 
     path: str
@@ -97,13 +96,13 @@ class VerifiedTarget:
 
 
 class Verifier:
-    """Asks both repositories for one instrument and keeps what is trusted in its folder.
+    """Verifies both repositories for one instrument and stores trusted metadata in its folder.
 
     Args:
         folder: ``HOME/trust``; ``image/`` and ``director/`` are made in it.
         anchors: digests of the first roots.
-        image_fetch, director_fetch: bring metadata files.
-        clock: says what time it is.
+        image_fetch, director_fetch: read metadata files.
+        clock: the clock of this machine.
         device_id: of this instrument.
         offline: the fetchers read an exported folder.
         write: writes a file atomically.
@@ -124,16 +123,16 @@ class Verifier:
         self._anchors, self._clock, self._device_id, self._offline = anchors, clock, device_id, offline
         self._image_store = _Store(folder / _IMAGE, image_fetch, write)
         self._director_store = _Store(folder / _DIRECTOR, director_fetch, write)
-        self._image: Chain | None = None
+        self._image: TrustedMetadata | None = None
         self._wanted: Targets | None = None
 
     def refresh(self) -> None:
-        """Steps 1 to 7: fetch and verify what is new in both repositories.
+        """Steps 1 to 7: fetch and verify new metadata of both repositories.
 
         Raises:
-            Refusal: of the kind that stands at the step.
-            NetworkError: a repository cannot be asked now.
-            StorageError: the disk refuses.
+            Untrusted: of the kinds that are listed at the step.
+            NetworkError: a repository cannot be reached.
+            StorageError: the disk fails.
         """
         now = self._clock.now()
         self._image = self._wanted = None
@@ -152,14 +151,17 @@ class Verifier:
         self._image, self._wanted = image, wanted
 
     def check(self, release: ReleaseRef, installed: Mapping[tuple[str, str], int]) -> VerifiedTarget:
-        """Steps 8 to 10: may this instrument install that release? After ``refresh``.
+        """Steps 8 to 10: check that this instrument may install a release. Call ``refresh`` first.
 
         Args:
             release: of the desired state.
-            installed: release counter of what is installed, by kind and name.
+            installed: release counters of the installed artifacts, by kind and name.
+
+        Returns:
+            What both repositories say about it.
 
         Raises:
-            Refusal: no, and why.
+            Untrusted: it must not be installed; see the steps.
         """
         found = self._both(release.target_path)
         # 9. the desired state says the same
@@ -173,30 +175,30 @@ class Verifier:
         return _with_allowance(found, self._allowance(found, have))
 
     def offered(self) -> tuple[VerifiedTarget, ...]:
-        """What both repositories name for this instrument now; counters are not compared. After ``refresh``.
+        """All releases that both repositories name for this instrument; counters are not compared. Call ``refresh`` first.
 
         Raises:
-            Refusal: they disagree.
+            Untrusted: the repositories disagree.
         """
         assert self._wanted is not None, "refresh comes first"
         return tuple(self._both(path) for path in sorted(self._wanted.targets))
 
-    def _roots(self, name: str, store: _Store, anchor: str, now: datetime) -> Chain:
+    def _roots(self, name: str, store: _Store, anchor: str, now: datetime) -> TrustedMetadata:
         # 1. the pinned root
         first = store.kept(file_name(ROOT, 1))
         if first is None or sha256_hex(first) != anchor:
             first = store.fetch(file_name(ROOT, 1), ROOT)
             if first is None:
-                raise Missing(f"{name} repository: it has no first root", hint="is the address or folder right?")
+                raise Missing(f"{name} repository: the first root is missing", hint="check the address or the folder")
             if sha256_hex(first) != anchor:
                 raise UnknownRoot(
                     f"{name} repository: its first root is not the one that this instrument trusts",
-                    hint="it is another publisher's; provision the instrument for it on purpose, or use the right server",
+                    hint="it belongs to another publisher; use the right server, or provision the instrument for that publisher",
                 )
-            chain = Chain(name, first, now)
+            chain = TrustedMetadata(name, first, now)
             store.keep(file_name(ROOT, 1), first)
         else:
-            chain = Chain(name, first, now)
+            chain = TrustedMetadata(name, first, now)
         # 2. one root after the other
         for _ in range(MAX_ROOT_ROTATIONS):
             if not _next_root(chain, store):
@@ -209,12 +211,12 @@ class Verifier:
         data = self._director_store.fetch(OFFLINE_FILE, TARGETS)
         if data is None:
             raise WrongDevice(
-                f"the folder holds nothing for the instrument {self._device_id}",
-                hint="export it with `cellfleet trust export --device` and this id",
+                f"the folder holds no metadata for the instrument {self._device_id}",
+                hint="export it with `cellfleet trust export --device` and this device id",
             )
         return data
 
-    def _offline_targets(self, director: Chain, data: bytes, now: datetime) -> Targets:
+    def _offline_targets(self, director: TrustedMetadata, data: bytes, now: datetime) -> Targets:
         store, where = self._director_store, f"{_DIRECTOR} repository, {OFFLINE}"
         delegator = offline_delegator(director.root)
         loaded = load(Targets, data, where)
@@ -224,11 +226,13 @@ class Verifier:
             try:
                 before = load(Targets, old, where)
                 check_signatures(before, delegator, OFFLINE)
-            except Refusal as e:
-                _log.warning("what was trusted before is left out: %s", e)
+            except Untrusted as e:
+                _log.warning("ignore metadata that was trusted before: %s", e)
             else:
                 if loaded.signed.version < before.signed.version:
-                    raise RolledBack(f"{where}: an older folder than one that was used before", hint="use the newest")
+                    raise RolledBack(
+                        f"{where}: it is older than a folder that was used before", hint="use the newest folder"
+                    )
         check_life(loaded, now)
         self._check_device(loaded.signed)
         store.keep(OFFLINE_FILE, data)
@@ -238,7 +242,7 @@ class Verifier:
         # 7. for this instrument
         whom = wanted.unrecognized_fields.get(DEVICE_ID)
         if whom != self._device_id:
-            raise WrongDevice(f"director repository: it is for {whom}, this instrument is {self._device_id}")
+            raise WrongDevice(f"director repository: it is for {whom}; this instrument is {self._device_id}")
 
     def _both(self, path: str) -> VerifiedTarget:
         assert self._image is not None, "refresh comes first"
@@ -252,12 +256,12 @@ class Verifier:
         facts = facts_of(ReleaseFacts, published, f"{_IMAGE} repository")
         order = facts_of(DirectorFacts, wanted, f"{_DIRECTOR} repository")
         if order.device_id != self._device_id:
-            raise WrongDevice(f"{path}: it is for {order.device_id}, this instrument is {self._device_id}")
+            raise WrongDevice(f"{path}: it is for {order.device_id}; this instrument is {self._device_id}")
         # 9. alike
         if _bytes_of(wanted) != _bytes_of(published):
-            raise Disagree(f"{path}: the repositories name other bytes")
+            raise Disagree(f"{path}: the repositories name different bytes")
         if order.release_counter != facts.release_counter:
-            raise Disagree(f"{path}: the repositories name other release counters")
+            raise Disagree(f"{path}: the repositories name different release counters")
         sha256, length = _bytes_of(published)
         return VerifiedTarget(
             path=path,
@@ -275,7 +279,7 @@ class Verifier:
     def _allowance(self, found: VerifiedTarget, have: int) -> AllowanceFacts:
         assert self._image is not None, "refresh comes first"
         text = f"{found.name} {found.version} has the release counter {found.counter}, below the installed {have}"
-        hint = "going back on purpose takes `cellfleet trust allow`"
+        hint = "to go back on purpose, sign an allowance with `cellfleet trust allow`"
         for whom in (self._device_id, None):
             path = allowance_path(found.kind, found.name, have, found.counter, whom)
             target = self._image.find(path)
@@ -283,49 +287,49 @@ class Verifier:
                 continue
             facts = facts_of(AllowanceFacts, target, f"{_IMAGE} repository")
             if (facts.from_counter, facts.to_counter) != (have, found.counter) or facts.device_id != whom:
-                raise Downgrade(f"{text}; the allowance {path} is for something else", hint=hint)
+                raise Downgrade(f"{text}; the allowance {path} does not match its name", hint=hint)
             if facts.expires <= self._clock.now():
                 raise Downgrade(
                     f"{text}; the allowance to go back expired at {facts.expires:%Y-%m-%d %H:%M}", hint=hint
                 )
             return facts
-        raise Downgrade(f"{text}, and no allowance to go back names it", hint=hint)
+        raise Downgrade(f"{text}, and no allowance permits it", hint=hint)
 
 
 @dataclass(frozen=True)
 class _Store:
-    """Metadata of one repository: what is kept on the disk, and what can be fetched."""
+    """Metadata files of one repository: the stored ones, and those that can be fetched."""
 
     folder: Path
     source: Fetch
     write: Callable[[Path, bytes], None]
 
     def kept(self, name: str) -> bytes | None:
-        """A file that was trusted before; None: there is none, or it cannot be read."""
+        """A file that was trusted earlier; None: there is none, or it cannot be read."""
         try:
             return folder_fetch(self.folder)(name, max_bytes(""))
         except (StorageError, EndlessData) as e:
-            _log.warning("what was trusted before is left out: %s", e)
+            _log.warning("ignore metadata that was trusted before: %s", e)
             return None
 
     def keep(self, name: str, data: bytes) -> None:
-        """Write a file, unless it is there already."""
+        """Store a file unless the same bytes are stored already."""
         if self.kept(name) != data:
             self.write(self.folder / name, data)
 
     def fetch(self, name: str, role: str, length: int | None = None) -> bytes | None:
-        """A file of the repository."""
+        """Fetch a file of the repository; None: there is none."""
         return self.source(name, min(length or max_bytes(role), max_bytes(role)))
 
 
-def _next_root(chain: Chain, store: _Store) -> bool:
+def _next_root(chain: TrustedMetadata, store: _Store) -> bool:
     name = file_name(ROOT, chain.root_version + 1)
     old = store.kept(name)
     if old is not None:
         try:
             chain.add_root(old)
-        except Refusal as e:
-            _log.warning("what was trusted before is left out: %s", e)
+        except Untrusted as e:
+            _log.warning("ignore metadata that was trusted before: %s", e)
         else:
             return True
     data = store.fetch(name, ROOT)
@@ -336,8 +340,10 @@ def _next_root(chain: Chain, store: _Store) -> bool:
     return True
 
 
-def _to_targets(chain: Chain, store: _Store, delegated: tuple[str, ...], named: MetaFile | None = None) -> None:
-    """Steps 4 to 6; ``named`` is what stands for the timestamp in an offline folder."""
+def _to_targets(
+    chain: TrustedMetadata, store: _Store, delegated: tuple[str, ...], named: MetaFile | None = None
+) -> None:
+    """Steps 4 to 6; ``named`` replaces the timestamp in an offline folder."""
     # 4. timestamp
     known = f"{TIMESTAMP}.json"
     _known(store, known, lambda data: chain.add_timestamp(data, known=True))
@@ -345,7 +351,7 @@ def _to_targets(chain: Chain, store: _Store, delegated: tuple[str, ...], named: 
     if meta is None:
         stamp = store.fetch(known, TIMESTAMP)
         if stamp is None:
-            raise Missing(f"{chain.name} repository: there is no {known}", hint="is the address or folder right?")
+            raise Missing(f"{chain.name} repository: {known} is missing", hint="check the address or the folder")
         fresh = chain.add_timestamp(stamp)
         if fresh:
             store.keep(known, stamp)
@@ -370,19 +376,19 @@ def _known(store: _Store, name: str, add: Callable[[bytes], object]) -> None:
         return
     try:
         add(data)
-    except Refusal as e:
-        _log.warning("what was trusted before is left out: %s", e)
+    except Untrusted as e:
+        _log.warning("ignore metadata that was trusted before: %s", e)
 
 
 def _named_file(store: _Store, role: str, meta: MetaFile) -> bytes:
-    """The file that other metadata names: the kept one when it is that, or else fetched."""
+    """The file that other metadata names: the stored one if it has that hash, else a fetched one."""
     kept = store.kept(f"{role}.json")
     if kept is not None and meta.hashes and sha256_hex(kept) == meta.hashes.get("sha256"):
         return kept
     name = file_name(role, meta.version)
     data = store.fetch(name, role, meta.length)
     if data is None:
-        raise Missing(f"there is no {name}, though other metadata names it", hint="the repository is incomplete")
+        raise Missing(f"{name} is missing, but other metadata names it", hint="the repository is incomplete")
     return data
 
 

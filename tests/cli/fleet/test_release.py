@@ -265,7 +265,7 @@ def test_another_bundle_of_that_version(desk: Desk) -> None:
     desk.publish("1.0.0")
     path = tiny_bundle(desk.root / "other", tiny_spec(version="1.0.0"))
     error = desk.run("release", "publish", str(path), code=ExitCode.REFUSED)
-    assert "1.0.0 is published already with other bytes" in error
+    assert "1.0.0 is already published with other bytes" in error
 
 
 def test_withdrawn(desk: Desk) -> None:

@@ -20,7 +20,7 @@ from cellfleet.cli.main import run
 from cellfleet.lineage import RecordStore, SigningKey, sign
 from cellfleet.ports import SystemClock
 from cellfleet.trust import TrustFolder, Verifier, folder_fetch
-from cellfleet.trust.folder import Artifact
+from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.rotation import renew
 from support_bundle import tiny_bundle
 from support_trust import DEVICE, PASSPHRASE, secret
@@ -48,7 +48,7 @@ class Desk:
         path.write_bytes(f"bundle {version}".encode())
         folder = TrustFolder.load(self.root / "trust")
         made = folder.publish(
-            Artifact(sha256_file(path), path.stat().st_size),
+            ArtifactBytes(sha256_file(path), path.stat().st_size),
             kind="model",
             name="cells",
             version=version,
@@ -183,11 +183,11 @@ def test_rotate_and_renew(made: Desk) -> None:
     ("arguments", "code", "words"),
     [
         (["rotate", "nothing"], ExitCode.REFUSED, "the keys are root-1"),
-        (["rotate", "director", "--renew"], ExitCode.REFUSED, "renewed can be root"),
+        (["rotate", "director", "--renew"], ExitCode.REFUSED, "renewable are root"),
         (["rotate", "models", "--uri", "hsm:1"], ExitCode.USAGE, "belong together"),
         (["rotate", "models", "--renew", "--uri", "hsm:1", "--public", "x"], ExitCode.USAGE, "keeps the key"),
         (["rotate", "models", "--uri", "hsm:1", "--public", "absent.pub"], ExitCode.REFUSED, "absent.pub"),
-        (["status", "--trust", "elsewhere"], ExitCode.REFUSED, "no trust folder"),
+        (["status", "--trust", "elsewhere"], ExitCode.REFUSED, "not a trust folder"),
         (["init", "--trust", "new", "--key", "root-1"], ExitCode.USAGE, "NAME=VALUE"),
         (["init", "--trust", "new", "--key", "root-1=hsm:1"], ExitCode.USAGE, "belong together"),
         (["allow", "cells", "--from", "2", "--to", "1", "--reason", "x"], ExitCode.REFUSED, "no release of cells"),
@@ -222,7 +222,7 @@ def test_an_allowance(made: Desk) -> None:
     assert timedelta(days=6.9) < left < timedelta(days=7)
     assert "good until" in made.run("allow", "cells", "--from", "2", "--to", "1", "--reason", "misses cells")
     text = made.run("allow", "cells", "--from", "1", "--to", "2", "--reason", "no", code=ExitCode.REFUSED)
-    assert "higher counter to a lower" in text
+    assert "a lower target counter" in text
 
 
 def test_an_exported_folder_is_one_that_an_instrument_takes(made: Desk) -> None:

@@ -22,7 +22,7 @@ from cellfleet.cli.main import run
 from cellfleet.device.camera.inhibit import read_leases
 from cellfleet.device.system.home import Home
 from cellfleet.trust import TrustFolder
-from cellfleet.trust.folder import Artifact
+from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.offline import export
 from support_bundle import discs, tiny_bundle
 from support_images import write_tiff
@@ -45,7 +45,7 @@ class Site:
             path = tiny_bundle(root / version, tiny_spec(version=version), gain=gain)
             self.bundles[version] = path
             made = self.trust.publish(
-                Artifact(sha256_file(path), path.stat().st_size),
+                ArtifactBytes(sha256_file(path), path.stat().st_size),
                 kind="model",
                 name="tiny",
                 version=version,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cellfleet.trust.refusals import BadSignature, ClockWrong, Downgrade, Expired, Missing, Refusal
+from cellfleet.trust.refusals import BadSignature, ClockWrong, Downgrade, Expired, Missing, Untrusted
 from simulators.world import SimSource, World
 from support_device import Releases
 
 
 @pytest.mark.parametrize("kind", [Expired, ClockWrong, Missing])
-def test_what_may_pass_is_tried_again(tmp_path: Path, releases: Releases, kind: type[Refusal]) -> None:
+def test_what_may_pass_is_tried_again(tmp_path: Path, releases: Releases, kind: type[Untrusted]) -> None:
     """As when a server that was off longer than its metadata lives is asked in its first second."""
     world = World(tmp_path, releases.files)
     assert isinstance(world.source, SimSource)
@@ -23,7 +23,7 @@ def test_what_may_pass_is_tried_again(tmp_path: Path, releases: Releases, kind: 
 
 
 @pytest.mark.parametrize("kind", [BadSignature, Downgrade])
-def test_what_is_wrong_stays_refused(tmp_path: Path, releases: Releases, kind: type[Refusal]) -> None:
+def test_what_is_wrong_stays_refused(tmp_path: Path, releases: Releases, kind: type[Untrusted]) -> None:
     world = World(tmp_path, releases.files)
     assert isinstance(world.source, SimSource)
     world.source.check_errors = [kind("never")]

@@ -206,11 +206,11 @@ def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str
 
 
 def _sign(order: Order, now: datetime) -> Publication:
-    from cellfleet.trust.folder import Artifact
+    from cellfleet.trust.folder import ArtifactBytes
 
     bundle = order.bundle
     return order.folder.publish(
-        Artifact(bundle.sha256, bundle.path.stat().st_size),
+        ArtifactBytes(bundle.sha256, bundle.path.stat().st_size),
         kind="model",
         name=bundle.spec.name,
         version=bundle.spec.version,

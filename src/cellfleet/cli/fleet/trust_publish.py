@@ -11,7 +11,7 @@ from cellfleet.errors import GateFailed, LineageError
 from cellfleet.lineage import RecordStore
 from cellfleet.lineage.signing import load_public_key
 from cellfleet.trust import TrustFolder
-from cellfleet.trust.folder import Artifact
+from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.keys import Secrets
 from cellfleet.trust.publish import named
 
@@ -39,7 +39,7 @@ def publish_here(
         return label
     _check_gate(project, opened.sha256, label, decision)
     made = folder.publish(
-        Artifact(opened.sha256, bundle.stat().st_size),
+        ArtifactBytes(opened.sha256, bundle.stat().st_size),
         kind="model",
         name=opened.spec.name,
         version=opened.spec.version,
