@@ -178,8 +178,12 @@ def _operators(theirs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
     def dropped_call(node: cst.Expr) -> Iterable[cst.Expr]:
         """``check_this(...)`` that is not called."""
-        if isinstance(node.value, cst.Call):
+        if isinstance(node.value, cst.Call) and not _is_log(node.value):
             yield node.with_changes(value=cst.Ellipsis())
+
+    def _is_log(call: cst.Call) -> bool:
+        owner = call.func.value if isinstance(call.func, cst.Attribute) else None
+        return isinstance(owner, cst.Name) and owner.value == "_log"
 
     def dropped_keyword(node: cst.Call) -> Iterable[cst.Call]:
         """An argument that has a name, mostly one with a default; hints are text, ``strict`` of ``zip`` asserts."""

@@ -20,7 +20,7 @@ from cellfleet.trust import OnlineKeys, TrustFolder, check_published
 from cellfleet.trust import folder as folder_module
 from cellfleet.trust.folder import ArtifactBytes, Publication
 from cellfleet.trust.keys import KEY_NAMES, ExternalKey, environment_secrets, new_key
-from cellfleet.trust.layout import ROOT
+from cellfleet.trust.layout import ROOT, target_path
 from cellfleet.trust.metadata import load
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
 from cellfleet.trust.tuf_types import Root, Targets, Timestamp
@@ -145,6 +145,15 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(KeyTrouble, match=r"no keys\.json") as e:
         TrustFolder.load(tmp_path)
     assert "trust init" in e.value.hint
+
+
+def test_a_book_of_an_earlier_version_is_read(site: Site) -> None:
+    """A book without a format counts as format 1."""
+    path = site.folder.path / "keys.json"
+    book = json.loads(path.read_bytes())
+    assert book.pop("format") == 1
+    path.write_text(json.dumps(book))
+    assert TrustFolder.load(site.folder.path).book == site.folder.book
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 2, "keys": {}}', '{"format": 1, "keys": {}}'])
@@ -357,6 +366,30 @@ def test_a_damaged_plan_is_told(site: Site) -> None:
         TrustFolder.load(site.folder.path)
 
 
+def test_a_plan_of_an_earlier_version_is_carried_out(site: Site) -> None:
+    """It had no format."""
+    plan = {"files": {"image/9.models.json": "x"}, "remove": ["keys/root-3.pem", "keys/absent.pem"]}
+    (site.folder.path / "pending.json").write_text(json.dumps(plan))
+    folder = TrustFolder.load(site.folder.path)
+    assert folder.image_files()["9.models.json"] == b"x"
+    assert not (folder.path / "keys" / "root-3.pem").exists()
+    assert not (folder.path / "pending.json").exists()
+
+
+def test_a_plan_of_a_later_version_is_left_alone(site: Site) -> None:
+    (site.folder.path / "pending.json").write_text('{"format": 2, "files": {}, "remove": []}')
+    with pytest.raises(KeyTrouble, match="has format 2") as e:
+        TrustFolder.load(site.folder.path)
+    assert "newer cellfleet" in e.value.hint
+    assert (site.folder.path / "pending.json").exists()
+
+
+def test_a_plan_says_its_format(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "_finish", lambda _: None)  # the power goes before it is carried out
+    site.folder.write(images={"9.models.json": b"x"})
+    assert json.loads((site.folder.path / "pending.json").read_bytes())["format"] == 1
+
+
 def test_the_folder_is_for_its_owner_and_an_empty_one_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "trust"
     path.mkdir(mode=0o755)
@@ -411,3 +444,11 @@ def test_our_delegations_are_terminating(site: Site) -> None:
     assert {name: role.terminating for name, role in (top.delegations.roles or {}).items()} == {
         "models": True, "software": True, "allowances": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("model", "models/cells/1.0.0/0123456789ab.bundle.zip"), ("software", "software/cells/1.0.0/0123456789ab.zip")],
+)
+def test_the_path_of_a_release(kind: str, path: str) -> None:
+    assert target_path(kind, "cells", "1.0.0", "0123456789abcdef") == path

@@ -267,6 +267,37 @@ def test_of_two_timestamps_with_one_version_the_first_stays(site: Site) -> None:
     assert kept.read_bytes() == before
 
 
+def test_a_timestamp_that_has_expired_still_forbids_older_ones(site: Site) -> None:
+    """Also of the same snapshot: only the version of the timestamp itself is lower."""
+    site.order(None)
+    site.refreshed()
+    site.pass_time(hours=25)
+    site.order(None)
+    site.forge_timestamp(lambda t: setattr(t, "version", t.version - 1))
+    with pytest.raises(RolledBack, match=r"image repository, timestamp: version"):
+        site.refreshed()
+
+
+def test_signing_the_same_version_again_does_not_make_it_live_longer(site: Site) -> None:
+    site.order(None)
+    site.refreshed()
+    site.pass_time(hours=25)
+    site.order(None)
+    site.forge_timestamp(lambda _t: None)
+    with pytest.raises(Expired, match="image repository, timestamp"):
+        site.refreshed()
+
+
+def test_roots_after_a_stored_one_are_followed(site: Site) -> None:
+    for _ in range(3):
+        rotate(site.folder, "timestamp", secret, site.now)
+        del site.image["timestamp.json"]
+        site.serve()
+        site.order(None)
+        site.refreshed()
+    assert (site.root / "home" / DEVICE / "trust" / "image" / "4.root.json").exists()
+
+
 def test_rotating_a_key_recovers_from_a_version_driven_up(site: Site) -> None:
     site.order(None)
     site.forge_timestamp(lambda t: setattr(t, "version", 2**50))
@@ -438,6 +469,33 @@ def test_of_two_roles_that_name_a_path_the_first_one_counts(site: Site, terminat
     site.forge_image("software", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"bad"), facts)}))
     site.order(release)
     assert site.refreshed().check(release, NOTHING).sha256 == release.sha256
+
+
+@pytest.mark.parametrize("left_out", [["models"], ["models", "software", "allowances"]])
+def test_a_repository_with_fewer_roles(site: Site, left_out: list[str]) -> None:
+    facts = ReleaseFacts(release_counter=1, kind="software", name="engine", version="1.0.0")
+    path = "software/engine/1.0.0/abcdefabcdef.zip"
+    site.forge_image("software", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"new"), facts)}))
+
+    def drop(targets: Targets) -> None:
+        assert targets.delegations is not None
+        roles = targets.delegations.roles or {}
+        kept = {n: r for n, r in roles.items() if n not in left_out}
+        targets.delegations.roles = kept
+        if not kept:
+            targets.delegations = None
+
+    site.forge_image("targets", drop)
+    release = ReleaseRef(
+        release_id=1, kind="software", name="engine", version="1.0.0", counter=1, target_path=path,
+        sha256=sha256_hex(b"new"), length=3,
+    )  # fmt: skip
+    site.order(release)
+    if "software" in left_out:
+        with pytest.raises(NotNamed, match="image repository"):
+            check(site, release)
+    else:
+        assert check(site, release) == ""
 
 
 def test_what_the_targets_name_themselves_needs_no_role(site: Site) -> None:

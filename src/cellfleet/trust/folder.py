@@ -67,7 +67,7 @@ from cellfleet.trust.tuf_types import Targets
 from cellfleet.wire.base import parse_data
 from cellfleet.wire.enrol import TrustAnchors
 
-_PENDING = "pending.json"
+_PENDING, _PENDING_FORMAT = "pending.json", 1
 IMAGE, DIRECTOR_FOLDER = "image", "director"
 
 
@@ -396,6 +396,7 @@ class TrustFolder:
         if book is not None:
             files[BOOK_FILE] = _book_bytes(book)
         plan = {
+            "format": _PENDING_FORMAT,
             "files": {name: data.decode() for name, data in files.items()},
             "remove": [p.relative_to(self.path).as_posix() for p in remove],
         }
@@ -459,12 +460,14 @@ def _finish(path: Path) -> None:
     pending = path / _PENDING
     try:
         plan = json.loads(pending.read_bytes())
+        if plan.get("format", 1) != _PENDING_FORMAT:  # the first versions wrote none
+            raise KeyTrouble(f"{pending} has format {plan['format']}", hint="open the folder with a newer cellfleet")
         files, remove = dict(plan["files"]), list(plan["remove"])
     except FileNotFoundError:
         return
     except OSError as e:
         raise StorageError(f"cannot read {pending}: {e.strerror}", hint="check the disk") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise KeyTrouble(f"{pending} is damaged", hint="restore the folder from a backup") from e
     for name, text in files.items():
         write_atomic(path / name, text.encode())

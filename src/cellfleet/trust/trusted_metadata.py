@@ -100,7 +100,7 @@ class TrustedMetadata:
             before, after = old.signed.snapshot_meta.version, loaded.signed.snapshot_meta.version
             _not_older(f"{loaded.where}, the snapshot that it names", after, before)
             fresh = loaded.signed.version > old.signed.version
-        taken = loaded if fresh or old is None else old  # of two with one number the first stays
+        taken = loaded if old is None or fresh else old  # of two with one number the first stays
         check_life(taken, self._now)
         self._timestamp = taken
         return fresh
