@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from cellfleet.device.update.state_machine import ACTIONS, BEFORE_ACTIVATION, STATES, TABLE
+from cellfleet.device.update.state_machine import ACTION_TEXTS, BEFORE_ACTIVATION, STATES, TABLE
 from cellfleet.wire.states import UpdateState
 
 TARGET = Path(__file__).with_name("agent.svg")
@@ -68,7 +68,7 @@ def _box(state: UpdateState) -> str:
     return (
         f'<rect x="{LEFT}" y="{y}" width="{BOX_W}" height="{BOX_H}" rx="7" class="{kind}"/>'
         f'<text x="{LEFT + 14}" y="{y + 22}" class="name">{state}</text>'
-        f'<text x="{LEFT + 14}" y="{y + 41}" class="what">{escape(ACTIONS[state])}</text>'
+        f'<text x="{LEFT + 14}" y="{y + 41}" class="what">{escape(ACTION_TEXTS[state])}</text>'
     )
 
 

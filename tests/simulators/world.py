@@ -18,7 +18,7 @@ from cellfleet.device.update.actions import ActionContext
 from cellfleet.device.update.agent import Agent, AgentPorts
 from cellfleet.device.update.background_task import InlineTask
 from cellfleet.device.update.journal import Journal, Update
-from cellfleet.device.update.status_reporter import Self, StatusReporter
+from cellfleet.device.update.status_reporter import AgentInfo, StatusReporter
 from cellfleet.device.update.transitions import ActionResult
 from cellfleet.device.update.update_source import UpdateSource
 from cellfleet.errors import CellfleetError
@@ -110,7 +110,7 @@ class World:
         self.boots += 1
         self.work.power_cut()
         client = ServerClient(URL, self.identity, self.server, self.clock)
-        self.contact = ServerSync(
+        self.server_sync = ServerSync(
             self.home,
             client,
             self.clock,
@@ -119,21 +119,21 @@ class World:
             jitter=lambda: 0.5,
             write=self.disk.write,
         )
-        tools = ActionContext(
+        context = ActionContext(
             home=self.home,
             settings=self.settings,
             slots=Slots(self.home, self.disk.write),
-            work=self.work,
+            scheduler=self.work,
             clock=self.clock,
             engines={"onnxruntime": "1.0"},
             source_of=lambda _: self.source,
             cancelled=threading.Event(),
         )
-        errands: InlineTask[ActionResult] = InlineTask()
-        outside = AgentPorts(self.contact, self.sink, errands, lambda _: None, lambda: 0.5, self.disk.write)
-        self.agent = Agent(tools, Journal(self.home, self.disk.write), outside)
-        self.teller = StatusReporter(
-            self.agent, self.contact, Self(self.record, f"boot-{self.boots}", FACTS), lambda: (0, 0)
+        background: InlineTask[ActionResult] = InlineTask()
+        ports = AgentPorts(self.server_sync, self.sink, background, lambda _: None, lambda: 0.5, self.disk.write)
+        self.agent = Agent(context, Journal(self.home, self.disk.write), ports)
+        self.reporter = StatusReporter(
+            self.agent, self.server_sync, AgentInfo(self.record, f"boot-{self.boots}", FACTS), lambda: (0, 0)
         )
         self.agent.start()
 
@@ -141,9 +141,9 @@ class World:
         """Time passes, the agent looks once, and talks with the server."""
         self.clock.at += timedelta(seconds=seconds)
         self.clock.elapsed_s += seconds
-        self.contact.step()
+        self.server_sync.step()
         self.agent.tick()
-        self.teller.tell(self.clock.now())
+        self.reporter.report(self.clock.now())
         self.check()
 
     def run(self, until: Callable[[], bool], ticks: int = 400, seconds: float = 1.0) -> None:
@@ -197,7 +197,7 @@ class World:
     @property
     def active(self) -> str:
         """SHA-256 of the active slot."""
-        return self.agent.tools.slots.pointer.active
+        return self.agent.context.slots.pointer.active
 
     def idle(self) -> bool:
         """The latest update has ended."""

@@ -1,6 +1,6 @@
 """Slots: installed artifacts, and the pointer that says which of them is active.
 
-A slot is a folder that is written beside its place and renamed into it; the pointer is a sequence of numbered files.
+A slot is a folder that is written beside its place and renamed into it; the pointer is a versioned file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMMITTED = "committed_at"
 
 @dataclass(frozen=True)
 class Pointer:
-    """Which slots have a role: their SHA-256, or empty.
+    """The slots that have a role: their SHA-256, or empty.
 
     Attributes:
         active_since, previous_since: ISO times.
@@ -46,7 +46,8 @@ class Slots:
     """The slots of an instrument.
 
     Attributes:
-        damaged: pointer files that were passed over when it was opened.
+        pointer: the newest one.
+        damaged: names of pointer files that were skipped when the slots were opened.
     """
 
     def __init__(self, home: Home, write: WriteFn = write_atomic) -> None:
@@ -57,18 +58,18 @@ class Slots:
         self.pointer = _pointer(newest.content)
 
     def get(self, role: Role) -> Slot | None:
-        """The slot with that role."""
+        """The slot with a role, or None."""
         sha256 = getattr(self.pointer, role)
         return self.find(sha256) if sha256 else None
 
     def find(self, sha256: str) -> Slot | None:
-        """An installed slot by the digest of its artifact."""
+        """The slot of an artifact, by its SHA-256; its bytes are not read."""
         folder = self.folder_of(sha256)
         slot = _read_slot(folder)
         return slot if slot is not None and slot.sha256 == sha256 and slot.bundle.is_file() else None
 
     def intact(self, sha256: str) -> Slot | None:
-        """An installed slot whose bytes were read and are the right ones."""
+        """The slot of an artifact, by its SHA-256, when its bytes have that digest."""
         slot = self.find(sha256) if sha256 else None
         if slot is None:
             return None
@@ -78,7 +79,7 @@ class Slots:
             return None
 
     def fallback(self, bad: str) -> Slot | None:
-        """The slot to go back to: the previous one if it is intact, else the newest other one that was committed once."""
+        """The slot to restore instead of a bad one: the previous slot if it is intact, else the newest intact committed one."""
         p = self.pointer
         if p.previous not in ("", bad) and (slot := self.intact(p.previous)) is not None:
             return slot
@@ -87,20 +88,27 @@ class Slots:
         return next((s for s in newest if self.intact(s.sha256) is not None), None)
 
     def counters(self) -> dict[tuple[str, str], int]:
-        """Release counter of the active slot, by kind and name: what a device must not go below."""
+        """Release counter of the active slot by kind and name: the lowest that this device may install."""
         slot = self.get("active")
         return {(slot.kind, slot.name): slot.counter} if slot else {}
 
     def install(self, artifact: Path, facts: Slot) -> Slot:
-        """Put a checked artifact into its slot: copied (or linked) aside, synced, checked, renamed.
+        """Write a verified artifact into its slot: copy (or link) it aside, check, sync, rename.
+
+        Args:
+            artifact: the file.
+            facts: of the slot; its folder is set here.
+
+        Returns:
+            The slot as it is stored.
 
         Raises:
-            DeviceError: the bytes in the slot are not those that were checked.
-            StorageError: the disk refuses; no half of a slot is left.
+            DeviceError: the bytes in the slot do not have the SHA-256 of ``facts``.
+            StorageError: the disk refuses; no part of the slot remains.
         """
-        done = self.intact(facts.sha256)
-        if done is not None:
-            return self.note(replace(facts, folder=done.folder))
+        existing = self.intact(facts.sha256)
+        if existing is not None:
+            return self.note(replace(facts, folder=existing.folder))
         folder = self.folder_of(facts.sha256)
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -123,36 +131,57 @@ class Slots:
         return slot
 
     def note(self, slot: Slot) -> Slot:
-        """Write a slot's facts anew (variant and numbers of the self-test)."""
+        """Replace the facts of a slot (variant and numbers of the self-test)."""
         self._write(slot.folder / _FACTS, _slot_bytes(slot))
         return slot
 
     def commit(self, sha256: str, now: str) -> None:
-        """Note in its facts that a slot passed its probation."""
+        """Record in the facts of a slot that it passed its probation.
+
+        Args:
+            sha256: of the slot.
+            now: ISO time.
+        """
         slot = self.find(sha256)
         if slot is not None and _COMMITTED not in slot.numbers:
             self.note(replace(slot, numbers={**slot.numbers, _COMMITTED: now}))
 
     def note_deployment(self, sha256: str, deployment_id: int | None) -> None:
-        """Another deployment asked for a slot that is here already."""
+        """Record the deployment that asked for an installed slot.
+
+        Args:
+            sha256: of the slot.
+            deployment_id: None: none; the recorded one stays.
+        """
         slot = self.find(sha256)
         if slot is not None and deployment_id not in (None, slot.deployment_id):
             self.note(replace(slot, deployment_id=deployment_id))
 
     def name_candidate(self, sha256: str) -> None:
-        """Write the pointer with another candidate; empty: none."""
+        """Set the candidate; empty: none."""
         if self.pointer.candidate != sha256:
             self._set(replace(self.pointer, candidate=sha256))
 
     def activate(self, sha256: str, now: str) -> None:
-        """active = this slot, previous = the active one; the same call again changes nothing."""
+        """Make a slot active and the active one previous; the same call again changes nothing.
+
+        Args:
+            sha256: of the slot.
+            now: ISO time.
+        """
         p = self.pointer
         if p.active == sha256:
             return
         self._set(Pointer(sha256, p.active, "", now, p.active_since))
 
     def roll_back(self, bad: str, good: str, now: str) -> None:
-        """active = the slot before; the same call again changes nothing. Needs no network."""
+        """Make another slot active instead of a bad one; the same call again changes nothing.
+
+        Args:
+            bad: SHA-256 of the active slot.
+            good: SHA-256 of its replacement; empty: none.
+            now: ISO time.
+        """
         p = self.pointer
         if p.active != bad:
             return
@@ -160,7 +189,15 @@ class Slots:
         self._set(Pointer(good, "", "", since if good else "", ""))
 
     def sweep(self, keep: int, pinned: frozenset[str] = frozenset()) -> list[str]:
-        """Remove old slots but for those with a role, those that are pinned, and the newest ones. Returns what went."""
+        """Remove old slots.
+
+        Args:
+            keep: number of slots to keep; slots with a role and pinned ones are always kept.
+            pinned: SHA-256 of slots that experiments use.
+
+        Returns:
+            SHA-256 of the removed slots.
+        """
         for left in self._home.slots.glob(".*.part"):
             shutil.rmtree(left, ignore_errors=True)
         p = self.pointer
@@ -173,7 +210,7 @@ class Slots:
         return [s.sha256 for s in gone]
 
     def remove(self, sha256: str) -> None:
-        """Remove a slot that has no role."""
+        """Remove a slot, unless it has a role."""
         p = self.pointer
         if sha256 and sha256 not in (p.active, p.previous, p.candidate):
             shutil.rmtree(self.folder_of(sha256), ignore_errors=True)
@@ -189,12 +226,12 @@ class Slots:
         self.pointer = pointer
 
     def folder_of(self, sha256: str) -> Path:
-        """Where the slot of an artifact lies, or would."""
+        """The folder of an artifact's slot, whether it exists or not."""
         return self._home.slots / sha256[:12]
 
 
 def _place(source: Path, target: Path, *, may_link: bool) -> None:
-    """A copy, or a hard link to a file of our own where the disk has such a thing."""
+    """Copy a file; a download of our own is linked where the disk supports it."""
     linked = False
     with contextlib.suppress(OSError):
         if may_link:

@@ -51,15 +51,15 @@ def test_a_device_that_is_refused_goes_on_working(world: World, word: str) -> No
     for _ in range(100):
         world.tick()
     kind = f"server-refuses-{word}"
-    assert world.contact.trouble == kind
+    assert world.server_sync.trouble == kind
     assert world.sink.incidents() == [kind]
-    assert word in world.teller.tell(world.clock.now()).health.problems[-1]
+    assert word in world.reporter.report(world.clock.now()).health.problems[-1]
     tokens = [a for a in world.server.asked if "token" in a]
     assert len(tokens) < 12, "it is asked with growing waits"
-    waits = world.contact._not_before - world.clock.elapsed_s
+    waits = world.server_sync._not_before - world.clock.elapsed_s
     assert (waits <= 24) == (word == "pending"), "an instrument that waits to be accepted asks often"
     world.server.refusal = ""
-    world.run(lambda: world.contact.trouble == "", ticks=600)
+    world.run(lambda: world.server_sync.trouble == "", ticks=600)
     assert world.sink.incidents() == [kind, "server-back"]
 
 
@@ -68,9 +68,9 @@ def test_a_server_with_trouble_is_asked_with_growing_waits(world: World, release
     world.desire(releases.old)
     world.server.broken = broken
     for _ in range(3600):
-        world.contact.step()
+        world.server_sync.step()
         pass_time(world, 1)
-    assert world.contact.trouble == "server-away"
+    assert world.server_sync.trouble == "server-away"
     assert 5 < len(world.server.asked) < 25
     world.server.broken = 0
     world.run(world.idle, ticks=700)
@@ -89,7 +89,7 @@ def test_a_server_absent_at_start_is_found_later(world: World, releases: Release
 
 def test_a_token_that_the_server_forgot_is_renewed(world: World, releases: Releases) -> None:
     world.desire(releases.old)
-    world.contact.step()
+    world.server_sync.step()
     client = ServerClient(URL, world.identity, world.server, world.clock)
     client.headers()
     client._token = "forgotten by the server"
@@ -110,29 +110,29 @@ def test_a_token_is_renewed_before_its_end(world: World) -> None:
 def test_a_clock_that_is_off_is_told_and_does_not_lock_out(world: World, releases: Releases) -> None:
     world.server.clock_ahead_s = 86_400 * 400
     world.desire(releases.old)
-    world.run(lambda: world.contact.desired is not None)
+    world.run(lambda: world.server_sync.desired is not None)
     world.tick()
     assert "clock-off" in world.sink.incidents()
     assert world.sink.incidents().count("clock-off") == 1
-    assert abs(world.contact.clock_offset_s - 86_400 * 400) < 5
+    assert abs(world.server_sync.clock_offset_s - 86_400 * 400) < 5
 
 
 def test_an_older_desired_state_does_not_count(world: World, releases: Releases) -> None:
     world.desire(releases.old)
-    world.run(lambda: world.contact.desired is not None)
-    newest = world.contact.desired
+    world.run(lambda: world.server_sync.desired is not None)
+    newest = world.server_sync.desired
     assert newest is not None
     world.server.desired = newest.model_copy(update={"generation": 0, "release": releases.new})
     for _ in range(5):
         world.tick()
-    assert world.contact.desired == newest
+    assert world.server_sync.desired == newest
 
 
 def test_a_desired_state_of_another_device_is_refused(world: World, releases: Releases) -> None:
     world.server.desired = DesiredState(device_id="dev-000000000000", generation=9, release=releases.old)
     world.tick()
-    assert world.contact.desired is None
-    assert "dev-000000000000" in world.contact.trouble_text
+    assert world.server_sync.desired is None
+    assert "dev-000000000000" in world.server_sync.trouble_text
 
 
 def test_a_defect_does_not_end_the_conversation(
@@ -151,17 +151,17 @@ def test_a_defect_does_not_end_the_conversation(
 
     monkeypatch.setattr(world.server, "request", broken)
     world.desire(releases.old)
-    talk = threading.Thread(target=world.contact.run, args=(0.01,))
+    talk = threading.Thread(target=world.server_sync.run, args=(0.01,))
     talk.start()
     try:
         deadline = time.monotonic() + 30
-        while world.contact.desired is None and time.monotonic() < deadline:
+        while world.server_sync.desired is None and time.monotonic() < deadline:
             pass_time(world, 60)
             asked.wait(0.02)
     finally:
-        world.contact.stop()
+        world.server_sync.stop()
         talk.join(30)
-    assert world.contact.desired is not None
+    assert world.server_sync.desired is not None
     assert "a defect" in caplog.text
 
 
@@ -174,7 +174,7 @@ def test_what_is_no_message_is_told(world: World, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(world.server, "_answer", garbled)
     world.tick()
     world.tick()
-    assert world.contact.trouble == "server-other-version"
+    assert world.server_sync.trouble == "server-other-version"
 
 
 def test_a_report_that_is_refused_does_not_keep_the_desired_state_away(
@@ -189,18 +189,18 @@ def test_a_report_that_is_refused_does_not_keep_the_desired_state_away(
     world.desire(releases.old)
     world.run(world.idle, seconds=60)
     assert world.active == releases.old.sha256
-    assert world.contact.trouble == "server-refuses-bad-report"
+    assert world.server_sync.trouble == "server-refuses-bad-report"
 
 
 def test_the_desired_state_outlives_a_restart(world: World, releases: Releases) -> None:
     world.desire(releases.old)
-    world.contact.step()
-    arrived_at = world.contact.arrived_at
+    world.server_sync.step()
+    arrived_at = world.server_sync.arrived_at
     pass_time(world, 100)
     world.server.away = True
     world.boot()
-    assert world.contact.desired == world.server.desired
-    assert world.contact.arrived_at == arrived_at
+    assert world.server_sync.desired == world.server.desired
+    assert world.server_sync.arrived_at == arrived_at
 
 
 def test_a_fleet_of_one_asks_nobody(world: World) -> None:

@@ -45,7 +45,7 @@ def test_the_server_is_told_how_it_went(tmp_path: Path, releases: Releases) -> N
     world = world_with_old(tmp_path, releases)
     world.desire(releases.new, deployment_id=77)
     world.run(world.idle)
-    world.run(lambda: world.contact.has_told(world.update))
+    world.run(lambda: world.server_sync.has_told(world.update))
     last = world.server.reports[-1]
     assert last.update is not None
     assert last.active is not None
@@ -137,7 +137,7 @@ def test_what_gets_bad_on_live_frames_is_rolled_back(
     assert recovery_s > 0
     assert all(p.slots[-1] == releases.old.sha256 for p in world.work.pins)
     assert Slots(world.home).find(releases.new.sha256) is None
-    world.run(lambda: world.contact.has_told(world.update))
+    world.run(lambda: world.server_sync.has_told(world.update))
     assert world.server.reports[-1].update is not None
     assert world.server.reports[-1].update.outcome == "rolled-back"
 
@@ -233,7 +233,7 @@ def test_when_the_server_is_back_the_update_does_not_wait_on(tmp_path: Path, rel
     assert world.update.not_before is not None
     assert (world.update.not_before - world.clock.now()).total_seconds() > 400
     world.server.away = True
-    world.run(lambda: world.contact.trouble != "")
+    world.run(lambda: world.server_sync.trouble != "")
     world.server.away = False
     world.run(world.idle, ticks=60)
     assert world.update.outcome == "succeeded"
@@ -318,7 +318,7 @@ def test_a_withdrawn_update_is_left_in_every_state_before_activation(
     lease = Lease(holder="test", reason="test", expires_at=world.clock.at + timedelta(days=1))
     write_lease(world.home.inhibit, "test", lease)
     world.desire(releases.new)
-    world.contact.step()
+    world.server_sync.step()
     seen = []
 
     def step() -> bool:
@@ -329,10 +329,12 @@ def test_a_withdrawn_update_is_left_in_every_state_before_activation(
     while not step():
         assert len(seen) < 200
         world.clock.elapsed_s += 1
-        world.contact.step()
-        world.agent._step(now)
+        world.server_sync.step()
+        world.agent.step(now)
     world.desire(None)
-    world.run(lambda: world.contact.desired is not None and world.contact.desired.generation == world.generation)
+    world.run(
+        lambda: world.server_sync.desired is not None and world.server_sync.desired.generation == world.generation
+    )
     world.run(lambda: world.agent.state == "idle")
     assert world.sink.moves()[-1] == (state, "withdrawn", "idle")
     world.tick()
@@ -380,7 +382,7 @@ def test_a_deployment_of_what_is_active_is_answered(tmp_path: Path, releases: Re
     world = world_with_old(tmp_path, releases)
     moves = len(world.sink.moves())
     world.desire(releases.old, deployment_id=900)
-    world.run(lambda: world.update.deployment_id == 900 and world.contact.has_told(world.update))
+    world.run(lambda: world.update.deployment_id == 900 and world.server_sync.has_told(world.update))
     assert world.update.outcome == "succeeded"
     assert len(world.sink.moves()) == moves
 
@@ -485,7 +487,7 @@ def test_the_disk_refuses_for_a_while(tmp_path: Path, releases: Releases, monkey
     world = world_with_old(tmp_path, releases)
     good = world.disk.write
     world.desire(releases.new)
-    world.contact.step()
+    world.server_sync.step()
 
     def full(target: Path, data: bytes) -> None:
         del data
@@ -495,7 +497,7 @@ def test_the_disk_refuses_for_a_while(tmp_path: Path, releases: Releases, monkey
     world.boot()
     for _ in range(5):
         world.tick()
-    assert "no space left" in " ".join(world.agent.problems) + world.contact.trouble_text
+    assert "no space left" in " ".join(world.agent.problems) + world.server_sync.trouble_text
     monkeypatch.setattr(world.disk, "write", good)
     world.boot()
     world.run(lambda: world.active == releases.new.sha256 and world.idle())

@@ -54,7 +54,7 @@ class Life(RuleBasedStateMachine):
         release = releases().new if new else releases().old
         if release.sha256 != self.world.active:
             self.world.work.behaviours[release.sha256] = behaviour
-        installed = self.world.agent.tools.slots.counters()
+        installed = self.world.agent.context.slots.counters()
         if release.counter >= installed.get((release.kind, release.name), 0):
             self.world.desire(release)
 

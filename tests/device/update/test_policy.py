@@ -17,8 +17,8 @@ from cellfleet.device.interfaces import FrameOutcome, GoldenResult, SegmenterFai
 from cellfleet.device.update.journal import Tally, Update
 from cellfleet.device.update.policy import (
     backoff_s,
+    is_active_already,
     is_recovering,
-    is_there_already,
     is_wanted,
     is_withdrawn,
     limits_of,
@@ -80,14 +80,14 @@ def test_what_is_wanted() -> None:
 
 def test_what_is_there_already() -> None:
     active = Slot(Path("a"), "a" * 64, "cells", "1.2.0", 3, deployment_id=6)
-    assert is_there_already(desired(), active, None)
-    assert is_there_already(desired(deployment_id=8), active, update(settled=True))
-    assert not is_there_already(desired(), active, update(settled=True))
-    assert not is_there_already(desired(deployment_id=6), active, update(settled=True)), "that deployment brought it"
-    assert is_there_already(desired(deployment_id=6), active, None), "a journal that was lost"
-    assert not is_there_already(desired(deployment_id=None), active, None)
-    assert not is_there_already(desired("b"), active, None)
-    assert not is_there_already(desired(), None, None)
+    assert is_active_already(desired(), active, None)
+    assert is_active_already(desired(deployment_id=8), active, update(settled=True))
+    assert not is_active_already(desired(), active, update(settled=True))
+    assert not is_active_already(desired(deployment_id=6), active, update(settled=True)), "that deployment brought it"
+    assert is_active_already(desired(deployment_id=6), active, None), "a journal that was lost"
+    assert not is_active_already(desired(deployment_id=None), active, None)
+    assert not is_active_already(desired("b"), active, None)
+    assert not is_active_already(desired(), None, None)
 
 
 def test_a_rollback_is_told_with_its_times() -> None:
@@ -235,7 +235,7 @@ def test_a_tally_counts_its_own_slot_only() -> None:
         memory_mb={"s": 55.0, "other": 900.0},
     )
     tally = add(Tally(), seen, "s")
-    assert (tally.drawn, tally.failed, tally.crashes, tally.hangs) == (1, 1, 0, 1)
+    assert (tally.segmented, tally.failed, tally.crashes, tally.hangs) == (1, 1, 0, 1)
     assert (tally.memory_mb, tally.last_trouble) == (55.0, "no answer")
 
 

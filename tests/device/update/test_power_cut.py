@@ -74,9 +74,9 @@ def test_a_restart_in_every_state(tmp_path: Path, releases: Releases, state: str
         if Journal(world.home).entry.state == state:
             break
         world.clock.elapsed_s += 1
-        world.contact.step()
-        world.agent.seen = world.work.poll(now)
-        world.agent._step(now)
+        world.server_sync.step()
+        world.agent.snapshot = world.work.poll(now)
+        world.agent.step(now)
     assert world.agent.state == state
     world.boot()
     world.run(ended(world, outcome))

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.device.update.policy import MAX_ATTEMPTS
-from cellfleet.device.update.state_machine import ACTIONS, BEFORE_ACTIVATION, EVENTS, STATES, TABLE, Event, next_state
+from cellfleet.device.update.state_machine import (
+    ACTION_TEXTS,
+    BEFORE_ACTIVATION,
+    EVENTS,
+    STATES,
+    TABLE,
+    Event,
+    next_state,
+)
 from cellfleet.device.update.transitions import ActionResult, Backoff, advance
 from cellfleet.wire.states import ReleaseRef, UpdateState
 
@@ -47,7 +55,7 @@ def drawing() -> ModuleType:
 
 
 def test_the_table_is_whole() -> None:
-    assert set(TABLE) == set(STATES) == set(ACTIONS)
+    assert set(TABLE) == set(STATES) == set(ACTION_TEXTS)
     assert {e for moves in TABLE.values() for e in moves} == set(EVENTS)
     assert {t for moves in TABLE.values() for t in moves.values()} == set(STATES)
     for state in BEFORE_ACTIVATION:

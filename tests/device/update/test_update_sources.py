@@ -141,7 +141,7 @@ def test_a_server_with_trouble_is_asked_again(fleet: Fleet, releases: Releases) 
     old = fleet.publish(releases.old, releases.files)
     fleet.serve(old)
     world.desire(old)
-    world.contact.step()
+    world.server_sync.step()
     world.server.broken = 500
     for _ in range(30):
         world.tick(10)

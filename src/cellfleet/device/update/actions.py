@@ -1,6 +1,6 @@
-"""What happens in each state before the activation: long work, done in the agent's worker thread, safe to be done twice.
+"""The actions of the states before the activation: long work in the agent's worker thread. Each may run twice.
 
-Each action takes the update and gives the event by which its state is left, with the words and numbers for the report.
+An action takes the update and returns the event that leaves its state, with the reason and the numbers for the report.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActionContext:
-    """What actions work with.
+    """Settings and services of the actions.
 
     Attributes:
         engines: engine -> version, of this machine.
-        source_of: the update's source.
-        cancelled: set while a withdrawn update's action still runs; what takes long looks at it.
+        source_of: returns the source of an update.
+        cancelled: set while the action of a withdrawn update still runs; long work checks it and stops.
     """
 
     home: Home
     settings: Settings
     slots: Slots
-    work: Scheduler
+    scheduler: Scheduler
     clock: Clock
     engines: dict[str, str]
     source_of: Callable[[Update], UpdateSource]
@@ -60,10 +60,19 @@ class ActionContext:
 Action = Callable[[ActionContext, Update], ActionResult]
 
 
-def run_action(tools: ActionContext, state: UpdateState, update: Update) -> ActionResult:
-    """Do the action of a state; errors become events with words, so that no bundle can end the agent."""
+def run_action(context: ActionContext, state: UpdateState, update: Update) -> ActionResult:
+    """Run the action of a state. Errors become events with a reason, so that no bundle can end the agent.
+
+    Args:
+        context: settings and services.
+        state: one of ``ACTIONS``.
+        update: the update of the journal's page.
+
+    Returns:
+        The event, its reason, and the changes of the update.
+    """
     try:
-        return LONG[state](tools, update)
+        return ACTIONS[state](context, update)
     except (TrustError, BundleError, SelfTestFailed) as e:
         if getattr(e, "may_pass", False) and state == "checking" and not update.folder:
             return ActionResult(
@@ -86,64 +95,102 @@ def _words(error: CellfleetError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
-def check_trust(tools: ActionContext, update: Update) -> ActionResult:
-    """Both repositories are asked; what this machine cannot do is refused before anything is downloaded."""
-    _, wrong = limits_of(tools.settings.agent, update.agent)
+def check_trust(context: ActionContext, update: Update) -> ActionResult:
+    """Verify the release with both repositories. What this machine cannot install is refused before the download.
+
+    Args:
+        context: its source is asked, its slots give the installed release counters.
+        update: names the release.
+
+    Returns:
+        ``trusted`` or ``refused``.
+
+    Raises:
+        TrustError: the repositories do not name the release for this device.
+        NetworkError: the repositories cannot be reached now.
+    """
+    _, wrong = limits_of(context.settings.agent, update.agent)
     if wrong:
         return ActionResult("refused", wrong)
     if update.release.kind != "model":
         return ActionResult(
             "refused", f"this instrument installs models; {update.release.name} is {update.release.kind}"
         )
-    tools.source_of(update).check(update, tools.slots.counters())
+    context.source_of(update).check(update, context.slots.counters())
     return ActionResult("trusted", "both repositories name it for this instrument")
 
 
-def fetch(tools: ActionContext, update: Update) -> ActionResult:
-    """Bring the artifact; a slot that holds it already needs no network."""
-    slot = tools.slots.intact(update.release.sha256)
+def fetch(context: ActionContext, update: Update) -> ActionResult:
+    """Download the artifact. A slot that holds it already needs no network.
+
+    Args:
+        context: its source downloads into HOME.
+        update: names the release.
+
+    Returns:
+        ``downloaded``, with the path of the artifact.
+
+    Raises:
+        TrustError: other bytes than both repositories name.
+        NetworkError: the download broke off; the next one resumes it.
+        StorageError: the disk refuses.
+    """
+    slot = context.slots.intact(update.release.sha256)
     if slot is not None:
         return ActionResult("downloaded", "it lies on this instrument already", changes={"artifact": str(slot.bundle)})
-    _drop_other_downloads(tools.home, update.release.sha256)
-    got = tools.source_of(update).fetch(update)
+    _drop_other_downloads(context.home, update.release.sha256)
+    got = context.source_of(update).fetch(update)
     changes = {"artifact": str(got.path), "bytes_downloaded": update.bytes_downloaded + got.fetched_bytes}
     return ActionResult("downloaded", f"{got.fetched_bytes:,} bytes fetched", changes=changes)
 
 
 def _drop_other_downloads(home: Home, sha256: str) -> None:
-    """What updates before this one left unfinished."""
+    """Remove the partial downloads of earlier updates."""
     for path in home.downloads.iterdir() if home.downloads.is_dir() else []:
         if not path.name.startswith(sha256):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def install(tools: ActionContext, update: Update) -> ActionResult:
-    """Open the bundle with distrust, ask what it needs, write its slot, name it candidate."""
+def install(context: ActionContext, update: Update) -> ActionResult:
+    """Open the bundle with distrust, check its requirements, write its slot, make it the candidate.
+
+    Args:
+        context: slots, settings of the camera, engines of this machine.
+        update: names the release and the downloaded artifact.
+
+    Returns:
+        ``installed``, ``refused`` (the bundle), or ``failed`` (the file on this disk).
+
+    Raises:
+        BundleError: the artifact is no valid bundle.
+        DeviceError: the slot does not hold the bytes that were checked.
+        StorageError: the disk refuses.
+    """
     from cellfleet.bundle import open_bundle
 
     release = update.release
     artifact = Path(update.artifact)
-    done = tools.slots.intact(release.sha256)
-    if done is not None and (not update.artifact or not artifact.is_file()):
-        artifact = done.bundle
-    ours = artifact.parent == tools.home.downloads
+    existing = context.slots.intact(release.sha256)
+    if existing is not None and (not update.artifact or not artifact.is_file()):
+        artifact = existing.bundle
+    is_download = artifact.parent == context.home.downloads
     if not artifact.is_file():
         return ActionResult("failed", f"{artifact} is not there any more", temporary=True)
     if sha256_file(artifact) != release.sha256:
-        if ours:
+        if is_download:
             artifact.unlink(missing_ok=True)
         return ActionResult("failed", "the downloaded file changed on the disk; it is fetched again", temporary=True)
     manifest = open_bundle(artifact).manifest
     if (manifest.name, manifest.version) != (release.name, release.version):
         text = f"the bundle says it is {manifest.name} {manifest.version}, the release {release.name} {release.version}"
         return ActionResult("refused", text)
-    camera = tools.settings.camera
-    lacking = missing(manifest.requires, tools.engines, camera.channels, camera.pixel_size_um, cameras_tell=True)
+    camera = context.settings.camera
+    lacking = missing(manifest.requires, context.engines, camera.channels, camera.pixel_size_um, cameras_tell=True)
     if lacking:
         return ActionResult("refused", "; ".join(lacking))
     slot = Slot(
-        folder=tools.home.slots,
+        folder=context.home.slots,
         sha256=release.sha256,
         name=release.name,
         version=release.version,
@@ -151,37 +198,48 @@ def install(tools: ActionContext, update: Update) -> ActionResult:
         kind=release.kind,
         release_id=None if update.folder else release.release_id,
         deployment_id=update.deployment_id,
-        installed_at=tools.clock.now().isoformat(),
+        installed_at=context.clock.now().isoformat(),
     )
-    installed = tools.slots.install(artifact, replace(slot, **_tested_facts(done)))
-    tools.slots.name_candidate(installed.sha256)
-    if ours:
+    installed = context.slots.install(artifact, replace(slot, **_tested_facts(existing)))
+    context.slots.name_candidate(installed.sha256)
+    if is_download:
         artifact.unlink(missing_ok=True)
     return ActionResult("installed", f"slot {installed.folder.name}")
 
 
-def _tested_facts(done: Slot | None) -> dict[str, Any]:
-    if done is None:
+def _tested_facts(existing: Slot | None) -> dict[str, Any]:
+    if existing is None:
         return {}
-    return {"variant": done.variant, "run_digest": done.run_digest, "numbers": done.numbers}
+    return {"variant": existing.variant, "run_digest": existing.run_digest, "numbers": existing.numbers}
 
 
-def self_test(tools: ActionContext, update: Update) -> ActionResult:
-    """Run every variant that can run here on golden frames; the fastest that passes is chosen."""
+def self_test(context: ActionContext, update: Update) -> ActionResult:
+    """Run golden frames with each variant that this machine supports; choose the fastest one that passes.
+
+    Args:
+        context: its scheduler runs the segmenters.
+        update: names the release; its settings override those of the instrument.
+
+    Returns:
+        ``passed`` with the variant, ``refused`` with the reasons, or ``failed`` (the slot is damaged).
+
+    Raises:
+        BundleError: a bundle cannot be opened.
+    """
     from cellfleet.bundle import open_bundle
 
-    slot = tools.slots.intact(update.release.sha256)
+    slot = context.slots.intact(update.release.sha256)
     if slot is None:
         return ActionResult("failed", "the candidate's slot is damaged", temporary=True)
-    limits, _ = limits_of(tools.settings.agent, update.agent)
-    active = tools.slots.get("active")
+    limits, _ = limits_of(context.settings.agent, update.agent)
+    active = context.slots.get("active")
     golden = [slot.bundle, *([active.bundle] if active is not None and active.sha256 != slot.sha256 else [])]
-    wanted = tools.settings.device.variant
+    wanted = context.settings.device.variant
     judged = []
     for variant in open_bundle(slot.bundle).variants:
-        if variant.engine not in tools.engines or wanted not in ("", variant.name):
+        if variant.engine not in context.engines or wanted not in ("", variant.name):
             continue
-        tested = tools.work.selftest(replace(slot, variant=variant.name), golden, SELFTEST_TIMEOUT_S)
+        tested = context.scheduler.selftest(replace(slot, variant=variant.name), golden, SELFTEST_TIMEOUT_S)
         judged.append(judge(tested, limits, active_ap50(active) if len(golden) > 1 else None))
     choice = choose(judged, wanted)
     numbers = {"selftest": choice.numbers}
@@ -189,12 +247,12 @@ def self_test(tools: ActionContext, update: Update) -> ActionResult:
         return ActionResult("refused", f"self-test: {choice.reason}", numbers)
     best = choice.chosen
     facts = {"selftest": choice.numbers, "ap50": best.numbers["ap50"], "reason": choice.reason}
-    tools.slots.note(replace(slot, variant=best.variant, run_digest=best.run_digest, numbers=facts))
+    context.slots.note(replace(slot, variant=best.variant, run_digest=best.run_digest, numbers=facts))
     return ActionResult("passed", choice.reason, numbers, {"variant": best.variant})
 
 
 def active_ap50(active: Slot | None) -> float | None:
-    """What the active model reached on its own golden frames here; else what its builder saw."""
+    """AP@0.5 of the active model on its own golden frames: measured here, else on the builder's machine."""
     if active is None:
         return None
     measured = active.numbers.get("ap50")
@@ -206,20 +264,31 @@ def active_ap50(active: Slot | None) -> float | None:
     return max(seen, default=None)
 
 
-def warm_up(tools: ActionContext, update: Update) -> ActionResult:
-    """The candidate's segmenter is started beside the others, so that the switch costs no pause."""
-    slot = tools.slots.intact(update.release.sha256)
+def warm_up(context: ActionContext, update: Update) -> ActionResult:
+    """Start the candidate's segmenter beside the running ones, so that the switch needs no pause.
+
+    Args:
+        context: its scheduler starts the segmenter.
+        update: names the release.
+
+    Returns:
+        ``activated``, or ``refused`` (the slot is damaged or was not tested here).
+
+    Raises:
+        DeviceError: the segmenter does not become ready.
+    """
+    slot = context.slots.intact(update.release.sha256)
     if slot is None:
         return ActionResult("refused", "the candidate's slot is damaged", temporary=True)
     if not slot.variant or "selftest" not in slot.numbers:
         return ActionResult("refused", "the candidate was not tested on this instrument", temporary=True)
-    warm = tools.work.warm(slot)
+    warm = context.scheduler.warm(slot)
     if warm.run_digest and warm.run_digest != slot.run_digest:
-        tools.slots.note(replace(slot, run_digest=warm.run_digest, variant=warm.variant or slot.variant))
+        context.slots.note(replace(slot, run_digest=warm.run_digest, variant=warm.variant or slot.variant))
     return ActionResult("activated", f"{slot.label} ({warm.variant}) is active")
 
 
-LONG: dict[UpdateState, Action] = {
+ACTIONS: dict[UpdateState, Action] = {
     "checking": check_trust,
     "downloading": fetch,
     "installing": install,

@@ -1,6 +1,6 @@
-"""The agent: looks around, decides, writes its journal, acts. Its whole life is the table in ``table``.
+"""The agent: polls, decides, writes its journal, acts. ``state_machine`` holds its states and transitions.
 
-What takes long runs as an errand beside the loop, so that frames go on being drawn while an update comes.
+Long actions run in a background task beside the loop, so that frames are segmented while an update is installed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from cellfleet.device.update.background_task import BackgroundTask
 from cellfleet.device.update.install_requests import drop_request, next_request
 from cellfleet.device.update.journal import Entry, Journal, Tally, Update
 from cellfleet.device.update.policy import (
+    is_active_already,
     is_recovering,
-    is_there_already,
     is_wanted,
     is_withdrawn,
-    its_time_has_come,
     limits_of,
+    may_retry,
     waits_for,
 )
-from cellfleet.device.update.probation import add, judge, median_ms
-from cellfleet.device.update.rollback import go_back, repair
+from cellfleet.device.update.probation import KEPT_TIMES, add, judge, median_ms
+from cellfleet.device.update.rollback import repair, roll_back
 from cellfleet.device.update.state_machine import BEFORE_ACTIVATION
 from cellfleet.device.update.transitions import ActionResult, Backoff
 from cellfleet.errors import CellfleetError
@@ -41,74 +41,74 @@ from cellfleet.wire.events import AgentMoved, Incident
 from cellfleet.wire.plain import words
 
 _LOG = logging.getLogger(__name__)
-_MOST_MOVES = 40
-_KEPT_TIMES = 200
+_MAX_STEPS_PER_TICK = 40
 News = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class AgentPorts:
-    """What the agent talks to.
+    """Ports of the agent.
 
     Attributes:
-        sink: events for the server.
-        news: one line for people.
-        errands: run what takes long.
+        server_sync: holds the desired state.
+        sink: takes events for the server.
+        background: runs long actions.
+        news: takes progress messages, one line each.
         jitter: random numbers from 0 to 1.
-        write: the disk; tests bring one that fails.
+        write: writes a file durably; tests bring one that fails.
     """
 
-    contact: ServerSync
+    server_sync: ServerSync
     sink: EventSink
-    errands: BackgroundTask[ActionResult]
+    background: BackgroundTask[ActionResult]
     news: News = _LOG.info
     jitter: Callable[[], float] = random.random
     write: WriteFn = write_atomic
 
 
 class Agent:
-    """One instrument's agent. ``start`` once, then ``tick`` for ever.
+    """The agent of one instrument. Call ``start`` once, then ``tick`` again and again.
 
     Attributes:
-        journal: the state, newest page.
-        reason: why it waits, in words; newer than the journal's.
-        numbers: of a probation that goes on.
-        problems: what went wrong in the latest tick, in words.
-        seen: of the latest tick.
+        journal: the newest page holds the state.
+        reason: why the agent waits; newer than the journal's.
+        numbers: of a running probation.
+        problems: errors of the latest tick.
+        snapshot: of the latest tick.
     """
 
-    def __init__(self, tools: ActionContext, journal: Journal, outside: AgentPorts) -> None:
-        self.tools, self.journal, self._out = tools, journal, outside
-        self._slots, self._work, self._clock = tools.slots, tools.work, tools.clock
-        self._told = VersionedFile(tools.home.state, "told", outside.write)
-        self._times: deque[float] = deque(maxlen=_KEPT_TIMES)
+    def __init__(self, context: ActionContext, journal: Journal, ports: AgentPorts) -> None:
+        self.context, self.journal, self._ports = context, journal, ports
+        self._slots, self._scheduler, self._clock = context.slots, context.scheduler, context.clock
+        self._reported = VersionedFile(context.home.state, "told", ports.write)
+        self._times: deque[float] = deque(maxlen=KEPT_TIMES)
         self.reason = ""
         self.numbers: dict[str, Any] = {}
         self.problems: tuple[str, ...] = ()
-        self.seen = WorkSnapshot()
+        self.snapshot = WorkSnapshot()
 
     def start(self) -> None:
-        """Look at what a process before this one left, and go on from there."""
+        """Continue from the files of the process before."""
         now = self._clock.now()
         for name in (*self.journal.damaged, *self._slots.damaged):
             self._incident("state-damaged", f"{name} is damaged; the file before it counts", now)
         if self.journal.entry.state == "idle" or self.journal.entry.state in BEFORE_ACTIVATION:
             self._repair(now)
-        self._work.switch(self._slots.get("active"))
-        told = self._told.read().content
-        if self.journal.entry.trigger and self.journal.entry.number != told:
-            self._tell_move(self.journal.entry, self.journal.entry.update)
+        self._scheduler.switch(self._slots.get("active"))
+        reported = self._reported.read().content
+        if self.journal.entry.trigger and self.journal.entry.number != reported:
+            self._report_transition(self.journal.entry, self.journal.entry.update)
 
     def tick(self) -> None:
-        """Look, decide, act; short, but for errands that run in place. What the disk refuses is tried again."""
+        """Poll, decide, act. Short, except for tasks that run in place. After an error of the disk the next tick tries again."""
         now = self._clock.now()
         problems: list[str] = []
-        self.seen = WorkSnapshot()
+        self.snapshot = WorkSnapshot()
         try:
-            self.seen = self._work.poll(now)
-            self._note_frames(self.seen)
-            for _ in range(_MOST_MOVES):
-                if not self._step(now):
+            self.snapshot = self._scheduler.poll(now)
+            self._note_frames(self.snapshot)
+            for _ in range(_MAX_STEPS_PER_TICK):
+                if not self.step(now):
                     break
         except CellfleetError as e:
             _LOG.warning("%s", e.message)
@@ -120,8 +120,8 @@ class Agent:
         """The state of the table."""
         return self.journal.entry.state
 
-    def _step(self, now: datetime) -> bool:
-        """One look at one state; True when it is worth looking again at once."""
+    def step(self, now: datetime) -> bool:
+        """Make at most one transition. Returns True when another step may follow at once."""
         entry = self.journal.entry
         if entry.state == "idle" or entry.update is None:
             return self._idle(entry, now)
@@ -134,13 +134,13 @@ class Agent:
                 return self._commit(entry.update, now)
             case "rolling-back":
                 return self._roll_back(entry.update, now)
-        return self._errand(entry.update, now)
+        return self._run_action(entry.update, now)
 
     def _idle(self, entry: Entry, now: datetime) -> bool:
-        if entry.state != "idle":  # a page without an update: of another version, nothing can be gone on with
+        if entry.state != "idle":  # a page without an update, of another version: nothing to resume
             self.journal.write(Entry(entered_at=now))
             return True
-        self._tidy()
+        self._remove_candidate()
         last = entry.update
         self._note_recovery(last)
         if not self._may_begin(last, now):
@@ -149,182 +149,184 @@ class Agent:
             return False
         if wanted.settled:
             self._slots.note_deployment(wanted.release.sha256, wanted.deployment_id)
-            self._keep(wanted, now)
+            self._save(wanted, now)
             return True
-        self._move(wanted, ActionResult("update-wanted", wanted.reason), now)
+        self._transition(wanted, ActionResult("update-wanted", wanted.reason), now)
         if wanted.request:
-            drop_request(self.tools.home, wanted.request)
+            drop_request(self.context.home, wanted.request)
         return True
 
     def _wanted(self, last: Update | None, now: datetime) -> Update | None:
-        """What is to be done next: a person's request, what failed before, the desired state."""
+        """The next update: of an operator's request, a retry from a folder, or the desired state; None: nothing to do."""
         active = self._slots.pointer.active
-        request = next_request(self.tools.home)
+        request = next_request(self.context.home)
         if request is not None:
             if last is not None and last.request == request.name:
-                drop_request(self.tools.home, request.name)
+                drop_request(self.context.home, request.name)
             else:
                 update = transitions.begin_request(request.release, request.folder, request.name, now)
-                return transitions.already_there(update, now) if request.release.sha256 == active else update
+                return transitions.already_active(update, now) if request.release.sha256 == active else update
         if last is not None and last.folder and not last.settled:
-            return last.model_copy(update={"not_before": None}) if its_time_has_come(last, now) else None
-        contact = self._out.contact
-        desired = contact.desired
+            return last.model_copy(update={"not_before": None}) if may_retry(last, now) else None
+        server_sync = self._ports.server_sync
+        desired = server_sync.desired
         if desired is None:
             return None
-        arrived_at = contact.arrived_at or now
-        if last is not None and contact.back_at is not None and contact.back_at > last.changed_at:
+        arrived_at = server_sync.arrived_at or now
+        if last is not None and server_sync.back_at is not None and server_sync.back_at > last.changed_at:
             last = last.model_copy(update={"not_before": None})
         if is_wanted(desired, active, last, now):
             return transitions.begin(desired, last, arrived_at, now)
-        if is_there_already(desired, self._slots.get("active"), last):
-            return transitions.already_there(transitions.begin(desired, last, arrived_at, now), now)
+        if is_active_already(desired, self._slots.get("active"), last):
+            return transitions.already_active(transitions.begin(desired, last, arrived_at, now), now)
         return None
 
     def _may_begin(self, last: Update | None, now: datetime) -> bool:
-        """The end of the update before is told first, with all its times: a report holds one update only."""
-        contact = self._out.contact
-        if last is None or not last.settled or contact.trouble:
+        """Whether the server knows the outcome of the latest update, with all times: a report holds one update only."""
+        server_sync = self._ports.server_sync
+        if last is None or not last.settled or server_sync.trouble:
             return True
-        return not is_recovering(last, now) and contact.has_told(last)
+        return not is_recovering(last, now) and server_sync.has_told(last)
 
-    def _errand(self, update: Update, now: datetime) -> bool:
-        """States whose action takes long."""
-        state, errands = self.journal.entry.state, self._out.errands
-        withdrawn = state in BEFORE_ACTIVATION and is_withdrawn(update, self._out.contact.desired)
+    def _run_action(self, update: Update, now: datetime) -> bool:
+        """Start the state's action in the background, or take its result."""
+        state, background = self.journal.entry.state, self._ports.background
+        withdrawn = state in BEFORE_ACTIVATION and is_withdrawn(update, self._ports.server_sync.desired)
         if withdrawn:
-            self.tools.cancelled.set()
-        if not errands.busy:
-            self.tools.cancelled.clear()
+            self.context.cancelled.set()
+        if not background.busy:
+            self.context.cancelled.clear()
             if withdrawn:
-                self._move(update, ActionResult("withdrawn", "the desired state changed"), now)
+                self._transition(update, ActionResult("withdrawn", "the desired state changed"), now)
             else:
-                errands.start(lambda: run_action(self.tools, state, update))
+                background.start(lambda: run_action(self.context, state, update))
             return True
-        done = errands.result()
-        if done is None:
+        result = background.result()
+        if result is None:
             return False
         if withdrawn:
             return True
-        self._move(update, self._activate(done, update, now) if state == "activating" else done, now)
+        self._transition(update, self._activate(result, update, now) if state == "activating" else result, now)
         return True
 
     def _deferred(self, update: Update, now: datetime) -> bool:
-        desired = self._out.contact.desired
+        desired = self._ports.server_sync.desired
         if is_withdrawn(update, desired):
-            self._move(update, ActionResult("withdrawn", "the desired state changed"), now)
+            self._transition(update, ActionResult("withdrawn", "the desired state changed"), now)
             return True
         window = desired.window if desired is not None and not update.folder else update.window
-        why = waits_for(read_leases(self.tools.home.inhibit)[0], window, now)
-        if why:
+        reason = waits_for(read_leases(self.context.home.inhibit)[0], window, now)
+        if reason:
             if update.outcome != "deferred":
-                self._keep(update.model_copy(update={"outcome": "deferred", "reason": why}), now)
-            self.reason = why
+                self._save(update.model_copy(update={"outcome": "deferred", "reason": reason}), now)
+            self.reason = reason
             return False
         tally = Tally(base_ms=median_ms(self._times))
         changes = {"previous_sha256": self._slots.pointer.active, "tally": tally}
-        self._move(update, ActionResult("may-activate", "nothing holds it back", changes=changes), now)
+        self._transition(update, ActionResult("may-activate", "nothing holds it back", changes=changes), now)
         return True
 
-    def _activate(self, done: ActionResult, update: Update, now: datetime) -> ActionResult:
-        """The pointer is written, when its segmenter is ready; the same again after a power cut."""
+    def _activate(self, result: ActionResult, update: Update, now: datetime) -> ActionResult:
+        """Write the pointer when the segmenter is ready. May run again after a power cut."""
         sha256 = update.release.sha256
-        if done.event == "activated":
+        if result.event == "activated":
             self._slots.activate(sha256, now.isoformat())
-            self._work.switch(self._slots.find(sha256))
+            self._scheduler.switch(self._slots.find(sha256))
         elif self._slots.pointer.active == sha256:
-            done = replace(done, event="bad")
+            result = replace(result, event="bad")
         if self._slots.pointer.active != sha256:
-            return done
+            return result
         since = datetime.fromisoformat(self._slots.pointer.active_since)
-        return replace(done, changes={**done.changes, "activated_at": since})
+        return replace(result, changes={**result.changes, "activated_at": since})
 
     def _probation(self, update: Update, now: datetime) -> bool:
         sha256, before = update.release.sha256, update.tally
-        tally = add(before, self.seen, sha256)
+        tally = add(before, self.snapshot, sha256)
         pause = update.activation_pause_s
-        if before.drawn == 0:
-            pause = max(pause or 0.0, self.seen.gap_s)
-        limits, _ = limits_of(self.tools.settings.agent, update.agent)
+        if before.segmented == 0:
+            pause = max(pause or 0.0, self.snapshot.gap_s)
+        limits, _ = limits_of(self.context.settings.agent, update.agent)
         verdict = judge(tally, limits, update.activated_at or now, now)
         changes = {"tally": tally, "activation_pause_s": pause}
         self.reason, self.numbers = verdict.reason, {"probation": verdict.numbers}
         if verdict.event is None and self._slots.find(sha256) is None:
             verdict = replace(verdict, event="bad", reason="its slot is damaged")
         if verdict.event is not None:
-            self._move(update, ActionResult(verdict.event, verdict.reason, self.numbers, changes), now)
+            self._transition(update, ActionResult(verdict.event, verdict.reason, self.numbers, changes), now)
             return True
         if tally != before or pause != update.activation_pause_s:
-            self._keep(update.model_copy(update=changes), now)
+            self._save(update.model_copy(update=changes), now)
         return False
 
     def _commit(self, update: Update, now: datetime) -> bool:
         self._slots.commit(update.release.sha256, now.isoformat())
-        self._slots.sweep(self.tools.settings.agent.keep_slots, self._work.pinned())
-        self._move(update, ActionResult("committed"), now)
+        self._slots.sweep(self.context.settings.agent.keep_slots, self._scheduler.pinned())
+        self._transition(update, ActionResult("committed"), now)
         return True
 
     def _roll_back(self, update: Update, now: datetime) -> bool:
         found_s = _seconds(update.activated_at, update.bad_at)
-        good = go_back(self._slots, self._work, update, now)
+        good = roll_back(self._slots, self._scheduler, update, now)
         text = f"back to {good.label}" if good is not None else "there is no slot to go back to"
-        self._out.news(f"{update.release.name} {update.release.version} is bad: {update.reason}; {text}")
+        self._ports.news(f"{update.release.name} {update.release.version} is bad: {update.reason}; {text}")
         numbers = {"rollback": {"found_s": found_s, "to": good.label if good is not None else ""}}
-        self._move(update, ActionResult("rolled-back", numbers=numbers), now)
+        self._transition(update, ActionResult("rolled-back", numbers=numbers), now)
         return True
 
-    def _tidy(self) -> None:
-        """An idle agent has no candidate: what a refused or withdrawn update left is removed."""
+    def _remove_candidate(self) -> None:
+        """Remove the candidate of a refused or withdrawn update: an idle agent has none."""
         sha256 = self._slots.pointer.candidate
         if sha256:
             if (slot := self._slots.find(sha256)) is not None:
-                self._work.cool(slot)
+                self._scheduler.cool(slot)
             self._slots.name_candidate("")
-            if sha256 not in self._work.pinned():
+            if sha256 not in self._scheduler.pinned():
                 self._slots.remove(sha256)
 
     def _repair(self, now: datetime) -> None:
-        """A pointer names a slot whose bytes are the right ones, or nothing."""
-        lost = repair(self._slots, self._work, self.journal, now)
+        """Replace a damaged active slot by an intact one, or by none."""
+        lost = repair(self._slots, self._scheduler, self.journal, now)
         if lost:
             self._incident("slot-damaged", lost, now)
 
     def _note_frames(self, seen: WorkSnapshot) -> None:
-        """Times of the active slot, with which a new one is compared."""
+        """Record frame times of the active slot; the next slot is compared with them."""
         active = self._slots.pointer.active
         self._times.extend(f.milliseconds for f in seen.frames if f.slot == active and f.result == "segmented")
 
     def _note_recovery(self, last: Update | None) -> None:
-        """When the slot before draws frames again after a rollback."""
+        """Record when the restored slot segments its first frame after a rollback."""
         if last is None or last.outcome != "rolled-back" or last.recovery_s is not None or last.bad_at is None:
             return
         active, bad_at = self._slots.pointer.active, last.bad_at
-        drawn = [f.at for f in self.seen.frames if f.slot == active and f.result == "segmented" and f.at >= bad_at]
-        if drawn:
-            recovery_s = _seconds(last.activated_at, min(drawn))
-            self._keep(last.model_copy(update={"recovery_s": recovery_s}), last.changed_at)
+        segmented = [
+            f.at for f in self.snapshot.frames if f.slot == active and f.result == "segmented" and f.at >= bad_at
+        ]
+        if segmented:
+            recovery_s = _seconds(last.activated_at, min(segmented))
+            self._save(last.model_copy(update={"recovery_s": recovery_s}), last.changed_at)
 
-    def _keep(self, update: Update, now: datetime) -> None:
-        """A page that repeats its state."""
+    def _save(self, update: Update, now: datetime) -> None:
+        """Write a page that repeats its state."""
         entry = self.journal.entry
         kept = update.model_copy(update={"changed_at": now})
         self.journal.write(entry.model_copy(update={"update": kept, "source": "", "trigger": ""}))
 
-    def _move(self, update: Update, done: ActionResult, now: datetime) -> None:
-        limits, _ = limits_of(self.tools.settings.agent, update.agent)
-        patience = Backoff(limits.retry_s, self._out.jitter())
-        if done.event != "update-wanted" and done.event != "may-activate":
+    def _transition(self, update: Update, result: ActionResult, now: datetime) -> None:
+        limits, _ = limits_of(self.context.settings.agent, update.agent)
+        backoff = Backoff(limits.retry_s, self._ports.jitter())
+        if result.event != "update-wanted" and result.event != "may-activate":
             self.reason, self.numbers = "", {}
-        self.journal.write(transitions.advance(self.journal.entry, update, done, now, patience))
+        self.journal.write(transitions.advance(self.journal.entry, update, result, now, backoff))
         entry = self.journal.entry
-        self._out.news(_move_words(entry, update, done.reason))
+        self._ports.news(_transition_line(entry, update, result.reason))
         if entry.state in ("probation", "rolling-back"):
-            self._times.clear()  # another slot draws from here on
-        self._tell_move(entry, entry.update or update)
+            self._times.clear()  # another slot is active from here on
+        self._report_transition(entry, entry.update or update)
 
-    def _tell_move(self, entry: Entry, update: Update | None) -> None:
+    def _report_transition(self, entry: Entry, update: Update | None) -> None:
         from_server = update is not None and not update.folder
-        self._out.sink.put(
+        self._ports.sink.put(
             AgentMoved(
                 at=entry.entered_at or self._clock.now(),
                 source=entry.source,
@@ -335,14 +337,14 @@ class Agent:
                 reason=update.reason if update else "",
             )
         )
-        self._told.write(entry.number)
+        self._reported.write(entry.number)
 
     def _incident(self, kind: str, text: str, now: datetime) -> None:
-        self._out.news(text)
-        self._out.sink.put(Incident(at=now, kind=kind, text=words(text)))
+        self._ports.news(text)
+        self._ports.sink.put(Incident(at=now, kind=kind, text=words(text)))
 
 
-def _move_words(entry: Entry, update: Update, reason: str) -> str:
+def _transition_line(entry: Entry, update: Update, reason: str) -> str:
     text = f"{update.release.name} {update.release.version}: {entry.source} -> {entry.state} ({entry.trigger})"
     return f"{text}: {reason}" if reason else text
 

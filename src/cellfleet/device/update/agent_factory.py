@@ -1,4 +1,4 @@
-"""An agent put together out of what lies in HOME: for its own process, and for ``device install`` while none runs."""
+"""Composes an agent from HOME: for the agent's process, and for ``device install`` while no agent runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cellfleet.device.update.actions import ActionContext
 from cellfleet.device.update.agent import Agent, AgentPorts, News
 from cellfleet.device.update.background_task import BackgroundTask
 from cellfleet.device.update.journal import Journal
-from cellfleet.device.update.status_reporter import Self, StatusReporter
+from cellfleet.device.update.status_reporter import AgentInfo, StatusReporter
 from cellfleet.device.update.transitions import ActionResult
 from cellfleet.device.update.update_sources import UpdateSources
 from cellfleet.errors import DeviceError
@@ -32,26 +32,25 @@ _LOG = logging.getLogger(__name__)
 
 
 class LogSink:
-    """Events of an instrument without a server: the log has them."""
+    """Writes events to the log, on an instrument without a server."""
 
     def put(self, event: Event) -> None:
-        """Write a line; what is told of every frame is in the results already."""
+        """Write a transition or an incident; the events of frames are in the results already."""
         if isinstance(event, AgentMoved | Incident):
             _LOG.info("%s", event.to_json().decode())
 
     def backlog(self) -> tuple[int, int]:
-        """Nothing waits for anybody."""
+        """Items and bytes that wait for a server: none."""
         return 0, 0
 
 
 @dataclass(frozen=True)
 class Composed:
-    """An agent, and what it talks through."""
+    """An agent with its connections."""
 
     agent: Agent
-    contact: ServerSync
-    teller: StatusReporter
-    retry_s: float
+    server_sync: ServerSync
+    reporter: StatusReporter
 
 
 @contextlib.contextmanager
@@ -59,15 +58,20 @@ def composed(
     home: Home,
     project: Project,
     clock: Clock,
-    errands: BackgroundTask[ActionResult],
+    background: BackgroundTask[ActionResult],
     news: News,
     *,
     online: bool = True,
 ) -> Iterator[Composed]:
-    """Put an agent together, and take it apart at the end: segmenters, sender and spool are closed.
+    """Compose an agent; at the end its segmenters, sender and spool are closed.
 
     Args:
-        online: talk with the server where there is one.
+        home: HOME of this instrument.
+        project: its settings.
+        clock: time.
+        background: runs long work.
+        news: takes progress messages, one line each.
+        online: connect to the server where there is one.
 
     Raises:
         DeviceError: HOME was not provisioned, or is damaged.
@@ -88,29 +92,31 @@ def composed(
             if online:
                 stack.callback(telemetry.start(home, settings, sink, client, clock).close)
         facts = device_facts()
-        contact = ServerSync(home, client if online else None, clock, retry_s=settings.agent.retry_s, incident=sink.put)
-        work = open_scheduler(home, settings, sink, clock)
-        stack.callback(work.close)
-        tools = ActionContext(
+        server_sync = ServerSync(
+            home, client if online else None, clock, retry_s=settings.agent.retry_s, incident=sink.put
+        )
+        scheduler = open_scheduler(home, settings, sink, clock)
+        stack.callback(scheduler.close)
+        context = ActionContext(
             home=home,
             settings=settings,
             slots=Slots(home),
-            work=work,
+            scheduler=scheduler,
             clock=clock,
             engines=dict(facts.engines),
             source_of=UpdateSources(home, identity, client, settings.device, clock, cancelled),
             cancelled=cancelled,
         )
-        agent = Agent(tools, Journal(home), AgentPorts(contact, sink, errands, news))
-        me = Self(identity.record, f"boot-{secrets.token_hex(6)}", facts)
-        yield Composed(agent, contact, StatusReporter(agent, contact, me, sink.backlog), settings.agent.retry_s)
+        agent = Agent(context, Journal(home), AgentPorts(server_sync, sink, background, news))
+        info = AgentInfo(identity.record, f"boot-{secrets.token_hex(6)}", facts)
+        yield Composed(agent, server_sync, StatusReporter(agent, server_sync, info, sink.backlog))
 
 
 def identity_of(home: Home) -> Identity:
-    """Who the instrument is.
+    """The identity of an instrument.
 
     Raises:
-        DeviceError: it was not provisioned, or is damaged.
+        DeviceError: it was not provisioned, or its identity is damaged.
     """
     identity = load_identity(home)
     if identity is None:
@@ -122,7 +128,16 @@ def identity_of(home: Home) -> Identity:
 
 
 def client_of(identity: Identity, project: Project, clock: Clock) -> ServerClient | None:
-    """The way to the server; None in a fleet of one. A server named in the settings comes before that of the claim."""
+    """The client of the fleet server. A server in the settings overrides that of the claim.
+
+    Args:
+        identity: signs the requests.
+        project: settings of the instrument.
+        clock: time.
+
+    Returns:
+        None on an instrument without a server.
+    """
     device = project.settings.device
     url = device.server or identity.record.server
     return ServerClient(url, identity, SystemHttp(timeout_s=device.network_timeout_s), clock) if url else None

@@ -1,4 +1,4 @@
-"""Long work beside the agent's loop: one errand at a time, in a thread; the loop looks whether it is done."""
+"""Long work beside the agent's loop: one function at a time; the loop polls for its result."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class BackgroundTask(Protocol, Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """An errand was begun whose result was not taken yet."""
+        """A function was started, and its result was not taken yet."""
         ...
 
     def start(self, work: Callable[[], T]) -> None:
-        """Begin; nothing else may be busy."""
+        """Start a function; no other may be running."""
         ...
 
     def result(self) -> T | None:
-        """The result, once; None while it runs. What the errand raised is raised here."""
+        """The result, once; None while the function runs. An error of the function is raised here."""
         ...
 
 
 class ThreadedTask(Generic[T]):
-    """Errands in a daemon thread, so that an end of the process does not wait for them."""
+    """Runs functions in a daemon thread, so that the end of the process does not wait for them."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -39,7 +39,7 @@ class ThreadedTask(Generic[T]):
         return self._thread is not None
 
     def start(self, work: Callable[[], T]) -> None:
-        assert self._thread is None, "one errand at a time"
+        assert self._thread is None, "one background task at a time"
         self._value = self._error = None
 
         def run() -> None:
@@ -48,7 +48,7 @@ class ThreadedTask(Generic[T]):
             except BaseException as e:
                 self._error = e
 
-        self._thread = threading.Thread(target=run, name="errand", daemon=True)
+        self._thread = threading.Thread(target=run, name="background-task", daemon=True)
         self._thread.start()
 
     def result(self) -> T | None:
@@ -61,7 +61,7 @@ class ThreadedTask(Generic[T]):
 
 
 class InlineTask(Generic[T]):
-    """Errands that are done when ``result`` is asked for, in the same thread; for `device install` and tests."""
+    """Runs a function when ``result`` is called, in the same thread; for `device install` and tests."""
 
     def __init__(self) -> None:
         self._work: Callable[[], T] | None = None

@@ -1,4 +1,4 @@
-"""``device install``: an offline folder's bundle, under the same checks as one from a server."""
+"""``device install``: install a bundle from an offline folder, under the same checks as one from a server."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ News = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Installed:
-    """How it ended.
+    """Result of an installation.
 
     Attributes:
-        outcome: as of an update, or ``probation``: it is active, and its first frames decide.
+        outcome: as of an update; ``probation`` when the release is active and its first frames are still watched.
     """
 
     release: ReleaseRef
@@ -39,10 +39,16 @@ class Installed:
 
 
 def find_folder(path: Path) -> tuple[Path, str]:
-    """The exported folder of a path, and the digest of the bundle that was named (empty: the folder was named).
+    """Find the exported folder that a path belongs to.
+
+    Args:
+        path: the folder, or a bundle in it.
+
+    Returns:
+        The folder, absolute, and the SHA-256 of the bundle; empty when ``path`` is the folder.
 
     Raises:
-        DeviceError: a bundle alone, without the signed metadata.
+        DeviceError: there is no such file, or no signed metadata beside it.
     """
     if path.is_dir():
         folder, sha256 = path, ""
@@ -60,7 +66,17 @@ def find_folder(path: Path) -> tuple[Path, str]:
 
 
 def choose_release(home: Home, project: Project, folder: Path, sha256: str, clock: Clock) -> ReleaseRef:
-    """What is to be installed out of a folder.
+    """Choose the release to install from an offline folder.
+
+    Args:
+        home: HOME of this instrument.
+        project: its settings.
+        folder: as ``trust export`` wrote it.
+        sha256: of the wanted bundle; empty: the newest one.
+        clock: for the expiry of the metadata.
+
+    Returns:
+        The release; the newest of several.
 
     Raises:
         TrustError: the folder must not be trusted.
@@ -89,11 +105,23 @@ def install(
     timeout_s: float = 1800.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Installed:
-    """Install out of a folder; by the running agent where one runs, else here.
+    """Install a bundle from an offline folder: through the agent when it runs, else in this process.
+
+    Args:
+        home: HOME of this instrument.
+        project: its settings.
+        path: the folder, or a bundle in it.
+        clock: time.
+        news: takes progress messages, one line each.
+        timeout_s: longest wait for the running agent.
+        sleep: waits between two polls, seconds.
+
+    Returns:
+        The release and its outcome.
 
     Raises:
-        TrustError: refused before anything was begun.
-        DeviceError: no answer in time; it goes on all the same.
+        TrustError: the folder must not be trusted; nothing was started.
+        DeviceError: the folder holds nothing for this instrument, or the agent has not finished in time; it continues.
     """
     folder, sha256 = find_folder(path)
     release = choose_release(home, project, folder, sha256, clock)
@@ -120,13 +148,13 @@ def _install_here(
     news: News,
     sleep: Callable[[float], None],
 ) -> Installed:
-    """The agent's own steps, without frames; probation goes on when the instrument runs."""
+    """Run the agent's steps in this process, without frames; probation continues when the instrument runs."""
     with composed(home, project, clock, InlineTask(), news, online=False) as parts:
         agent = parts.agent
         agent.start()
         for _ in range(_MOST_TICKS):
             agent.tick()
-            parts.teller.tell(clock.now())
+            parts.reporter.report(clock.now())
             if agent.problems:
                 raise DeviceError("; ".join(agent.problems), hint="mend that, then run the same command again")
             update = agent.journal.entry.update
@@ -157,15 +185,15 @@ def _wait_for_agent(
     sleep: Callable[[float], None],
 ) -> Installed:
     deadline = clock.monotonic_s() + timeout_s
-    told = ""
+    reported = ""
     while clock.monotonic_s() < deadline:
         status = read_status(home, clock.now())
         update = status.facts.get("update") or {}
         if update.get("request") == request.name:
             words = f"{update['state']}: {update['reason']}" if update["reason"] else update["state"]
-            if words != told:
+            if words != reported:
                 news(words)
-                told = words
+                reported = words
             if update["settled"]:
                 return Installed(request.release, update["outcome"], update["reason"])
         sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""Requests of other programs to the running agent: files in ``state/requests``, taken in the order of their names."""
+"""Install requests of other programs to the running agent: files in ``state/requests``, processed in order of name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cellfleet.wire.states import ReleaseRef
 
 
 class InstallRequest(Message):
-    """Install what an offline folder holds for this instrument.
+    """A request to install a release from an offline folder.
 
     Attributes:
-        name: of the request; in the journal's update and in the status, so that whoever asked finds the answer.
-        folder: absolute.
+        name: of the request. The journal and the status repeat it, so that the requesting program finds the outcome.
+        folder: absolute path.
     """
 
     name: Key
@@ -33,19 +33,27 @@ def request_name(now: datetime) -> str:
 
 
 def put_request(home: Home, request: InstallRequest) -> None:
-    """Leave a request for the agent."""
+    """Write a request for the agent.
+
+    Args:
+        home: HOME of the instrument.
+        request: names the file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     write_atomic(home.requests / f"{request.name}.json", request.to_json())
 
 
 def next_request(home: Home) -> InstallRequest | None:
-    """The oldest request; files that are none are removed."""
+    """The oldest request; files that are not valid requests are removed."""
     for path in sorted(home.requests.glob("*.json")) if home.requests.is_dir() else []:
         try:
             request = parse(InstallRequest, path.read_bytes())
             if request.name == path.stem:
                 return request
         except FileNotFoundError:
-            continue  # withdrawn just now
+            continue  # removed since the folder was listed
         except (WireError, OSError):
             pass
         _drop(path)
@@ -53,7 +61,12 @@ def next_request(home: Home) -> InstallRequest | None:
 
 
 def drop_request(home: Home, name: str) -> None:
-    """The request was taken, or whoever asked gave up; absent is fine."""
+    """Remove a request that was processed or given up.
+
+    Args:
+        home: HOME of the instrument.
+        name: of the request; it may be gone already.
+    """
     _drop(home.requests / f"{name}.json")
 
 

@@ -1,10 +1,10 @@
-"""The agent's journal: its state and what it must know of the update, written before each action begins."""
+"""The agent's journal: its state and the facts of the update, written before each action starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
@@ -14,16 +14,17 @@ from cellfleet.wire.states import MaintenanceWindow, Outcome, ReleaseRef, Update
 
 
 class Tally(Message):
-    """What was seen of a slot in probation.
+    """Counts of a slot in probation.
 
     Attributes:
-        times_ms: of the frames that it drew, the latest 200.
+        segmented: frames; ``drawn`` in the journals of earlier versions.
+        times_ms: of the segmented frames, the latest 200.
         base_ms: median time of the previous slot's live frames before the activation; None: unknown.
-        memory_mb: the greatest that was seen.
-        pending: frames that waited for a mask when it was looked last.
+        memory_mb: maximum so far.
+        last_trouble: newest reason of a failed frame, a crash or a hang.
     """
 
-    drawn: int = 0
+    segmented: int = Field(default=0, validation_alias=AliasChoices("segmented", "drawn"))
     failed: int = 0
     crashes: int = 0
     hangs: int = 0
@@ -34,16 +35,16 @@ class Tally(Message):
 
 
 class Update(Message):
-    """One update, from the desired state's arrival to its end; it stays after its end, to be reported.
+    """One update, from the arrival of the desired state to its end. It is kept after its end, to be reported.
 
     Attributes:
-        folder: offline folder it comes from; empty: the server.
-        request: name of the request by which a person asked for it; empty: the desired state.
+        folder: offline folder of the artifact; empty: the server.
+        request: name of the operator's install request; empty: the desired state asks for the update.
         previous_sha256: active slot before the activation; empty: there was none.
-        settled: its end is final for this deployment and release.
-        attempts: failures that count; after the last one the update has failed.
-        waits: times in a row that the server could not be asked; they do not count, but waits grow with them.
-        not_before: an update that could not be fetched is tried again after this time.
+        settled: the outcome is final for this deployment and release.
+        attempts: failures that count towards ``MAX_ATTEMPTS``.
+        waits: consecutive times that the server could not be reached; they do not count, but the waits grow.
+        not_before: earliest time of the next attempt.
     """
 
     generation: int
@@ -80,7 +81,8 @@ class Entry(Message):
     Attributes:
         entered_at: when the state was entered.
         source, trigger: the state before and the event that led here; empty on a page that repeats its state.
-        update: the running or the latest one.
+        update: the running or the latest update.
+        number: of the page.
     """
 
     state: UpdateState = "idle"
@@ -95,7 +97,8 @@ class Journal:
     """Reads and writes the journal of an instrument.
 
     Attributes:
-        damaged: names of files that were passed over when it was opened.
+        entry: the newest page.
+        damaged: names of damaged files that were skipped when the journal was opened.
     """
 
     def __init__(self, home: Home, write: WriteFn = write_atomic) -> None:
@@ -108,7 +111,7 @@ class Journal:
         """Write a page; durable when the call returns.
 
         Raises:
-            StorageError: the disk refuses; the page before still counts.
+            StorageError: the disk refuses; the page before stays valid.
         """
         number = self._file.write(entry.model_dump(mode="json", exclude={"number"}))
         self.entry = entry.model_copy(update={"number": number})
@@ -120,4 +123,4 @@ def _entry(content: Any, number: int) -> Entry:
     try:
         return Entry.model_validate({**content, "number": number})
     except (ValidationError, TypeError):
-        return Entry(number=number)  # of another version: nothing was begun that this program knows
+        return Entry(number=number)  # of another version: it describes nothing that this version can resume

@@ -1,4 +1,4 @@
-"""The agent's decisions: facts in, an event or words out. Pure."""
+"""The agent's decisions: facts in, a decision or a reason out. Pure."""
 
 from __future__ import annotations
 
@@ -19,37 +19,63 @@ if TYPE_CHECKING:
     from cellfleet.bundle.manifest import Requires  # loads onnx, which the launcher and the camera need not
 
 MAX_ATTEMPTS = 8
-RECOVERY_PATIENCE_S = 120.0
+RECOVERY_WAIT_S = 120.0
 _MOST_DOUBLINGS = 100.0
 
 
 def backoff_s(attempt: int, first_s: float, jitter: float = 0.5) -> float:
-    """How long to wait after the given number of failures (1, 2 ...): doubled up to a hundredfold, spread by a fifth.
+    """Exponential backoff: doubled with each failure up to a hundredfold, spread by a fifth.
 
     Args:
-        jitter: from 0 to 1, random.
+        attempt: number of failures so far, from 1.
+        first_s: wait after the first failure, seconds.
+        jitter: random number, 0 to 1.
+
+    Returns:
+        Time to wait, seconds.
     """
     factor = min(_MOST_DOUBLINGS, 2.0 ** min(max(attempt - 1, 0), 30))
     return first_s * factor * (0.8 + 0.4 * jitter)
 
 
 def is_wanted(desired: DesiredState | None, active: str, last: Update | None, now: datetime) -> bool:
-    """The desired state asks for something that is not active, was not refused for good, and whose time has come."""
+    """Whether the desired state asks for an update that may start now.
+
+    Args:
+        desired: newest desired state; None: unknown.
+        active: SHA-256 of the active slot, or empty.
+        last: the latest update.
+        now: time.
+
+    Returns:
+        True when its release is not active, has no final outcome, and is not in a backoff.
+    """
     if desired is None or desired.release is None or desired.release.sha256 == active:
         return False
     if last is None or not same_update(last, desired):
         return True
-    return not last.settled and its_time_has_come(last, now)
+    return not last.settled and may_retry(last, now)
 
 
-def its_time_has_come(update: Update, now: datetime) -> bool:
-    """An update that failed may be tried again; a clock that was set back does not hold it up for long."""
+def may_retry(update: Update, now: datetime) -> bool:
+    """Whether the backoff of an update is over. A clock that was set back does not extend it by more than a day.
+
+    Args:
+        update: the update that failed.
+        now: time.
+    """
     later = update.not_before
     return later is None or now >= later or later - now > timedelta(days=1)
 
 
-def is_there_already(desired: DesiredState | None, active: Slot | None, last: Update | None) -> bool:
-    """The desired state names the active slot, by a deployment that has not been answered yet."""
+def is_active_already(desired: DesiredState | None, active: Slot | None, last: Update | None) -> bool:
+    """Whether the desired state names the active slot, by a deployment that has no outcome yet.
+
+    Args:
+        desired: newest desired state; None: unknown.
+        active: the active slot.
+        last: the latest update.
+    """
     if desired is None or desired.release is None or desired.deployment_id is None or active is None:
         return False
     if desired.release.sha256 != active.sha256:
@@ -58,14 +84,26 @@ def is_there_already(desired: DesiredState | None, active: Slot | None, last: Up
 
 
 def is_recovering(last: Update, now: datetime) -> bool:
-    """It was rolled back, and the slot before has not drawn a frame since; not for ever, for there may be none to draw."""
+    """Whether an update was rolled back and the restored slot has not segmented a frame since.
+
+    Limited to ``RECOVERY_WAIT_S``, because there may be no frames.
+
+    Args:
+        last: the latest update.
+        now: time.
+    """
     if last.outcome != "rolled-back" or last.recovery_s is not None or not last.previous_sha256:
         return False
-    return (now - last.changed_at).total_seconds() < RECOVERY_PATIENCE_S
+    return (now - last.changed_at).total_seconds() < RECOVERY_WAIT_S
 
 
 def same_update(update: Update, desired: DesiredState) -> bool:
-    """The desired state still asks for what the update is about."""
+    """Whether the desired state still asks for the release and the deployment of the update.
+
+    Args:
+        update: the running or the latest update.
+        desired: the desired state.
+    """
     return (
         desired.release is not None
         and desired.release.sha256 == update.release.sha256
@@ -74,14 +112,27 @@ def same_update(update: Update, desired: DesiredState) -> bool:
 
 
 def is_withdrawn(update: Update, desired: DesiredState | None) -> bool:
-    """The server asks for something else by now, or for nothing."""
+    """Whether a newer desired state no longer asks for the update.
+
+    Args:
+        update: the running update; one from an offline folder is never withdrawn by the server.
+        desired: newest desired state; None: unknown.
+    """
     if update.folder or desired is None or desired.generation < update.generation:
         return False
     return not same_update(update, desired)
 
 
 def limits_of(section: AgentSection, overrides: Mapping[str, Any]) -> tuple[AgentSection, str]:
-    """Settings that hold for an update, and what is wrong with those that the server sent (empty: nothing)."""
+    """Merge the instrument's settings with those of the deployment.
+
+    Args:
+        section: settings of the instrument.
+        overrides: settings of the deployment.
+
+    Returns:
+        The merged settings and an empty text; the instrument's settings and a reason when ``overrides`` are not valid.
+    """
     try:
         return AgentSection.model_validate({**section.model_dump(), **overrides}), ""
     except ValidationError as e:
@@ -91,7 +142,16 @@ def limits_of(section: AgentSection, overrides: Mapping[str, Any]) -> tuple[Agen
 
 
 def waits_for(leases: list[Lease], window: MaintenanceWindow | None, now: datetime) -> str:
-    """Why an activation has to wait; empty: it may be done now."""
+    """Why an activation has to wait.
+
+    Args:
+        leases: inhibit leases, expired ones too.
+        window: maintenance window; None: any time.
+        now: time.
+
+    Returns:
+        The reason; empty when the activation may start now.
+    """
     if held := valid(leases, now):
         return "; ".join(f"{x.holder} holds updates back until {x.expires_at:%H:%M:%S}: {x.reason}" for x in held)
     if window is not None and not is_open(window, now):
@@ -106,13 +166,17 @@ def missing(
     pixel_size_um: float | None,
     cameras_tell: bool,
 ) -> list[str]:
-    """What a bundle needs and this instrument does not have.
+    """Requirements of a bundle that this instrument does not meet.
 
     Args:
+        requires: requirements of the bundle.
         engines: engine -> version, of this machine.
         channels: of the camera.
         pixel_size_um: of the settings; None: not set.
-        cameras_tell: the camera's files may tell their pixel size themselves.
+        cameras_tell: the files of the camera may contain their pixel size.
+
+    Returns:
+        One text for each unmet requirement.
     """
     out = []
     if not set(requires.engines) & set(engines):

@@ -1,4 +1,4 @@
-"""Probation: is the new slot worse than it may be? Pure; the limits are settings, the numbers go into the report."""
+"""Probation: does the new slot stay within the limits? Pure; the limits are settings, the numbers go into the report."""
 
 from __future__ import annotations
 
@@ -14,36 +14,52 @@ from cellfleet.device.update.journal import Tally
 from cellfleet.device.update.state_machine import Event
 from cellfleet.wire.plain import words
 
-_KEPT_TIMES = 200
+KEPT_TIMES = 200
+"""Latest frame times that medians are made of."""
 _LEAST_TIMES = 5
-"""Frames before time and memory are judged: the first ones after a start are slow everywhere."""
+"""Segmented frames before time and memory are judged: the first ones after a start are slow on every machine."""
 _AT_ONCE = 2.0
-"""So many times the memory that is allowed is too much at any moment: the host needs it."""
+"""Multiple of the memory limit that is too much at any time, also before ``_LEAST_TIMES`` frames."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``event`` is None while it is not decided."""
+    """Result of the judgement.
+
+    Attributes:
+        event: None while probation continues.
+        reason: for the report.
+        numbers: plain JSON data: counts and limits.
+    """
 
     event: Event | None
     reason: str
     numbers: dict[str, Any]
 
 
-def add(tally: Tally, seen: WorkSnapshot, slot: str) -> Tally:
-    """Count what was seen of a slot since the poll before."""
-    frames = [f for f in seen.frames if f.slot == slot]
-    troubles = [t for t in seen.troubles if t.slot == slot]
-    drawn = [f for f in frames if f.result == "segmented"]
+def add(tally: Tally, snapshot: WorkSnapshot, slot: str) -> Tally:
+    """Add the frames and failures of one poll to the counts of a slot.
+
+    Args:
+        tally: the counts before.
+        snapshot: of the latest poll.
+        slot: SHA-256 of the slot.
+
+    Returns:
+        The counts after.
+    """
+    frames = [f for f in snapshot.frames if f.slot == slot]
+    troubles = [t for t in snapshot.troubles if t.slot == slot]
+    segmented = [f for f in frames if f.result == "segmented"]
     bad = [f.reason for f in frames if f.result == "failed"] + [t.text for t in troubles]
-    memory = max([tally.memory_mb, seen.memory_mb.get(slot, 0.0), *(f.memory_mb for f in frames)])
+    memory = max([tally.memory_mb, snapshot.memory_mb.get(slot, 0.0), *(f.memory_mb for f in frames)])
     return tally.model_copy(
         update={
-            "drawn": tally.drawn + len(drawn),
-            "failed": tally.failed + len(frames) - len(drawn),
+            "segmented": tally.segmented + len(segmented),
+            "failed": tally.failed + len(frames) - len(segmented),
             "crashes": tally.crashes + sum(t.kind == "crash" for t in troubles),
             "hangs": tally.hangs + sum(t.kind == "hang" for t in troubles),
-            "times_ms": (*tally.times_ms, *(f.milliseconds for f in drawn))[-_KEPT_TIMES:],
+            "times_ms": (*tally.times_ms, *(f.milliseconds for f in segmented))[-KEPT_TIMES:],
             "memory_mb": memory,
             "last_trouble": words(bad[-1] if bad else tally.last_trouble),
         }
@@ -51,23 +67,27 @@ def add(tally: Tally, seen: WorkSnapshot, slot: str) -> Tally:
 
 
 def median_ms(times: Iterable[float]) -> float | None:
-    """Median of frame times; None when there are none."""
+    """Median of frame times, ms; None when there are none."""
     values = list(times)
     return statistics.median(values) if values else None
 
 
 def judge(tally: Tally, limits: AgentSection, since: datetime, now: datetime) -> Verdict:
-    """Decide on what was counted.
+    """Decide whether a slot passes, fails or continues its probation.
 
     Args:
-        tally: of the new slot.
-        limits: settings of this update.
-        since: when it was activated.
+        tally: counts of the new slot.
+        limits: settings of this update; a value equal to its limit passes.
+        since: time of the activation.
+        now: time.
+
+    Returns:
+        ``good``, ``bad``, or no event yet.
     """
     median = median_ms(tally.times_ms)
     waited = (now - since).total_seconds()
     numbers: dict[str, Any] = {
-        "frames": tally.drawn,
+        "frames": tally.segmented,
         "failed": tally.failed,
         "crashes": tally.crashes,
         "hangs": tally.hangs,
@@ -81,12 +101,12 @@ def judge(tally: Tally, limits: AgentSection, since: datetime, now: datetime) ->
     }
     if reasons := _reasons(tally, limits, median):
         return Verdict("bad", "; ".join(reasons), numbers)
-    if tally.drawn >= limits.probation_frames:
-        return Verdict("good", f"{tally.drawn} frames were drawn within the limits", numbers)
+    if tally.segmented >= limits.probation_frames:
+        return Verdict("good", f"{tally.segmented} frames were drawn within the limits", numbers)
     if waited >= limits.probation_s:
-        text = f"{tally.drawn} of {limits.probation_frames} frames came in {waited:.0f} s, without a bad sign"
+        text = f"{tally.segmented} of {limits.probation_frames} frames came in {waited:.0f} s, without a bad sign"
         return Verdict("good", text, numbers)
-    return Verdict(None, f"{tally.drawn} of {limits.probation_frames} frames were drawn", numbers)
+    return Verdict(None, f"{tally.segmented} of {limits.probation_frames} frames were segmented", numbers)
 
 
 def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The agent's process: ``python -m cellfleet.device.update.process HOME``; started by the launcher, ends with its input."""
+"""The agent's process: ``python -m cellfleet.device.update.process HOME``. The launcher starts it; it ends with its stdin."""
 
 from __future__ import annotations
 
@@ -19,40 +19,46 @@ from cellfleet.errors import CellfleetError
 from cellfleet.ports import Clock, SystemClock
 
 _LOCK_WAIT_S = 20.0
-_CONTACT_S = 0.5
+_SYNC_S = 0.5
 REFUSED = 3
 
 
 def run_agent(home: Home, project: Project, stop: threading.Event, clock: Clock) -> None:
-    """Tick until ``stop`` is set.
+    """Run the agent until ``stop`` is set.
+
+    Args:
+        home: HOME of this instrument.
+        project: its settings.
+        stop: ends the loop.
+        clock: time.
 
     Raises:
-        CellfleetError: it cannot begin.
+        CellfleetError: the agent cannot start.
     """
-    errands: ThreadedTask[ActionResult] = ThreadedTask()
-    with composed(home, project, clock, errands, news) as parts:
-        talk = threading.Thread(target=parts.contact.run, args=(_CONTACT_S,), name="contact", daemon=True)
+    background: ThreadedTask[ActionResult] = ThreadedTask()
+    with composed(home, project, clock, background, news) as parts:
+        sync = threading.Thread(target=parts.server_sync.run, args=(_SYNC_S,), name="server-sync", daemon=True)
         parts.agent.start()
         news(f"the agent is up: {parts.agent.state}")
-        talk.start()
+        sync.start()
         try:
             while not stop.is_set():
                 parts.agent.tick()
-                parts.teller.tell(clock.now())
+                parts.reporter.report(clock.now())
                 stop.wait(project.settings.agent.tick_s)
         finally:
-            parts.contact.stop()
+            parts.server_sync.stop()
 
 
 def news(text: str) -> None:
-    """One line for people; the launcher prints it."""
-    with contextlib.suppress(OSError):  # the launcher may be gone; this process ends then, in order
+    """Write one line to stdout; the launcher prints it."""
+    with contextlib.suppress(OSError):  # the launcher is gone; this process stops with its stdin
         sys.stdout.write(text.replace("\n", " ") + "\n")
         sys.stdout.flush()
 
 
 def main(argv: list[str]) -> int:
-    """Run the process; returns its exit code."""
+    """Run the process. Returns its exit code."""
     stop = threading.Event()
     stop_with_parent(stop)
     stop_on_signals(stop)

@@ -1,4 +1,4 @@
-"""What the agent tells of itself: the reported state for the server, and the same with more for ``device status``. Pure."""
+"""The reported state for the server, and the update's row for ``device status``. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from cellfleet.wire.states import Counters, Health, ReportedState, SlotReport, U
 
 @dataclass(frozen=True)
 class HostStatus:
-    """What is seen beside the frames.
+    """Facts of the host and of the connection.
 
     Attributes:
-        disk_free_mb: of the disk that holds HOME.
+        disk_free_mb: free space of the disk that holds HOME.
         min_free_mb: below it the camera waits.
         spool_items, spool_bytes: not confirmed by the server yet.
-        server_trouble: words; empty: none.
+        clock_offset_s: the server's clock minus this one.
+        server_trouble: why the server cannot be reached; empty: no trouble.
         problems: of the agent itself.
     """
 
@@ -36,7 +37,12 @@ class HostStatus:
 
 
 def slot_report(slot: Slot | None, since: str) -> SlotReport | None:
-    """A slot as the server is told of it."""
+    """Describe a slot for the server.
+
+    Args:
+        slot: None: there is none in this role.
+        since: ISO time since when it has its role; empty: its installation.
+    """
     if slot is None:
         return None
     return SlotReport(
@@ -52,7 +58,13 @@ def slot_report(slot: Slot | None, since: str) -> SlotReport | None:
 
 
 def update_report(entry: Entry, reason: str, numbers: dict[str, Any]) -> UpdateReport | None:
-    """How the latest update stands; ``reason`` and ``numbers`` are newer than the journal where they are not empty."""
+    """Describe the latest update for the server.
+
+    Args:
+        entry: newest page of the journal.
+        reason: replaces the journal's when it is not empty.
+        numbers: replace the journal's, by key.
+    """
     update = entry.update
     if update is None:
         return None
@@ -72,23 +84,31 @@ def update_report(entry: Entry, reason: str, numbers: dict[str, Any]) -> UpdateR
     )
 
 
-def health(seen: WorkSnapshot, around: HostStatus) -> Health:
-    """How the instrument is, problems in words."""
-    problems = [*seen.problems, *around.problems]
-    if around.disk_free_mb < around.min_free_mb:
-        problems.append(f"the disk is nearly full: {around.disk_free_mb:.0f} MB free, {around.min_free_mb:.0f} needed")
-    if around.server_trouble:
-        problems.append(around.server_trouble)
+def health(snapshot: WorkSnapshot, host: HostStatus) -> Health:
+    """Health of the instrument.
+
+    Args:
+        snapshot: of the latest poll.
+        host: facts of the host.
+
+    Returns:
+        Numbers and at most 32 different problems.
+    """
+    problems = [*snapshot.problems, *host.problems]
+    if host.disk_free_mb < host.min_free_mb:
+        problems.append(f"the disk is nearly full: {host.disk_free_mb:.0f} MB free, {host.min_free_mb:.0f} needed")
+    if host.server_trouble:
+        problems.append(host.server_trouble)
     return Health(
-        disk_free_mb=max(0.0, around.disk_free_mb),
-        queue_frames=seen.pending,
-        spool_items=around.spool_items,
-        spool_mb=around.spool_bytes / 1e6,
-        segmenter_memory_mb=sum(seen.memory_mb.values()),
-        segmenter_restarts=seen.restarts,
-        camera=seen.camera,
-        segmenter=seen.segmenter,
-        clock_offset_s=around.clock_offset_s,
+        disk_free_mb=max(0.0, host.disk_free_mb),
+        queue_frames=snapshot.pending,
+        spool_items=host.spool_items,
+        spool_mb=host.spool_bytes / 1e6,
+        segmenter_memory_mb=sum(snapshot.memory_mb.values()),
+        segmenter_restarts=snapshot.restarts,
+        camera=snapshot.camera,
+        segmenter=snapshot.segmenter,
+        clock_offset_s=host.clock_offset_s,
         problems=tuple(words(p) for p in dict.fromkeys(problems))[:32],
     )
 
@@ -101,14 +121,29 @@ def reported(
     generation: int,
     entry: Entry,
     slots: Slots,
-    seen: WorkSnapshot,
+    snapshot: WorkSnapshot,
     counters: Counters,
     health: Health,
     facts: DeviceFacts,
     reason: str = "",
     numbers: dict[str, Any] | None = None,
 ) -> ReportedState:
-    """The reported state; its sequence is given when it is sent."""
+    """Put the reported state together. Its sequence number is set when it is sent.
+
+    Args:
+        device_id: of this instrument.
+        boot_id: of this run of the agent.
+        now: time of the report.
+        generation: of the newest desired state; 0: none yet.
+        entry: newest page of the journal.
+        slots: installed slots.
+        snapshot: of the latest poll.
+        counters: frames since provisioning.
+        health: of the instrument.
+        facts: versions and hardware.
+        reason: newer than the journal's; empty: the journal's.
+        numbers: newer than the journal's, by key.
+    """
     p: Pointer = slots.pointer
     return ReportedState(
         device_id=device_id,
@@ -121,7 +156,7 @@ def reported(
         previous=slot_report(slots.get("previous"), p.previous_since),
         candidate=slot_report(slots.get("candidate"), ""),
         update=update_report(entry, reason, numbers or {}),
-        experiment=seen.experiment,
+        experiment=snapshot.experiment,
         counters=counters,
         health=health,
         facts=facts,
@@ -129,7 +164,14 @@ def reported(
 
 
 def row(update: Update | None, state: str, reason: str, numbers: dict[str, Any]) -> dict[str, Any] | None:
-    """An update for ``status.json``: its report's fields and those that concern this instrument alone."""
+    """The update's row in ``status.json``: the fields of the report, and those that only this instrument needs.
+
+    Args:
+        update: None: there was none.
+        state: of the agent.
+        reason: newer than the update's; empty: the update's.
+        numbers: newer than the update's, by key.
+    """
     if update is None:
         return None
     facts = update.model_dump(mode="json", exclude={"release", "tally", "agent", "window"})

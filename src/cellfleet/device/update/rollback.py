@@ -1,4 +1,4 @@
-"""Going back: from a bad slot to the one before, and from a damaged one to one that is whole. Needs no network."""
+"""Rollback from a bad slot to the previous one, and repair of a damaged active slot. Needs no network."""
 
 from __future__ import annotations
 
@@ -9,29 +9,49 @@ from cellfleet.device.slots import Slots
 from cellfleet.device.update.journal import Journal, Update
 
 
-def go_back(slots: Slots, work: Scheduler, update: Update, now: datetime) -> Slot | None:
-    """Pointer back, experiments pinned anew, the bad slot removed; the same again after a power cut.
+def roll_back(slots: Slots, scheduler: Scheduler, update: Update, now: datetime) -> Slot | None:
+    """Restore the pointer, repin experiments, remove the bad slot. May run again after a power cut.
+
+    Args:
+        slots: installed slots.
+        scheduler: repins the experiments.
+        update: the bad update.
+        now: time.
 
     Returns:
-        The slot that is active now; None when there is none to go back to.
+        The slot that is active now; None when no other slot is intact.
+
+    Raises:
+        StorageError: the disk refuses; run it again.
     """
     sha256 = update.release.sha256
     bad = slots.find(sha256) or lost_slot(slots, sha256, update.release.name, update.release.version)
     good = slots.fallback(sha256) if slots.pointer.active == sha256 else slots.intact(slots.pointer.active)
     slots.roll_back(sha256, good.sha256 if good is not None else "", now.isoformat())
-    work.switch(good)
-    work.repin(bad, good, update.activated_at or now, update.reason or "it was rolled back")
-    work.cool(bad)
-    if sha256 not in work.pinned():
+    scheduler.switch(good)
+    scheduler.repin(bad, good, update.activated_at or now, update.reason or "it was rolled back")
+    scheduler.cool(bad)
+    if sha256 not in scheduler.pinned():
         slots.remove(sha256)
     return good
 
 
-def repair(slots: Slots, work: Scheduler, journal: Journal, now: datetime) -> str:
-    """When the active slot's bytes are not the right ones any more: go back, and let the desired state bring it again.
+def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) -> str:
+    """Replace an active slot whose bytes are damaged by an intact one; the desired state installs it again.
+
+    Experiments are repinned before the pointer changes: after a power cut between the two the slot is still found damaged.
+
+    Args:
+        slots: installed slots.
+        scheduler: repins the experiments.
+        journal: an update to the damaged slot is reopened.
+        now: time.
 
     Returns:
-        What was found, in words; empty: nothing.
+        The reason for the report; empty when the active slot is intact or there is none.
+
+    Raises:
+        StorageError: the disk refuses; run it again.
     """
     sha256 = slots.pointer.active
     if not sha256 or slots.intact(sha256) is not None:
@@ -49,12 +69,19 @@ def repair(slots: Slots, work: Scheduler, journal: Journal, now: datetime) -> st
         }
         page = {"update": last.model_copy(update=again), "source": "", "trigger": ""}
         journal.write(journal.entry.model_copy(update=page))
-    work.repin(bad, good, now, "the files of its bundle are damaged on this instrument")
+    scheduler.repin(bad, good, now, "the files of its bundle are damaged on this instrument")
     slots.roll_back(sha256, good.sha256 if good is not None else "", now.isoformat())
     instead = good.label if good is not None else "nothing; frames wait for their masks"
     return f"the active slot {found.label if found else sha256[:12]} is damaged; now active: {instead}"
 
 
 def lost_slot(slots: Slots, sha256: str, name: str, version: str) -> Slot:
-    """Stands for a slot whose facts cannot be read."""
+    """Stand-in for a slot whose facts cannot be read.
+
+    Args:
+        slots: installed slots.
+        sha256: of the slot.
+        name: of the model; empty: unknown.
+        version: of the model; empty: unknown.
+    """
     return Slot(folder=slots.folder_of(sha256), sha256=sha256, name=name, version=version, counter=0)

@@ -1,7 +1,7 @@
-"""Self-test: may a bundle become active here? Pure judgement of what its segmenter drew of golden frames.
+"""Self-test: may a bundle become active on this instrument? Pure judgement of its segmentation of golden frames.
 
-A bundle's own golden frames alone cannot be trusted, for nonsense agrees with itself: the active bundle's golden frames
-are drawn too, and an absolute floor holds for both.
+A bundle's own golden frames are not sufficient, because nonsense agrees with itself: the new model also segments the golden
+frames of the active bundle, and an absolute minimum holds for both.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from cellfleet.device.interfaces import GoldenResult, SelfTested
 
 @dataclass(frozen=True)
 class Judged:
-    """How one variant did.
+    """Result of one variant.
 
     Attributes:
-        reasons: why it must not be used; empty when it passed.
+        worst_ms: slowest golden frame.
+        reasons: why the variant must not be used; empty when it passed.
         numbers: plain JSON data.
     """
 
@@ -33,7 +34,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Choice:
-    """The variant to use, or none, and why."""
+    """The chosen variant.
+
+    Attributes:
+        chosen: None when no variant passed.
+        reason: for the report.
+        numbers: variant -> its numbers, plain JSON data.
+    """
 
     chosen: Judged | None
     reason: str
@@ -44,9 +51,12 @@ def judge(tested: SelfTested, limits: AgentSection, active_ap50: float | None) -
     """Judge one variant.
 
     Args:
-        tested: its results: of its own golden frames first, then of the active bundle's where there is one.
-        limits: settings of this update.
-        active_ap50: what the active model reaches on its own golden frames; None: there is no active bundle.
+        tested: results on its own golden frames first, then on those of the active bundle where there is one.
+        limits: settings of this update; a value equal to its limit passes, NaN does not.
+        active_ap50: AP@0.5 of the active model on its own golden frames, 0 to 1; None: there is no active bundle.
+
+    Returns:
+        Reasons against the variant, and its numbers.
     """
     reasons = [tested.problem] if tested.problem else []
     own = tested.results[0] if tested.results else None
@@ -74,7 +84,15 @@ def judge(tested: SelfTested, limits: AgentSection, active_ap50: float | None) -
 
 
 def choose(judged: Sequence[Judged], wanted: str = "") -> Choice:
-    """The fastest variant that passed; with ``wanted`` only that one counts."""
+    """Choose the fastest variant that passed.
+
+    Args:
+        judged: the variants.
+        wanted: name of the only variant that may be chosen; empty: any.
+
+    Returns:
+        The choice, with the numbers of all variants.
+    """
     numbers = {j.variant: j.numbers for j in judged}
     passed = sorted((j for j in judged if not j.reasons and wanted in ("", j.variant)), key=lambda j: j.worst_ms)
     refused = "; ".join(f"{j.variant}: {'; '.join(j.reasons)}" for j in judged if j.reasons)
@@ -114,7 +132,7 @@ def _against_active(tested: SelfTested, limits: AgentSection, active_ap50: float
         return ["the active bundle's golden frames were not drawn"]
     found = tested.results[1]
     least = active_ap50 - limits.max_golden_loss_ap50
-    if found.problem or found.ap50 >= least or found.ap50 < limits.min_golden_ap50:  # told already
+    if found.problem or found.ap50 >= least or found.ap50 < limits.min_golden_ap50:  # these two have a reason already
         return []
     return [
         f"AP@0.5 {found.ap50:.3f} on the active bundle's golden frames, where the active model reaches "

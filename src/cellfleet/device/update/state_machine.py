@@ -1,7 +1,7 @@
-"""The whole life of the agent as data: state -> event -> next state. ``docs/agent.svg`` is drawn from it.
+"""The states and transitions of the agent as data: state -> event -> next state. ``docs/agent.svg`` shows it.
 
-Entering a state begins its action (``actions``). The journal holds the state before its action begins, so what a power
-cut interrupted is done again; every action may be done twice.
+Entering a state starts its action (``actions``). The journal holds the state before its action starts, so an action that a
+power cut interrupted runs again; every action may run twice.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ TABLE: Final[dict[UpdateState, dict[Event, UpdateState]]] = {
     "rolling-back": {"rolled-back": "idle"},
 }
 
-ACTIONS: Final[dict[UpdateState, str]] = {
-    "idle": "look at the desired state",
-    "checking": "refresh both repositories and ask them",
-    "downloading": "fetch, resume, check length and hash",
+ACTION_TEXTS: Final[dict[UpdateState, str]] = {
+    "idle": "check the desired state",
+    "checking": "verify with both repositories",
+    "downloading": "download, resume, check length and hash",
     "installing": "open with distrust, write the slot",
-    "self-testing": "draw golden frames: its own and the active ones",
-    "deferred": "wait while inhibited or outside the window",
-    "activating": "warm segmenter, then write the pointer",
-    "probation": "watch the frames that it draws",
+    "self-testing": "segment golden frames: its own, the active ones",
+    "deferred": "wait while inhibited or ports the window",
+    "activating": "start the segmenter, then write the pointer",
+    "probation": "watch the frames that it segments",
     "committing": "keep it; remove old slots",
-    "rolling-back": "pointer back, pins renewed, segment again",
+    "rolling-back": "restore the pointer, repin, segment again",
 }
 
 BEFORE_ACTIVATION: Final[frozenset[UpdateState]] = frozenset(
@@ -61,7 +61,11 @@ BEFORE_ACTIVATION: Final[frozenset[UpdateState]] = frozenset(
 
 
 def next_state(state: UpdateState, event: Event) -> UpdateState:
-    """Where an event leads.
+    """The state after an event.
+
+    Args:
+        state: the state before.
+        event: what happened.
 
     Raises:
         KeyError: the event cannot happen in that state; a defect of the caller.

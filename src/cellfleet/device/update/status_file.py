@@ -1,4 +1,4 @@
-"""``state/status.json``: how the instrument is, for ``device status`` and whoever looks at it from outside."""
+"""``state/status.json``: how the instrument is, for ``device status`` and other programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STALE_AFTER_S = 30.0
 
 @dataclass(frozen=True)
 class Status:
-    """What a person is told.
+    """Status of an instrument.
 
     Attributes:
         running: an agent runs now.
@@ -31,7 +31,15 @@ class Status:
 
 
 def write_status(home: Home, facts: dict[str, Any]) -> None:
-    """Replace the file; readers see the old or the new one. Not synced: it is written every tick and worth nothing later."""
+    """Replace the file; readers see the old or the new one. Not synced: the next tick writes it again.
+
+    Args:
+        home: HOME of this instrument.
+        facts: plain JSON data.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     part = home.status_file.with_suffix(".new")
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
@@ -42,7 +50,12 @@ def write_status(home: Home, facts: dict[str, Any]) -> None:
 
 
 def read_status(home: Home, now: datetime) -> Status:
-    """The newest status."""
+    """Read the newest status.
+
+    Args:
+        home: HOME of this instrument.
+        now: time, for the age.
+    """
     running = is_held(home.agent_lock)
     try:
         facts = json.loads(home.status_file.read_bytes())
@@ -53,7 +66,7 @@ def read_status(home: Home, now: datetime) -> Status:
 
 
 def status_lines(status: Status) -> list[tuple[str, str]]:
-    """Name and words, line by line."""
+    """Lines for ``device status``: name and text."""
     facts = status.facts
     if not facts:
         return [("state", "never ran here" if not status.running else "starting")]

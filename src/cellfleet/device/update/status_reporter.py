@@ -1,4 +1,4 @@
-"""After each tick: the report is left for the server, and the status is written for people."""
+"""After each tick: hand the report to the server sync, and write the status file."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ Backlog = Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Self:
-    """What does not change while the agent runs.
+class AgentInfo:
+    """Facts that do not change while the agent runs.
 
     Attributes:
+        record: identity of the instrument.
         boot_id: of this run of the agent.
+        facts: versions and hardware.
     """
 
     record: DeviceRecord
@@ -40,71 +42,74 @@ class Self:
 
 
 class StatusReporter:
-    """Tells of one agent.
+    """Reports the state of one agent.
 
     Args:
-        backlog: items and bytes that the server has not confirmed.
+        agent: its newest state is read.
+        server_sync: sends the report.
+        info: facts that do not change.
+        backlog: returns the number of items and of bytes that the server has not confirmed.
     """
 
-    def __init__(self, agent: Agent, contact: ServerSync, me: Self, backlog: Backlog) -> None:
-        self._agent, self._contact, self._me, self._backlog = agent, contact, me, backlog
-        self._home: Home = agent.tools.home
+    def __init__(self, agent: Agent, server_sync: ServerSync, info: AgentInfo, backlog: Backlog) -> None:
+        self._agent, self._server_sync, self._info, self._backlog = agent, server_sync, info, backlog
+        self._home: Home = agent.context.home
 
-    def tell(self, now: datetime) -> ReportedState:
-        """Leave the report and write the status."""
+    def report(self, now: datetime) -> ReportedState:
+        """Hand the report to the server sync and write the status file. Returns the report."""
         agent = self._agent
         state = reported_state.reported(
-            device_id=self._me.record.device_id,
-            boot_id=self._me.boot_id,
+            device_id=self._info.record.device_id,
+            boot_id=self._info.boot_id,
             now=now,
-            generation=self._contact.desired.generation if self._contact.desired else 0,
+            generation=self._server_sync.desired.generation if self._server_sync.desired else 0,
             entry=agent.journal.entry,
-            slots=agent.tools.slots,
-            seen=agent.seen,
-            counters=agent.tools.work.counters(),
-            health=reported_state.health(agent.seen, self._around()),
-            facts=self._me.facts,
+            slots=agent.context.slots,
+            snapshot=agent.snapshot,
+            counters=agent.context.scheduler.counters(),
+            health=reported_state.health(agent.snapshot, self._host_status()),
+            facts=self._info.facts,
             reason=agent.reason,
             numbers=agent.numbers,
         )
-        self._contact.leave(state)
+        self._server_sync.leave(state)
         try:
             write_status(self._home, self._status(state))
         except OSError as e:
             _LOG.warning("%s: %s", self._home.status_file, e)
         return state
 
-    def _around(self) -> reported_state.HostStatus:
+    def _host_status(self) -> reported_state.HostStatus:
         items, size = self._backlog()
         return reported_state.HostStatus(
             disk_free_mb=free_mb(self._home),
-            min_free_mb=self._agent.tools.settings.device.min_free_mb,
+            min_free_mb=self._agent.context.settings.device.min_free_mb,
             spool_items=items,
             spool_bytes=size,
-            clock_offset_s=self._contact.clock_offset_s,
-            server_trouble=self._contact.trouble_text,
+            clock_offset_s=self._server_sync.clock_offset_s,
+            server_trouble=self._server_sync.trouble_text,
             problems=self._agent.problems,
         )
 
     def _status(self, state: ReportedState) -> dict[str, Any]:
-        """The report's fields, and what only people beside the instrument want to know."""
-        agent, slots = self._agent, self._agent.tools.slots
+        """The fields of the report, and those that only operators at the instrument need."""
+        agent, slots = self._agent, self._agent.context.slots
         facts = state.model_dump(mode="json", exclude={"facts", "protocol", "sequence"})
         for role in ("active", "previous", "candidate"):
             if facts[role] is not None:
                 facts[role]["label"] = _label(slots.find(facts[role]["sha256"]))
         return {
             **facts,
-            "name": self._me.record.name,
+            "name": self._info.record.name,
             "reason": agent.reason,
-            "server": {"url": self._me.record.server, "trouble": self._contact.trouble_text},
+            "server": {"url": self._info.record.server, "trouble": self._server_sync.trouble_text},
             "update": reported_state.row(
                 agent.journal.entry.update, agent.journal.entry.state, agent.reason, agent.numbers
             ),
             "pids": {
                 **_children(self._home),
                 "agent": os.getpid(),
-                "segmenters": [{"slot": slot, "pid": pid} for slot, pid in agent.seen.pids],
+                "segmenters": [{"slot": slot, "pid": pid} for slot, pid in agent.snapshot.pids],
             },
         }
 
@@ -121,7 +126,7 @@ def _label(slot: Slot | None) -> str:
 
 
 def _children(home: Home) -> dict[str, int]:
-    """Processes of the launcher."""
+    """Processes of the launcher: name -> process id."""
     try:
         found: dict[str, int] = json.loads(home.children_file.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What an event makes of the journal: the next page, out of the page before and what was found. Pure."""
+"""The next page of the journal, from the page before and the result of an action. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from cellfleet.wire.states import DesiredState, ReleaseRef
 
 @dataclass(frozen=True)
 class ActionResult:
-    """How an action ended.
+    """Result of an action.
 
     Attributes:
-        reason: in words, for people.
+        event: leaves the state.
+        reason: for the report.
         numbers: added to the update's.
         changes: fields of the update that change.
-        temporary: it may go well another time.
+        temporary: another attempt may succeed.
     """
 
     event: Event
@@ -33,14 +34,26 @@ class ActionResult:
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait after a failure: the first wait, and a random number from 0 to 1."""
+    """Wait after a failure.
+
+    Attributes:
+        retry_s: wait after the first failure, seconds.
+        jitter: random number, 0 to 1.
+    """
 
     retry_s: float
     jitter: float
 
 
 def begin(desired: DesiredState, last: Update | None, arrived_at: datetime, now: datetime) -> Update:
-    """The update that a desired state asks for; one that failed and is tried again goes on with its counts."""
+    """Start the update that a desired state asks for; a retry keeps the counts of the attempts before.
+
+    Args:
+        desired: names a release.
+        last: the latest update.
+        arrived_at: when the desired state arrived; the update's time counts from here.
+        now: time.
+    """
     assert desired.release is not None
     if last is not None and not last.settled and same_update(last, desired):
         asked = {"generation": desired.generation, "window": desired.window, "agent": desired.agent}
@@ -57,7 +70,14 @@ def begin(desired: DesiredState, last: Update | None, arrived_at: datetime, now:
 
 
 def begin_request(release: ReleaseRef, folder: str, request: str, now: datetime) -> Update:
-    """The update that a person asks for out of an offline folder."""
+    """Start the update that an operator requests from an offline folder.
+
+    Args:
+        release: to install.
+        folder: offline folder, absolute.
+        request: name of the request.
+        now: time.
+    """
     return Update(
         generation=0,
         deployment_id=None,
@@ -69,46 +89,56 @@ def begin_request(release: ReleaseRef, folder: str, request: str, now: datetime)
     )
 
 
-def already_there(update: Update, now: datetime) -> Update:
-    """The answer to a desired state that names the active slot."""
+def already_active(update: Update, now: datetime) -> Update:
+    """The outcome of an update whose release is active already.
+
+    Args:
+        update: as it was started.
+        now: time.
+    """
     changes = {"outcome": "succeeded", "settled": True, "update_s": 0.0, "reason": "it is active already"}
     return update.model_copy(update={**changes, "changed_at": now})
 
 
-def advance(entry: Entry, update: Update, done: ActionResult, now: datetime, patience: Backoff) -> Entry:
+def advance(entry: Entry, update: Update, result: ActionResult, now: datetime, backoff: Backoff) -> Entry:
     """The next page.
 
     Args:
         entry: the page before.
-        update: what the page before holds, or the one that begins.
-        done: the event, and what was found.
+        update: of the page before, or the update that starts.
+        result: of the state's action.
+        now: time.
+        backoff: wait before the next attempt.
+
+    Returns:
+        The page to write before the next action starts.
 
     Raises:
         KeyError: the event cannot happen in that state; a defect of the caller.
     """
-    state = next_state(entry.state, done.event)
-    changes: dict[str, Any] = {"changed_at": now, "reason": words(done.reason), **done.changes}
-    if done.numbers:
-        changes["numbers"] = {**update.numbers, **made_plain(done.numbers)}
-    changes |= _outcome(entry, update, done, now, patience)
-    kept = None if done.event == "withdrawn" else update.model_copy(update=changes)
-    return Entry(state=state, entered_at=now, source=entry.state, trigger=done.event, update=kept)
+    state = next_state(entry.state, result.event)
+    changes: dict[str, Any] = {"changed_at": now, "reason": words(result.reason), **result.changes}
+    if result.numbers:
+        changes["numbers"] = {**update.numbers, **made_plain(result.numbers)}
+    changes |= _outcome(entry, update, result, now, backoff)
+    kept = None if result.event == "withdrawn" else update.model_copy(update=changes)
+    return Entry(state=state, entered_at=now, source=entry.state, trigger=result.event, update=kept)
 
 
-def _outcome(entry: Entry, update: Update, done: ActionResult, now: datetime, patience: Backoff) -> dict[str, Any]:
-    """Fields that follow from the event alone."""
-    match done.event:
-        case "refused" if not done.temporary:
+def _outcome(entry: Entry, update: Update, result: ActionResult, now: datetime, backoff: Backoff) -> dict[str, Any]:
+    """Fields that follow from the event."""
+    match result.event:
+        case "refused" if not result.temporary:
             return {"outcome": "refused", "settled": True}
         case "failed" | "refused":
-            return _again(entry, update, now, patience)
+            return _retry(entry, update, now, backoff)
         case "trusted":
             return {"waits": 0, "outcome": "running"}
         case "activated":
-            since = done.changes.get("activated_at") or now
+            since = result.changes.get("activated_at") or now
             return {"activated_at": since, "update_s": max(0.0, (since - update.started_at).total_seconds())}
         case "bad":
-            return {"bad_at": now, "activated_at": done.changes.get("activated_at") or update.activated_at or now}
+            return {"bad_at": now, "activated_at": result.changes.get("activated_at") or update.activated_at or now}
         case "committed":
             return {"outcome": "succeeded", "settled": True, "reason": update.reason}
         case "rolled-back":
@@ -117,13 +147,13 @@ def _outcome(entry: Entry, update: Update, done: ActionResult, now: datetime, pa
             return {"outcome": "running"}
 
 
-def _again(entry: Entry, update: Update, now: datetime, patience: Backoff) -> dict[str, Any]:
-    """Tried again later; a server that cannot be asked is waited for without end, other failures are counted."""
+def _retry(entry: Entry, update: Update, now: datetime, backoff: Backoff) -> dict[str, Any]:
+    """Schedule a retry. Waits for an unreachable server have no limit; other failures count towards ``MAX_ATTEMPTS``."""
     if entry.state == "checking":
         waits, attempts, growth = update.waits + 1, update.attempts, update.waits + 1
     else:
         waits, attempts, growth = update.waits, update.attempts + 1, update.attempts + 1
     if attempts >= MAX_ATTEMPTS:
         return {"attempts": attempts, "waits": waits, "outcome": "failed", "settled": True, "not_before": None}
-    later = now + timedelta(seconds=backoff_s(growth, patience.retry_s, patience.jitter))
+    later = now + timedelta(seconds=backoff_s(growth, backoff.retry_s, backoff.jitter))
     return {"attempts": attempts, "waits": waits, "outcome": "running", "not_before": later}

@@ -1,4 +1,4 @@
-"""Where an update comes from, as the agent asks it: the fleet server or an offline folder. ``sources`` makes them."""
+"""Source of an update: the fleet server or an offline folder. ``update_sources`` makes them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from cellfleet.trust.download import Downloaded
 
 
 class UpdateSource(Protocol):
-    """Asks both repositories, and brings the artifact. Called from the agent's worker thread."""
+    """Verifies releases with both repositories and downloads artifacts. Called from the agent's worker thread."""
 
     def check(self, update: Update, installed: Mapping[tuple[str, str], int]) -> None:
-        """Refresh both repositories and ask them whether this device may install the release.
+        """Refresh both repositories and verify that this device may install the release.
 
         Args:
             update: names the release.
             installed: release counter of the active slot by kind and name.
 
         Raises:
-            TrustError: no.
-            NetworkError: they cannot be asked now.
+            TrustError: the repositories do not allow it.
+            NetworkError: the repositories cannot be reached now.
         """
         ...
 
     def fetch(self, update: Update) -> Downloaded:
-        """Bring the artifact that was checked; goes on where it stopped.
+        """Download the artifact; resumes a partial download.
+
+        Args:
+            update: names the release that ``check`` verified.
 
         Raises:
             TrustError: other bytes than both repositories name.
-            NetworkError: later, perhaps.
+            NetworkError: it broke off; try again later.
             StorageError: the disk refuses.
         """
         ...

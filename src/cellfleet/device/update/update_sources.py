@@ -26,7 +26,7 @@ class ServerSource:
     """The fleet server.
 
     Args:
-        cancelled: set when the update was withdrawn; a download that goes on is broken off.
+        cancelled: set when the update was withdrawn; a running download stops.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class FolderSource:
         )
 
     def offered(self) -> list[ReleaseRef]:
-        """The models that both repositories of the folder name for this instrument, the newest last.
+        """Models that both repositories of the folder name for this instrument, the newest last.
 
         Raises:
             TrustError: the folder must not be trusted.
@@ -126,7 +126,7 @@ class FolderSource:
 
 
 class UpdateSources:
-    """The source of an update."""
+    """Chooses the source of an update."""
 
     def __init__(
         self,
@@ -141,10 +141,10 @@ class UpdateSources:
         self._settings, self._clock, self._cancelled = settings, clock, cancelled
 
     def __call__(self, update: Update) -> UpdateSource:
-        """Where it comes from.
+        """The source of an update.
 
         Raises:
-            DeviceError: from a server, on an instrument that has none.
+            DeviceError: the update comes from a server, and the instrument has none.
         """
         if update.folder:
             folder = Path(update.folder)
@@ -155,10 +155,10 @@ class UpdateSources:
 
 
 def anchors_of(home: Home) -> TrustAnchors:
-    """The roots that this instrument trusts.
+    """The trust anchors of this instrument.
 
     Raises:
-        DeviceError: it has none, or the file is damaged.
+        DeviceError: it has none, or their file is damaged.
     """
     anchors = load_anchors(home)
     if anchors is None:

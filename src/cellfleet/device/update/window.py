@@ -14,7 +14,12 @@ from cellfleet.wire.states import MaintenanceWindow
 
 
 def is_open(window: MaintenanceWindow, now: datetime) -> bool:
-    """The window is open; start and end alike mean the whole day. A window belongs to the day on which it begins."""
+    """Whether a window is open. Equal start and end mean the whole day; a window belongs to the day on which it starts.
+
+    Args:
+        window: start and end of the local day, days of the week.
+        now: time, with a time zone.
+    """
     local = now.astimezone(timezone(timedelta(minutes=window.utc_offset_min)))
     minute, start, end = local.hour * 60 + local.minute, _minutes(window.start), _minutes(window.end)
     if end == start:
@@ -26,7 +31,7 @@ def is_open(window: MaintenanceWindow, now: datetime) -> bool:
 
 
 def words(window: MaintenanceWindow) -> str:
-    """The window for people."""
+    """The window as English text."""
     names = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     days = "every day" if len(set(window.days)) == 7 else ", ".join(names[d] for d in sorted(set(window.days)))
     sign, offset = ("-" if window.utc_offset_min < 0 else "+"), abs(window.utc_offset_min)
