@@ -27,7 +27,7 @@ def client(world: World) -> ServerClient:
 
 @pytest.fixture
 def report(world: World) -> NewerReport:
-    old = world.teller.tell(world.clock.now()).model_dump()
+    old = world.reporter.report(world.clock.now()).model_dump()
     return NewerReport.model_validate({**old, "health": NewerHealth(temperature_c=37.5)})
 
 
