@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, SecretsHandler, Signature, Signer
 
 from cellfleet.canonical import sha256_hex
-from cellfleet.errors import StorageError, WireError
-from cellfleet.ports import write_atomic
+from cellfleet.errors import WireError
 from cellfleet.trust import OnlineKeys, TrustFolder, check_published
 from cellfleet.trust import folder as folder_module
 from cellfleet.trust.folder import ArtifactBytes, Publication
@@ -24,6 +23,7 @@ from cellfleet.trust.layout import ROOT, target_path
 from cellfleet.trust.metadata import load
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
 from cellfleet.trust.tuf_types import Root, Targets, Timestamp
+from simulators.disk import every_cut
 from support_trust import DEVICE, PASSPHRASE, START, Site, make_folder, secret
 
 
@@ -334,32 +334,6 @@ def test_allowances_that_make_no_sense(site: Site, changed: dict[str, Any], matc
 # --- power cuts
 
 
-@pytest.mark.parametrize("cut", range(4))
-def test_a_power_cut_leaves_the_folder_before_or_after(site: Site, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
-    """Keeping a publication is three writes: the plan, and two files."""
-    made = publish(site.folder)
-    left = [cut]
-    real = write_atomic
-
-    def write(path: Path, data: bytes) -> None:
-        if left[0] == 0:
-            raise StorageError("the power went")
-        left[0] -= 1
-        real(path, data)
-
-    monkeypatch.setattr(folder_module, "write_atomic", write)
-    if cut < 3:
-        with pytest.raises(StorageError):
-            site.folder.keep(made)
-    else:
-        site.folder.keep(made)
-    monkeypatch.undo()
-    after = TrustFolder.load(site.folder.path)
-    assert not (site.folder.path / "pending.json").exists()
-    assert after.next_counter("model", "cells") == (1 if cut == 0 else 2)
-    check_published(site.image, after.image_files(), START)
-
-
 def test_a_damaged_plan_is_told(site: Site) -> None:
     (site.folder.path / "pending.json").write_bytes(b"{half")
     with pytest.raises(KeyTrouble, match=r"pending\.json is damaged"):
@@ -452,3 +426,18 @@ def test_our_delegations_are_terminating(site: Site) -> None:
 )
 def test_the_path_of_a_release(kind: str, path: str) -> None:
     assert target_path(kind, "cells", "1.0.0", "0123456789abcdef") == path
+
+
+def test_a_power_cut_at_every_step_leaves_the_folder_before_or_after(site: Site) -> None:
+    path = site.folder.path
+    old = path / "keys" / "root-3.pem"
+    new = {"8.models.json": b"eight", "9.models.json": b"nine"}
+
+    def act() -> None:
+        TrustFolder.load(path).write(images=new, book=site.folder.book, remove=[old])
+
+    for survived in every_cut(path, act):
+        found = TrustFolder.load(path).image_files()
+        known = {name: found[name] for name in new if name in found}
+        assert known == new if survived.done else known in ({}, new), survived
+        assert old.exists() == (known == {}), survived

@@ -31,7 +31,16 @@ _HINTS = {
 
 
 def storage_error(action: str, path: Path, cause: OSError) -> StorageError:
-    """Translate an OSError into a StorageError that names the path and what to do next."""
+    """Translate an OSError into a StorageError that names the path and what to do next.
+
+    Args:
+        action: what failed, such as ``write``.
+        path: the file or folder.
+        cause: the error of the operating system.
+
+    Returns:
+        The error to raise.
+    """
     reason = os.strerror(cause.errno) if cause.errno is not None else str(cause)
     hint = _HINTS.get(cause.errno or 0, "check the disk and the path")
     return StorageError(f"cannot {action} {path}: {reason}", hint=hint)

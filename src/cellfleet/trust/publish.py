@@ -127,7 +127,15 @@ def check_published(current: Mapping[str, bytes], new: Mapping[str, bytes], now:
 
 
 def check_director_roots(current: Mapping[str, bytes], new: Mapping[str, bytes], now: datetime) -> dict[str, bytes]:
-    """Verify roots for the director against those that are there; gives the new ones, by file name.
+    """Verify roots of the director against the stored ones.
+
+    Args:
+        current: stored files by name, verified earlier.
+        new: files by name.
+        now: the time that expiry dates are compared with.
+
+    Returns:
+        The new roots by name.
 
     Raises:
         Untrusted: as ``check_published``.
