@@ -14,7 +14,12 @@ DeploymentState = Literal["awaiting-approval", "running", "halted", "succeeded",
 MemberState = Literal[
     "waiting", "offered", "updating", "deferred", "succeeded", "refused", "failed", "rolled-back", "silent"
 ]
-"""Of a device in a deployment. refused, failed, rolled-back and silent count as failures."""
+"""Of a device in a deployment."""
+FAILURES: tuple[MemberState, ...] = ("refused", "failed", "rolled-back", "silent")
+"""Member states that count against the thresholds of a phase."""
+ENDED: tuple[MemberState, ...] = ("succeeded", *FAILURES)
+LIVE: tuple[DeploymentState, ...] = ("awaiting-approval", "running", "halted")
+"""States of a deployment that has not ended; a group has at most one such deployment."""
 
 
 class Override(Message):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellfleet.fleet.rollout.rules import ENDED, FAILURES, RolloutState, decide, first_state, in_order, target_size
-from cellfleet.wire.rollout import DeploymentRequest, Member, Phase
+from cellfleet.fleet.rollout.rules import RolloutState, decide, first_state, in_order, target_size
+from cellfleet.wire.rollout import ENDED, FAILURES, DeploymentRequest, Member, Phase
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -333,4 +333,4 @@ def test_when_everybody_succeeds_the_deployment_does(phases: list[Phase], device
     r.tick()
     assert r.state == "succeeded"
     assert len(r.offers) == devices
-    assert not FAILURES & set(r.states)
+    assert not set(FAILURES) & set(r.states)

@@ -14,6 +14,7 @@ from cellfleet.cli.fleet.client import FleetClient, ServerOption, open_client
 from cellfleet.cli.fleet.deploy_phases import agent_of, phases_of, window_of
 from cellfleet.cli.fleet.release import ReleaseArgument, release_number
 from cellfleet.errors import NetworkError
+from cellfleet.wire.rollout import FAILURES
 
 app = typer.Typer()
 DeploymentArgument = Annotated[int, typer.Argument(metavar="DEPLOYMENT", min=1, help="Number of a deployment.")]
@@ -22,9 +23,7 @@ WhyOption = Annotated[str, typer.Option("--reason", help="Why; for the audit and
 WatchOption = Annotated[bool, typer.Option("--watch", help="Stay and show what changes, until it ends or halts.")]
 EVERY_S = 1.0
 _ENDS = ("succeeded", "cancelled", "halted")
-_ORDER = (
-    "succeeded", "updating", "deferred", "offered", "waiting", "refused", "failed", "rolled-back", "silent",
-)  # fmt: skip
+_ORDER = ("succeeded", "updating", "deferred", "offered", "waiting", *FAILURES)
 
 
 @app.command("start")
@@ -119,7 +118,7 @@ def list_deployments(
 
 def _row(d: Mapping[str, Any]) -> tuple[Any, ...]:
     counts = d["counts"]
-    failed = sum(counts.get(s, 0) for s in ("refused", "failed", "rolled-back", "silent"))
+    failed = sum(counts.get(s, 0) for s in FAILURES)
     return (
         str(d["id"]),
         f"{d['release']['name']} {d['release']['version']}",

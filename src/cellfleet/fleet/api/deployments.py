@@ -98,7 +98,7 @@ def answer(view: DeploymentView, waits_for: str = "") -> DeploymentAnswer:
 def _one(db: Session, context: Context, deployment_id: int) -> DeploymentAnswer:
     d = deployments.find(db, deployment_id)
     waits_for = deployments.waits_for(db, context, d)
-    return answer(read_side.views(db, ids=[deployment_id])[0], waits_for)
+    return answer(read_side.view(db, deployment_id), waits_for)
 
 
 def _member(m: MemberView) -> MemberAnswer:
@@ -123,7 +123,9 @@ def listing(
     group: Annotated[str, Query(max_length=128, description="Only of this group.", examples=["pilot"])] = "",
     state: Annotated[str, Query(max_length=24, description="Only in this state.", examples=["running"])] = "",
 ) -> Listing[DeploymentAnswer]:
-    found = read_side.views(db, before=portion.after_id, limit=portion.limit, group=group, state=state)
+    found = read_side.views(
+        db, before=portion.after_id, limit=portion.limit, group=group, states=(state,) if state else ()
+    )
     more = str(found[-1].deployment.id) if len(found) == portion.limit else ""
     return Listing[DeploymentAnswer](items=tuple(answer(v) for v in found), next=more)
 

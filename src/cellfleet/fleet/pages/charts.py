@@ -7,9 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellfleet.fleet.pages.queries.device_queries import Reading, well_order
+from cellfleet.wire.rollout import FAILURES
 
 PLATES: Mapping[int, tuple[int, int]] = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24)}
 """Wells of a plate -> rows and columns."""
+MEMBER_STATES = (
+    "succeeded",
+    "updating",
+    "deferred",
+    "offered",
+    "rolled-back",
+    "refused",
+    "failed",
+    "silent",
+    "waiting",
+)
+"""Member states in the order in which pages list them."""
 HEAT_STEPS = 8
 COLOURS = 8
 LEAST_MS = 0.05
@@ -85,6 +98,18 @@ def curve_chart(
         "description": description,
         "series": [{"name": well, "points": [(p[0], p[column]) for p in of]} for well, of in points.items() if of],
     }
+
+
+def member_bar(counts: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Parts of the progress bar of members: (number, class of its colour). Those that wait are what is left of the bar."""
+    under_way = counts.get("updating", 0) + counts.get("offered", 0)
+    failures = sum(counts.get(state, 0) for state in FAILURES)
+    return [
+        (counts.get("succeeded", 0), "f-good"),
+        (under_way, "f-run"),
+        (counts.get("deferred", 0), "f-warn"),
+        (failures, "f-bad"),
+    ]
 
 
 def coloured(stages: Sequence[tuple[str, float]]) -> list[tuple[str, float, str]]:

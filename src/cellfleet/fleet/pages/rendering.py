@@ -22,6 +22,7 @@ from starlette.responses import Response
 from cellfleet import __version__
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.pages import words
+from cellfleet.fleet.pages.charts import MEMBER_STATES, member_bar
 from cellfleet.fleet.pages.i18n import LANGUAGES, Translator
 from cellfleet.fleet.people.access import Person
 
@@ -133,6 +134,8 @@ class Shared:
             "here_with": self.address,
             "state": words.state,
             "stage_words": words.STAGES,
+            "member_bar": member_bar,
+            "member_states": MEMBER_STATES,
             "number_words": words.NUMBERS,
             "link_words": words.LINKS,
             "fact_words": words.FACTS,

@@ -21,7 +21,6 @@ from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import bad_request, conflict, not_found
 from cellfleet.fleet.rollout import desired
 from cellfleet.fleet.rollout.rules import (
-    LIVE,
     RolloutDecision,
     RolloutState,
     decide,
@@ -29,7 +28,7 @@ from cellfleet.fleet.rollout.rules import (
     has_activated,
 )
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device, DeviceGroup, Release
-from cellfleet.wire.rollout import DeploymentRequest, Member
+from cellfleet.wire.rollout import LIVE, DeploymentRequest, Member
 
 SERVER = "server"
 _UNDER_WAY = ("offered", "updating", "deferred")

@@ -19,13 +19,14 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.access import Caller, Person
 from cellfleet.fleet.refusals import conflict, forbidden, not_found
 from cellfleet.fleet.rollout import deployments
-from cellfleet.fleet.rollout.rules import ENDED
 from cellfleet.fleet.store.models import DeploymentMember, Device, Release
+from cellfleet.wire.rollout import ENDED
 from cellfleet.wire.states import Counters, ReportedState, UpdateReport
 
 TWO_MACHINES, COUNTERS, ACTIVE, CLAIM = "two-machines", "counters-back", "active-not-offered", "update-not-offered"
 CLOCK = "clock"
 _MAX_CLOCK_OFF_S = 86400.0
+_FINAL = tuple(s for s in ENDED if s != "silent")
 _STATE_OF = {"running": "updating", "deferred": "deferred"}
 
 
@@ -168,7 +169,7 @@ def _move(
     text = _not_true(db, report, said, wanted_release)
     if text:
         return text
-    if member.state in ENDED - {"silent"}:
+    if member.state in _FINAL:
         if member.state == said.outcome:
             member.update = said.model_dump(mode="json")  # numbers that are known later, such as the time of recovery
         return ""

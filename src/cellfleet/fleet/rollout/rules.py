@@ -20,11 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cellfleet.wire.rollout import DeploymentRequest, DeploymentState, Member, Phase
+from cellfleet.wire.rollout import ENDED, FAILURES, DeploymentRequest, DeploymentState, Member, Phase
 
-FAILURES = frozenset({"refused", "failed", "rolled-back", "silent"})
-ENDED = FAILURES | {"succeeded"}
-LIVE: frozenset[DeploymentState] = frozenset({"awaiting-approval", "running", "halted"})
 _ACTIVATED = frozenset({"activating", "probation", "committing", "rolling-back"})
 _VERBS = {
     "refused": "refused the release",

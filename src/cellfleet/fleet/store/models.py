@@ -27,6 +27,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from cellfleet.wire.rollout import LIVE
+
 
 class UtcTime(TypeDecorator[datetime]):
     """A time with its zone: stored as UTC, read with UTC (SQLite forgets the zone)."""
@@ -51,7 +53,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-_LIVE = text("state IN ('awaiting-approval', 'running', 'halted')")
+_LIVE = text(f"state IN ({', '.join(repr(state) for state in LIVE)})")
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 

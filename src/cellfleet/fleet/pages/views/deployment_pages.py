@@ -11,16 +11,17 @@ from starlette.responses import Response
 
 from cellfleet.fleet.pages.deployment_form import DEFAULTS, request_of
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, sliced, viewer
-from cellfleet.fleet.pages.queries import audit_queries, deployment_queries, release_queries
+from cellfleet.fleet.pages.queries import audit_queries, release_queries
 from cellfleet.fleet.people.access import Person
-from cellfleet.fleet.refusals import RequestRefused, bad_request, not_found
-from cellfleet.fleet.rollout import deployments
+from cellfleet.fleet.refusals import RequestRefused, bad_request
+from cellfleet.fleet.rollout import deployments, read_side
 from cellfleet.fleet.store.models import Deployment, Device, DeviceGroup
+from cellfleet.wire.rollout import FAILURES, LIVE
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 PER_PAGE, MEMBERS = 30, 50
 SHOWN = {
-    "live": deployment_queries.LIVE,
+    "live": LIVE,
     "halted": ("halted",),
     "succeeded": ("succeeded",),
     "cancelled": ("cancelled",),
@@ -34,9 +35,8 @@ def listing(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     show = asked.asks("show")
     with asked.reading() as db:
         states = SHOWN.get(show, ())
-        _, total = deployment_queries.deployments(db, states=states, limit=0)
-        part = sliced(asked, total, PER_PAGE)
-        rows, _ = deployment_queries.deployments(db, states=states, offset=part.offset, limit=PER_PAGE)
+        part = sliced(asked, read_side.count(db, states=states), PER_PAGE)
+        rows = read_side.views(db, states=states, offset=part.offset, limit=PER_PAGE)
         return asked.show("deployments.html", here="deployments", rows=rows, page=part, show=show)
 
 
@@ -88,16 +88,14 @@ def make(posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
 def deployment(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     """One deployment."""
     show = asked.asks("show")
-    show = show if show in (*deployment_queries.STATES, "trouble") else ""
+    show = show if show in (*read_side.WORST_FIRST, "trouble") else ""
+    states = FAILURES if show == "trouble" else (show,) if show else ()
     with asked.reading() as db:
-        row = deployment_queries.deployment(db, number) if number < 2**31 else None
-        if row is None:
-            raise not_found(f"deployment {number}", hint="the list of deployments shows what there is")
-        _, total = deployment_queries.members(db, number, state=show, limit=0)
-        part = sliced(asked, total, MEMBERS)
-        members, _ = deployment_queries.members(db, number, state=show, offset=part.offset, limit=MEMBERS)
+        row = read_side.view(db, min(number, 2**31 - 1))
+        part = sliced(asked, sum(row.counts.get(s, 0) for s in states) if states else row.total, MEMBERS)
+        members = read_side.members(db, number, states=states, worst_first=True, offset=part.offset, limit=MEMBERS)
         return asked.show(
-            "deployment.html", here="deployments", row=row, phases=deployment_queries.phases(db, row), members=members,
+            "deployment.html", here="deployments", row=row, phases=read_side.phases(db, row), members=members,
             page=part, show=show, actions=_actions(asked.person, row.deployment),
             waits_for=deployments.waits_for(db, asked.context, row.deployment),
             history=audit_queries.of_subject(db, f"deployment:{number}"),

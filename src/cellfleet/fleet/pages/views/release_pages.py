@@ -10,8 +10,9 @@ from starlette.responses import Response
 from cellfleet.fleet import releases
 from cellfleet.fleet.pages.lineage_links import links_of_release
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, sliced, viewer
-from cellfleet.fleet.pages.queries import deployment_queries, release_queries
+from cellfleet.fleet.pages.queries import release_queries
 from cellfleet.fleet.refusals import bad_request
+from cellfleet.fleet.rollout import read_side
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 PER_PAGE = 30
@@ -32,7 +33,7 @@ def release(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> Resp
     """One release."""
     with asked.reading() as db:
         r = releases.find(db, min(number, 2**31 - 1))
-        deployed, _ = deployment_queries.deployments(db, release_id=r.id, limit=20)
+        deployed = read_side.views(db, release_id=r.id, limit=20)
         decision, problem = release_queries.decision(db, asked.context, r)
         return asked.show(
             "release.html", here="releases", r=r, decision=decision, problem=problem, deployments=deployed,
