@@ -132,6 +132,21 @@ def test_what_is_no_token(tmp_path: Path, server: SimServer, clock: FixedClock, 
         join(Home.at(tmp_path), server, clock, token=token)
 
 
+def test_a_name_that_looks_like_an_id(tmp_path: Path, server: SimServer, clock: FixedClock) -> None:
+    name = "dev-0123456789ab"
+    with pytest.raises(DeviceError, match="looks like the id"):
+        join(Home.at(tmp_path / "new"), server, clock, name=name)
+    assert not server.asked, "the token is not shown"
+    with pytest.raises(DeviceError, match="looks like the id"):
+        provision_alone(Home.at(tmp_path / "new"), clock, trust_anchors=tmp_path, name=name, settings_text=str)
+    old = Home.at(tmp_path / "old")
+    join(old, server, clock)
+    record = load_identity(old)
+    assert record is not None
+    save_record(old, record.record.model_copy(update={"name": name}))
+    assert join(old, server, clock, name=name).again, "an instrument that was provisioned under such a name keeps it"
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 65, "-x", "ö"])
 def test_what_is_no_name(tmp_path: Path, server: SimServer, clock: FixedClock, name: str) -> None:
     with pytest.raises(DeviceError, match="cannot be the name"):

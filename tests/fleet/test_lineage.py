@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import update
 
 from cellfleet.canonical import digest_of
+from cellfleet.fleet import lineage
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import telemetry
 from cellfleet.fleet.people.access import Caller
-from cellfleet.fleet.store.models import LineageRecord
+from cellfleet.fleet.store.models import LineageRecord, Release
 from cellfleet.lineage import sign
 from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
 from cellfleet.wire.otlp import encode_events
@@ -111,7 +112,7 @@ def test_a_bundle_that_was_never_published(story: Story) -> None:
     story.draw("A1_0002", bundle=digest("other"))
     links = story.ask("XYZ-001/p1/A1_0002")
     assert not story.complete
-    assert links["release"]["problem"] == "this server never published the bundle that drew it"
+    assert links["release"]["problem"] == "this server never published this bundle"
     assert links["training"]["problem"]
 
 
@@ -128,6 +129,25 @@ def test_an_override_is_shown(context: Context, publisher: Publisher, as_role: A
     assert links["bundle"]["facts"]["origin_according_to"] == "its publisher, unsigned"
     assert links["training"]["digest"] == LINEAGE["training_run"]
     assert links["training"]["problem"].startswith("no training record")
+
+
+def test_a_release_alone_has_the_links_from_its_bundle_on(context: Context, story: Story) -> None:
+    story.draw()
+    of_mask = story.ask()
+
+    def of_release() -> dict[str, dict[str, Any]]:
+        with context.reading() as db:
+            chain = lineage.of_release(db, context, db.query(Release).one())
+            return {x["what"]: x for x in chain.as_json()["links"]}
+
+    found = of_release()
+    assert list(found) == ["bundle", "decision", "training", "data set", "project"]
+    for what in ("bundle", "training", "data set", "project"):
+        assert found[what] == of_mask[what], "one rule says where a bundle comes from"
+    assert found["bundle"]["facts"]["origin_according_to"] == "the signed decision record"
+    assert found["decision"]["facts"]["signature"] == "good"
+    context.path("keys/decision.pem.pub").unlink()
+    assert "no public key" in of_release()["decision"]["problem"]
 
 
 def change(context: Context, kind: str, **fields: Any) -> None:

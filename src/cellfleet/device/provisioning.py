@@ -26,7 +26,7 @@ from cellfleet.device.system.identity import (
 from cellfleet.errors import DeviceError, TrustError, WireError
 from cellfleet.ports import Clock, write_atomic
 from cellfleet.ports.http import Http
-from cellfleet.wire.base import DeviceName, Message, parse
+from cellfleet.wire.base import DeviceName, Message, is_device_id, parse
 from cellfleet.wire.enrol import ClaimRequest, TrustAnchors
 
 _TAIL = re.compile(r"\.([0-9a-f]{32})$")
@@ -60,13 +60,13 @@ def provision(
         NetworkError: the server cannot be reached; nothing was claimed, do it again.
         DeviceError: HOME is another instrument already.
     """
-    check_name(name)
     known = load_identity(home)
     if known is not None:
         if (known.record.server, known.record.name) == (server, name):
             _write_settings(home, settings_text)
             return Provisioned(known.device_id, name, "provisioned already", again=True)
         raise _another(home, known.record)
+    check_name(name)
     found = anchors(http, server)
     check_token(token, found)
     key = load_or_make_key(home)
@@ -96,9 +96,10 @@ def provision_alone(
         TrustError: no roots there.
         DeviceError: HOME is another instrument already.
     """
-    check_name(name)
     known = load_identity(home)
-    if known is not None and (known.record.server, known.record.name) != ("", name):
+    if known is None:
+        check_name(name)
+    elif (known.record.server, known.record.name) != ("", name):
         raise _another(home, known.record)
     found = read_anchors(trust_anchors)
     key = load_or_make_key(home)
@@ -156,7 +157,11 @@ def check_token(token: str, found: TrustAnchors) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raises: DeviceError: it cannot be the name of an instrument."""
+    """Refuse what cannot be the name of a new instrument.
+
+    Raises:
+        DeviceError: not a DeviceName, or it looks like an id.
+    """
     try:
         _Name(name=name)
     except ValueError as e:
@@ -164,6 +169,8 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be the name of an instrument",
             hint="use letters, digits, - . _, at most 64, beginning with a letter or digit",
         ) from e
+    if is_device_id(name):
+        raise DeviceError(f"{name} looks like the id of an instrument", hint="give it a name, as on its label")
 
 
 def ask_state(client: ServerClient) -> str:

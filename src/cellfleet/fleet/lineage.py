@@ -18,16 +18,16 @@ from cellfleet.canonical import digest_of
 from cellfleet.errors import LineageError
 from cellfleet.fleet import releases
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.ingest.results import device_id_of
+from cellfleet.fleet.provisioning import devices
 from cellfleet.fleet.refusals import not_found
 from cellfleet.fleet.store.models import Device, Experiment, FrameRow, LineageRecord, Release, ResultRow
 from cellfleet.lineage import RecordStore, trace
 from cellfleet.lineage.chain import Chain, Link
 
-_NOT_PUBLISHED = "this server never published the bundle that drew it"
+_NOT_PUBLISHED = "this server never published this bundle"
 
 
-class Records(RecordStore):
+class ReleaseRecords(RecordStore):
     """The records of a release in the database, as ``cellfleet.lineage`` reads them; reading only."""
 
     def __init__(self, db: Session, decision_digest: str) -> None:
@@ -56,7 +56,7 @@ def of_mask(db: Session, context: Context, device_ref: str, experiment: str, fra
     Raises:
         RequestRefused: 404.
     """
-    device = db.get_one(Device, device_id_of(db, device_ref))
+    device = devices.find(db, device_ref)
     query = select(ResultRow).where(
         ResultRow.device_id == device.id, ResultRow.experiment == experiment, ResultRow.frame == frame
     )
@@ -81,32 +81,45 @@ def of_run(db: Session, context: Context, run_digest: str) -> Chain:
     return _chain(db, context, row, None)
 
 
-def _chain(db: Session, context: Context, row: ResultRow, mask: dict[str, Any] | None) -> Chain:
-    release = db.scalars(select(Release).where(Release.sha256 == row.bundle_sha256)).one_or_none()
+def of_release(db: Session, context: Context, release: Release) -> Chain:
+    """The chain of a release, from its bundle back to its data."""
+    return _from_bundle(db, context, release, release.sha256)
+
+
+def _from_bundle(
+    db: Session,
+    context: Context,
+    release: Release | None,
+    sha256: str,
+    mask: Mapping[str, Any] | None = None,
+    variant: str = "",
+) -> Chain:
     payload, problem = releases.decision_of(db, context, release) if release is not None else (None, _NOT_PUBLISHED)
-    facts = mask if mask is not None else {}
     chain = trace(
-        mask={**facts, "run_digest": row.run_digest, "settings": {"engine": _engine(row)}},
+        mask=mask,
         bundle=_bundle(release, payload),
-        bundle_sha256=row.bundle_sha256,
-        variant=row.variant,
-        store=Records(db, release.decision_digest if release is not None else ""),
+        bundle_sha256=sha256,
+        variant=variant,
+        store=ReleaseRecords(db, release.decision_digest if release is not None else ""),
         trusted=releases.trusted_keys(context),
     )
+    return Chain(tuple(_doubted(x, problem) if x.what == "decision" and problem else x for x in chain.links))
+
+
+def _doubted(decision: Link, problem: str) -> Link:
+    """A decision that this server cannot vouch for: its release was published without it, or it was changed since."""
+    facts = {name: value for name, value in decision.facts.items() if name != "signature"} if decision.digest else {}
+    return Link("decision", decision.digest, facts, problem)
+
+
+def _chain(db: Session, context: Context, row: ResultRow, mask: dict[str, Any] | None) -> Chain:
+    release = db.scalars(select(Release).where(Release.sha256 == row.bundle_sha256)).one_or_none()
+    facts = {**(mask or {}), "run_digest": row.run_digest, "settings": {"engine": _engine(row)}}
+    chain = _from_bundle(db, context, release, row.bundle_sha256, facts, row.variant)
     links = [x for x in chain.links if x.what != "mask" or mask is not None]
     after_run = next(i for i, x in enumerate(links) if x.what == "run") + 1
     links.insert(after_run, _release(release))
-    return Chain(tuple(_judged(x, problem) for x in links))
-
-
-def _judged(link: Link, problem: str) -> Link:
-    if link.what != "decision":
-        return link
-    if not link.digest:
-        return Link("decision", "", {}, problem or link.problem)
-    if problem or link.problem:
-        return Link("decision", link.digest, link.facts, problem or link.problem)
-    return Link("decision", link.digest, {**link.facts, "signature": "good"})
+    return Chain(tuple(links))
 
 
 def _mask_facts(db: Session, device: Device, row: ResultRow) -> dict[str, Any]:

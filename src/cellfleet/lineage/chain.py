@@ -114,7 +114,8 @@ def _decisions(bundle_sha256: str, variant: str, store: RecordStore, trusted: Se
         try:
             if unverified_payload(envelope).get("bundle") != bundle_sha256:
                 continue
-            good.append(Link("decision", digest, _decision_facts(verify(envelope, trusted), variant)))
+            facts = _decision_facts(verify(envelope, trusted), variant)
+            good.append(Link("decision", digest, {**facts, "signature": "good"}))
         except LineageError as e:
             doubtful.append(Link("decision", digest, {}, e.message))
     good.sort(key=lambda link: str(link.facts.get("decided") or ""), reverse=True)

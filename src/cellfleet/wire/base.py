@@ -78,6 +78,11 @@ def parse_data(kind: type[M], data: Any) -> M:
         raise _wire_error(kind, e) from e
 
 
+def is_device_id(text: str) -> bool:
+    """The text can be a DeviceId; names of instruments may not look like one."""
+    return re.fullmatch(r"dev-[0-9a-f]{12}", text) is not None
+
+
 def is_key(text: str) -> bool:
     """The text can be a Key."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", text) is not None

@@ -345,7 +345,7 @@ def test_a_server_that_is_away(desk: Desk) -> None:
         (("deploy", "start", "1", "--group", "g", "--agent", "probation_frames=x"), "--agent probation_frames"),
         (("deploy", "start", "1", "--group", "g", "--agent", "probation_frames"), "there is no value"),
         (("lineage", "a/b", "--server", "http://127.0.0.1:9"), "which mask?"),
-        (("lineage", "XYZ-404/p1/A1_0001"), "there is no device XYZ-404"),
+        (("lineage", "XYZ-404/p1/A1_0001"), "there is no instrument XYZ-404"),
     ],
 )
 def test_mistakes(desk: Desk, argv: tuple[str, ...], text: str) -> None:

@@ -18,7 +18,7 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.fleet import ticker
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import results, telemetry
-from cellfleet.fleet.ingest.results import Counts
+from cellfleet.fleet.ingest.results import FrameCounts
 from cellfleet.fleet.people.access import Caller
 from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.store.models import (
@@ -97,7 +97,7 @@ def send(context: Context, caller: Caller, key: str, events: Sequence[Event]) ->
     return answer
 
 
-def counts(context: Context, caller: Caller) -> Counts:
+def counts(context: Context, caller: Caller) -> FrameCounts:
     with context.reading() as db:
         return results.counts(db, caller.device_id)
 
@@ -120,7 +120,7 @@ def test_any_order_and_twice_gives_the_same(context: Context, caller: Caller, se
         chance.shuffle(events)
     for i, at in enumerate(range(0, len(events), 7)):
         send(context, caller, f"b{i}", events[at : at + 7])
-    assert counts(context, caller) == Counts(taken=20, unreadable=0, segmented=20, rows=20, superseded=20)
+    assert counts(context, caller) == FrameCounts(taken=20, unreadable=0, segmented=20, rows=20, superseded=20)
     with context.reading() as db:
         rows = {(r.frame, r.pin): r for r in db.query(ResultRow)}
         assert all(rows[f"A1_{n:04}", 1].superseded_by == rows[f"A1_{n:04}", 2].id for n in range(20))
@@ -128,7 +128,7 @@ def test_any_order_and_twice_gives_the_same(context: Context, caller: Caller, se
         assert (row.pin, row.pinned_sha256, row.ended_at) == (2, digest("bundle", 2), NOW + timedelta(hours=1))
         assert [h["pin"] for h in row.history] == [1, 2, 2]
         experiment = results.experiments(db, caller.device_id)[0]
-        assert experiment[1] == Counts(taken=20, unreadable=0, segmented=20, rows=20, superseded=20)
+        assert experiment[1] == FrameCounts(taken=20, unreadable=0, segmented=20, rows=20, superseded=20)
         assert db.query(FrameRow).count() == 20
 
 
@@ -158,9 +158,9 @@ def test_without_a_key_the_bytes_name_themselves(context: Context, caller: Calle
 
 def test_results_before_frames_before_experiments(context: Context, caller: Caller) -> None:
     send(context, caller, "1", [drawn(1, 2)])
-    assert counts(context, caller) == Counts(taken=0, unreadable=0, segmented=0, rows=1, superseded=0)
+    assert counts(context, caller) == FrameCounts(taken=0, unreadable=0, segmented=0, rows=1, superseded=0)
     send(context, caller, "2", [drawn(1, 1)])
-    assert counts(context, caller) == Counts(taken=0, unreadable=0, segmented=0, rows=1, superseded=1)
+    assert counts(context, caller) == FrameCounts(taken=0, unreadable=0, segmented=0, rows=1, superseded=1)
     send(context, caller, "3", [taken(1)])
     assert counts(context, caller).segmented == 1
     send(context, caller, "4", [started(2)])
@@ -244,7 +244,7 @@ def test_two_batches_of_one_device_at_once(
     send(context, caller, "1", [drawn(1, 1)])
     second.join(60)
     assert not second.is_alive()
-    assert counts(context, caller) == Counts(taken=1, unreadable=0, segmented=1, rows=1, superseded=1)
+    assert counts(context, caller) == FrameCounts(taken=1, unreadable=0, segmented=1, rows=1, superseded=1)
 
 
 def test_other_bytes(device: TestDevice, client: TestClient) -> None:
@@ -307,7 +307,7 @@ def test_a_batch_that_is_cut_off_is_taken_whole_or_not_at_all(
         patch.setattr(telemetry, "_results", broken)
         with pytest.raises(OSError, match="gone"):
             send(context, caller, "k", [taken(1), drawn(1)])
-    assert counts(context, caller) == Counts()
+    assert counts(context, caller) == FrameCounts()
     send(context, caller, "k", [taken(1), drawn(1)])
     assert counts(context, caller).segmented == 1
 

@@ -120,7 +120,7 @@ def test_an_operator_accepts_into_a_group(tab: Any, context: Context) -> None:
         assert device.state == "accepted"
         assert device.group_id == db.query(DeviceGroup).filter_by(name="pilot").one().id
     page = mine.post("/provisioning/nobody/accept", 404)
-    assert "there is no device nobody" in page.text
+    assert "there is no instrument nobody" in page.text
 
 
 @pytest.mark.usefixtures("filled")

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.ingest import results
 from cellfleet.fleet.store.models import Device, FrameRow, ResultRow
 from support_fleet import TestClient
 from support_fleet_data import Filled, fill
@@ -206,6 +207,23 @@ def test_more_instruments_take_no_more_queries(context: Context, tab: Any) -> No
         ["/", "/deployments", f"/deployments/{filled.deployments['running']}", "/releases", "/provisioning"],
     )
     assert max(found.values()) <= 14, found
+
+
+def test_a_page_counts_frames_as_the_api_does(context: Context, filled: Filled, tab: Any) -> None:
+    """A row can come before its frame is known; it counts when the frame does."""
+    with context.sessions() as db:
+        device = db.query(Device).filter_by(name=filled.devices[0]).one()
+        row = (
+            db.query(ResultRow).filter_by(device_id=device.id, experiment=filled.experiment, superseded_by=None).first()
+        )
+        assert row is not None
+        values = {c.name: getattr(row, c.name) for c in ResultRow.__table__.columns if c.name != "id"}
+        db.add(ResultRow(**{**values, "frame": "Z9_t0001"}))
+    with context.reading() as db:
+        counts = {e.name: c for e, c in results.experiments(db, device.id)}[filled.experiment]
+    assert counts.rows == counts.segmented + 1
+    page = tab("viewer").text(f"/devices/{filled.devices[0]}?experiment={filled.experiment}")
+    assert f"{counts.segmented:,} of {counts.taken:,} frames segmented" in page
 
 
 def test_curves_of_a_long_experiment_are_averaged_in_the_database(context: Context, filled: Filled, tab: Any) -> None:

@@ -58,6 +58,27 @@ def test_from_a_claim_token_to_an_access_token(operator: TestClient, client: Tes
     assert token.json()["token"].startswith("cfd_")
 
 
+def test_a_name_that_looks_like_an_id_is_refused(operator: TestClient, client: TestClient, context: Context) -> None:
+    token = claim_token(operator)
+    answer = client.post("/api/v1/devices/claim", json=TestDevice("dev-0123456789ab").claim(token))
+    assert (answer.status_code, word_of(answer)) == (422, "bad-name")
+    with context.reading() as db:
+        assert db.query(Device).count() == 0
+        assert audit.listing(db)[0].action == "claim.refused"
+    assert client.post("/api/v1/devices/claim", json=TestDevice("XYZ-001").claim(token)).status_code == 201
+
+
+def test_an_old_device_whose_name_looks_like_an_id_may_claim_again(
+    operator: TestClient, client: TestClient, context: Context
+) -> None:
+    device, token = TestDevice("XYZ-001"), claim_token(operator)
+    assert client.post("/api/v1/devices/claim", json=device.claim(token)).status_code == 201
+    device.name = "dev-0123456789ab"
+    with context.sessions() as db:
+        db.query(Device).one().name = device.name
+    assert client.post("/api/v1/devices/claim", json=device.claim(token)).status_code == 200
+
+
 def test_the_token_ends_in_the_anchors_digest(operator: TestClient, context: Context) -> None:
     token = claim_token(operator)
     with context.reading() as db:

@@ -215,7 +215,7 @@ def _trusted(p: Project, named: list[Path]) -> list[bytes]:
 
 
 def _judged(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
-    """The chain with what only this command knows: a changed mask, no key at hand, a good signature."""
+    """The chain with what only this command knows: a changed mask, no key at hand."""
     from cellfleet.lineage.chain import Chain
 
     links = []
@@ -226,11 +226,8 @@ def _judged(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
             continue  # a run digest was asked about
         if link.what == "mask" and not link.digest:
             link = replace(link, what="row")
-        if link.what == "decision" and link.digest:
-            if not link.problem:
-                link = replace(link, facts={**link.facts, "signature": "good"})
-            elif not have_key:
-                link = replace(link, problem=_NO_KEY)
+        if link.what == "decision" and link.digest and link.problem and not have_key:
+            link = replace(link, problem=_NO_KEY)
         links.append(link)
     return Chain(tuple(links))
 

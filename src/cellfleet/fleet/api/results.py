@@ -13,7 +13,8 @@ from cellfleet.fleet.api.byte_ranges import BINARY, bytes_answer
 from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, KeyPath, Listing, Operator, person
 from cellfleet.fleet.api.releases import Why
 from cellfleet.fleet.ingest import results
-from cellfleet.fleet.ingest.results import Counts
+from cellfleet.fleet.ingest.results import FrameCounts
+from cellfleet.fleet.provisioning import devices
 from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.models import Experiment, FrameRow, ResultRow
 from cellfleet.wire import Message
@@ -80,13 +81,13 @@ class ResultAnswer(Message):
     superseded_by: int | None = None
 
 
-def _counts(c: Counts) -> CountsAnswer:
+def _counts(c: FrameCounts) -> CountsAnswer:
     return CountsAnswer(
         taken=c.taken, unreadable=c.unreadable, segmented=c.segmented, rows=c.rows, superseded=c.superseded
     )
 
 
-def _experiment(e: Experiment, c: Counts) -> ExperimentAnswer:
+def _experiment(e: Experiment, c: FrameCounts) -> ExperimentAnswer:
     return ExperimentAnswer(
         name=e.name,
         plate=e.plate,
@@ -110,12 +111,12 @@ def _result(r: ResultRow, f: FrameRow | None) -> ResultAnswer:
 
 @router.get(
     "/counts",
-    summary="Counts of a device's frames",
+    summary="FrameCounts of a device's frames",
     description="Over all of its experiments.",
     dependencies=[person("viewer")],
 )
 def count(db: Db, device: DeviceRef) -> CountsAnswer:
-    return _counts(results.counts(db, results.device_id_of(db, device)))
+    return _counts(results.counts(db, devices.find(db, device).id))
 
 
 @router.get(
@@ -125,7 +126,7 @@ def count(db: Db, device: DeviceRef) -> CountsAnswer:
     dependencies=[person("viewer")],
 )
 def experiments(db: Db, device: DeviceRef, portion: InPortions) -> Listing[ExperimentAnswer]:
-    found = results.experiments(db, results.device_id_of(db, device), before=portion.after_id, limit=portion.limit)
+    found = results.experiments(db, devices.find(db, device).id, before=portion.after_id, limit=portion.limit)
     more = str(found[-1][0].id) if len(found) == portion.limit else ""
     return Listing[ExperimentAnswer](items=tuple(_experiment(e, c) for e, c in found), next=more)
 
@@ -146,7 +147,7 @@ def rows(
 ) -> Listing[ResultAnswer]:
     found = results.rows(
         db,
-        results.device_id_of(db, device),
+        devices.find(db, device).id,
         experiment=experiment,
         well=well,
         superseded=superseded,
@@ -174,7 +175,7 @@ def picture(
     frame: KeyPath,
     kind: Annotated[Literal["thumbnail", "overlay", "mask", "raw"], Path(examples=["overlay"])],
 ) -> Response:
-    found = results.picture(db, results.device_id_of(db, device), experiment, frame, kind)
+    found = results.picture(db, devices.find(db, device).id, experiment, frame, kind)
     return bytes_answer(context, request, found.sha256, media_type=found.media_type, max_age_s=0)
 
 

@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, Select, and_, distinct, func, select
 from sqlalchemy.orm import Session
 
 from cellfleet.fleet.refusals import not_found
-from cellfleet.fleet.store.models import Device, Experiment, FrameRow, Picture, ResultRow
+from cellfleet.fleet.store.models import Experiment, FrameRow, Picture, ResultRow
 
 
 @dataclass(frozen=True)
-class Counts:
+class FrameCounts:
     """Frames as the server counts them. A frame and a row exist once, by their natural keys.
 
     Attributes:
@@ -31,37 +31,27 @@ class Counts:
     superseded: int = 0
 
 
-def device_id_of(db: Session, ref: str) -> str:
-    """The id of a device, by id or name.
-
-    Raises:
-        RequestRefused: 404.
-    """
-    found = db.scalars(select(Device.id).where((Device.id == ref) | (Device.name == ref))).first()
-    if found is None:
-        raise not_found(f"device {ref}")
-    return found
-
-
-def experiments(db: Session, device_id: str, *, before: int = 0, limit: int = 100) -> list[tuple[Experiment, Counts]]:
+def experiments(
+    db: Session, device_id: str, *, before: int = 0, limit: int = 100
+) -> list[tuple[Experiment, FrameCounts]]:
     """Experiments of a device, newest first, each with its counts; three queries whatever the number."""
     query = select(Experiment).where(Experiment.device_id == device_id).order_by(Experiment.id.desc()).limit(limit)
     if before:
         query = query.where(Experiment.id < before)
     found = db.scalars(query).all()
     counts = _counts(db, device_id, [e.name for e in found])
-    return [(e, counts.get(e.name, Counts())) for e in found]
+    return [(e, counts.get(e.name, FrameCounts())) for e in found]
 
 
-def counts(db: Session, device_id: str) -> Counts:
-    """Counts of all of a device's frames."""
+def counts(db: Session, device_id: str) -> FrameCounts:
+    """FrameCounts of all of a device's frames."""
     taken, unreadable = db.execute(_taken().where(FrameRow.device_id == device_id)).one()
     rows, superseded = db.execute(_rows().where(ResultRow.device_id == device_id)).one()
     segmented = db.scalar(_segmented().where(FrameRow.device_id == device_id)) or 0
-    return Counts(taken, unreadable, segmented, rows, superseded)
+    return FrameCounts(taken, unreadable, segmented, rows, superseded)
 
 
-def _counts(db: Session, device_id: str, names: Sequence[str]) -> dict[str, Counts]:
+def _counts(db: Session, device_id: str, names: Sequence[str]) -> dict[str, FrameCounts]:
     of_frames = (FrameRow.device_id == device_id, FrameRow.experiment.in_(names))
     of_rows = (ResultRow.device_id == device_id, ResultRow.experiment.in_(names))
     frames = _taken().add_columns(FrameRow.experiment).where(*of_frames).group_by(FrameRow.experiment)
@@ -74,7 +64,7 @@ def _counts(db: Session, device_id: str, names: Sequence[str]) -> dict[str, Coun
         found[name][2] = segmented
     for good, superseded, name in db.execute(rows):
         found[name][3], found[name][4] = good, superseded
-    return {name: Counts(*numbers) for name, numbers in found.items()}
+    return {name: FrameCounts(*numbers) for name, numbers in found.items()}
 
 
 def _taken() -> Select[int, int]:

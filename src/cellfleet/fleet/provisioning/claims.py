@@ -23,6 +23,7 @@ from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import RequestRefused, bad_request, conflict, not_found, unauthorized
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import ClaimToken, Device, Nonce
+from cellfleet.wire.base import is_device_id
 from cellfleet.wire.enrol import ClaimRequest, TokenReply, TokenRequest, claim_statement, token_statement
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -86,8 +87,8 @@ def claim(context: Context, request: ClaimRequest) -> Claimed:
     """Take a device into the fleet, pending. The same claim again gives the same answer.
 
     Raises:
-        RequestRefused: 401 unknown, revoked or expired token; 409 ``token-used``, ``key-known`` or ``name-taken``; 422 a key or
-            proof that does not hold.
+        RequestRefused: 401 unknown, revoked or expired token; 409 ``token-used``, ``key-known`` or ``name-taken``; 422 a name
+            that looks like an id, a key or a proof that does not hold.
     """
     key_sha256 = _proven(request)
     with context.sessions() as db:
@@ -95,7 +96,7 @@ def claim(context: Context, request: ClaimRequest) -> Claimed:
         known = db.scalars(select(Device).where(Device.key_sha256 == key_sha256)).one_or_none()
         if known is not None and token.used_by == known.id and known.name == request.name:
             return Claimed(known.id, known.state, again=True)
-        refusal = _refusal(context, token, known)
+        refusal = _refusal(context, request.name, token, known)
         if refusal is None:
             return _admit(db, context, request, token, key_sha256)
         audit.record(
@@ -121,12 +122,16 @@ def _token(db: Session, secret: str) -> ClaimToken:
     return token
 
 
-def _refusal(context: Context, token: ClaimToken, known: Device | None) -> RequestRefused | None:
+def _refusal(context: Context, name: str, token: ClaimToken, known: Device | None) -> RequestRefused | None:
     hint = "make another one with `cellfleet fleet claim`"
     if token.used_at is not None:
         return conflict("token-used", "this claim token was used before; each is good for one device", hint=hint)
     if token.expires_at <= context.clock.now():
         return unauthorized("claim-token-expired", "this claim token has expired", hint=hint)
+    if is_device_id(name):
+        return bad_request(
+            "bad-name", f"{name} looks like the id of an instrument", hint="give it a name, as on its label"
+        )
     if known is not None:
         return conflict(
             "key-known",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from cellfleet.fleet import audit
@@ -13,21 +13,27 @@ from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.provisioning import groups
 from cellfleet.fleet.refusals import bad_request, conflict, not_found
 from cellfleet.fleet.store.models import Device, DeviceGroup, DeviceToken
-from cellfleet.wire.base import is_key
+from cellfleet.wire.base import is_device_id, is_key
 
 MOST_TAGS = 32
 
 
 def find(db: Session, ref: str, *, lock: bool = False) -> Device:
-    """A device by its id or name.
+    """A device by its id, else by its name (an old device may have a name that looks like another's id).
+
+    Args:
+        ref: id or name.
+        lock: its row is held by this transaction.
 
     Raises:
         RequestRefused: 404.
     """
-    query = select(Device).where(or_(Device.id == ref, Device.name == ref)).order_by((Device.id == ref).desc())
-    device = db.scalars(query.with_for_update() if lock else query).first()
+    query = select(Device).with_for_update() if lock else select(Device)
+    device = db.scalars(query.where(Device.id == ref)).one_or_none() if is_device_id(ref) else None
     if device is None:
-        raise not_found(f"device {ref}")
+        device = db.scalars(query.where(Device.name == ref)).one_or_none()
+    if device is None:
+        raise not_found(f"instrument {ref[:64]}")
     return device
 
 

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.access import Caller, Person
-from cellfleet.fleet.refusals import conflict, forbidden, not_found
+from cellfleet.fleet.provisioning import devices
+from cellfleet.fleet.refusals import conflict, forbidden
 from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.store.models import DeploymentMember, Device, Release
 from cellfleet.wire.rollout import ENDED
@@ -253,10 +254,7 @@ def clear_alarms(db: Session, context: Context, person: Person, device_ref: str,
         RequestRefused: 403, 404.
     """
     person.need("operator")
-    query = select(Device).where((Device.id == device_ref) | (Device.name == device_ref)).with_for_update()
-    device = db.scalars(query).one_or_none()
-    if device is None:
-        raise not_found(f"device {device_ref}")
+    device = devices.find(db, device_ref, lock=True)
     if device.alarms:
         audit.record(
             db,

@@ -14,9 +14,7 @@ from sqlalchemy.orm import Session
 from cellfleet.fleet.store.models import (
     Deployment,
     DeploymentMember,
-    Device,
     DeviceEvent,
-    Experiment,
     FrameRow,
     Picture,
     Release,
@@ -62,11 +60,6 @@ class Why:
     created_by: str
 
 
-def find(db: Session, name: str) -> Device | None:
-    """An instrument by name or id."""
-    return db.scalar(select(Device).where((Device.name == name) | (Device.id == name)))
-
-
 def release_of(db: Session, release_id: Any) -> Release | None:
     """A release, or None when there is none of that id."""
     return db.get(Release, release_id) if isinstance(release_id, int) else None
@@ -86,31 +79,6 @@ def why(db: Session, device_id: str, release_id: Any) -> Why | None:
         .limit(1)
     ).first()
     return None if row is None else Why(row[0], str((row[1] or {}).get("reason") or ""), row[2])
-
-
-def experiments(db: Session, device_id: str, limit: int = 12) -> list[Experiment]:
-    """The latest experiments, newest first."""
-    of = select(Experiment).where(Experiment.device_id == device_id)
-    return list(db.scalars(of.order_by(Experiment.started_at.desc(), Experiment.id.desc()).limit(limit)))
-
-
-def counts_of(db: Session, device_id: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Experiment -> (frames taken, frames with a mask that counts)."""
-    taken: dict[str, int] = dict(
-        db.execute(
-            select(FrameRow.experiment, func.count())
-            .where(FrameRow.device_id == device_id, FrameRow.experiment.in_(names))
-            .group_by(FrameRow.experiment)
-        ).all()
-    )
-    drawn: dict[str, int] = dict(
-        db.execute(
-            select(ResultRow.experiment, func.count())
-            .where(ResultRow.device_id == device_id, ResultRow.experiment.in_(names), ResultRow.superseded_by.is_(None))
-            .group_by(ResultRow.experiment)
-        ).all()
-    )
-    return {n: (taken.get(n, 0), drawn.get(n, 0)) for n in names}
 
 
 def well_order(well: str) -> tuple[str, int, str]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from cellfleet.fleet import lineage
+from cellfleet.fleet.ingest import results
 from cellfleet.fleet.pages.charts import WAIT, coloured, curve_chart, plate_view
 from cellfleet.fleet.pages.condition import condition
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, viewer
@@ -24,20 +25,10 @@ from cellfleet.fleet.store.models import Device, DeviceGroup, Experiment
 
 Posted = tuple[PageRequest, Form]
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
+EXPERIMENTS = 12
+"""The latest experiments, of which one is shown."""
 PICTURE_KINDS = ("overlay", "thumbnail", "mask", "raw")
 SAFE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/webp")
-
-
-def device_named(db: Session, name: str) -> Device:
-    """The instrument of an address.
-
-    Raises:
-        RequestRefused: 404.
-    """
-    device = device_queries.find(db, name)
-    if device is None:
-        raise not_found(f"instrument {name[:64]}", hint="the fleet's page lists all of them")
-    return device
 
 
 @router.get("/devices/{name}")
@@ -45,11 +36,12 @@ def device(name: str, asked: Annotated[PageRequest, Depends(viewer)]) -> Respons
     """The instrument."""
     now, settings = asked.context.clock.now(), asked.context.settings
     with asked.reading() as db:
-        found = device_named(db, name)
+        found = devices.find(db, name)
         reported = found.reported or {}
         active = reported.get("active") or {}
         group = db.get(DeviceGroup, found.group_id) if found.group_id else None
-        known = device_queries.experiments(db, found.id)
+        counted = results.experiments(db, found.id, limit=EXPERIMENTS)
+        known = sorted((e for e, _ in counted), key=lambda e: (e.started_at, e.id), reverse=True)
         chosen = _chosen(known, asked.asks("experiment"))
         return asked.show(
             "device.html", here="fleet", device=found, reported=reported, active=active,
@@ -59,7 +51,7 @@ def device(name: str, asked: Annotated[PageRequest, Depends(viewer)]) -> Respons
             release=device_queries.release_of(db, active.get("release_id")),
             why=device_queries.why(db, found.id, active.get("release_id")),
             group=group.name if group else "", groups=group_names(db), experiments=known, experiment=chosen,
-            counts=device_queries.counts_of(db, found.id, [e.name for e in known]),
+            counts={e.name: counts for e, counts in counted},
             events=device_queries.events(db, found.id),
             shown=_shown(db, asked, found, chosen) if chosen else None,
         )  # fmt: skip
@@ -107,7 +99,7 @@ def picture(
 ) -> Response:
     """A picture of a frame; its address has its digest, so a browser keeps it."""
     with asked.reading() as db:
-        found = device_named(db, name)
+        found = devices.find(db, name)
         row = device_queries.picture(db, found.id, experiment, frame, kind) if kind in PICTURE_KINDS else None
         if row is None:
             raise not_found("picture of this frame")
@@ -124,7 +116,7 @@ def picture(
 def frame(name: str, experiment: str, frame: str, asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     """What drew the mask of a frame, back to the data."""
     with asked.reading() as db:
-        found = device_named(db, name)
+        found = devices.find(db, name)
         row, result, older = device_queries.frame(db, found.id, experiment, frame)
         if row is None:
             raise not_found(f"frame {experiment}/{frame} of {found.name}", hint="it may not have been sent yet")
@@ -178,4 +170,4 @@ def alarms(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> 
         raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
     with asked.writing() as db:
         reports.clear_alarms(db, asked.context, asked.person, name, why)
-        return asked.go(_address(device_named(db, name)), "changed")
+        return asked.go(_address(devices.find(db, name)), "changed")

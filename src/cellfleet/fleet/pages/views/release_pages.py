@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from cellfleet.fleet import releases
-from cellfleet.fleet.pages.lineage_links import links_of_release
+from cellfleet.fleet import lineage, releases
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, sliced, viewer
 from cellfleet.fleet.pages.queries import release_queries
 from cellfleet.fleet.refusals import bad_request
@@ -37,7 +36,7 @@ def release(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> Resp
         decision, problem = release_queries.decision(db, asked.context, r)
         return asked.show(
             "release.html", here="releases", r=r, decision=decision, problem=problem, deployments=deployed,
-            running=release_queries.running_count(db, r), links=links_of_release(db, asked.context, r),
+            running=release_queries.running_count(db, r), links=lineage.of_release(db, asked.context, r).links,
         )  # fmt: skip
 
 
