@@ -118,7 +118,7 @@ def _device(
         "candidate": None,
         "update": None,
         "experiment": f"plate-{240 + i}",
-        "counters": {"taken": 8412, "stored": 8412, "segmented": 8409, "failed": 0, "skipped": 0},
+        "counters": {"taken": 8412, "stored": 8412, "segmented": 8409, "failed": 0},
         "health": health,
         "facts": facts_of(),
     }

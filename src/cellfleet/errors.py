@@ -23,7 +23,6 @@
      |    +-- (one subclass per way in which trust is refused, see cellfleet.trust.refusals)
      +-- DeviceError            an instrument that cannot do what was asked
      |    +-- CameraError       a camera or a replayed data set
-     |    +-- SelfTestFailed    a bundle that this instrument refuses
      +-- FleetError             the fleet server refuses
 
 Errors of foreign libraries are translated where they are called. Exit codes are decided in ``cellfleet.cli`` alone.
@@ -119,10 +118,6 @@ class DeviceError(CellfleetError):
 
 class CameraError(DeviceError):
     """A camera or a replayed data set gives no frames."""
-
-
-class SelfTestFailed(DeviceError):
-    """A bundle does not do on this instrument what it must; it is not activated."""
 
 
 class FleetError(CellfleetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -44,6 +45,12 @@ def test_a_reported_state_comes_back_the_same(taken: int, sequence: int, free: f
         facts=FACTS,
     )
     assert parse(ReportedState, state.to_json()) == state
+
+
+def test_the_counter_of_skipped_frames_is_taken_and_not_sent() -> None:
+    """Agents of earlier versions send it, always 0; servers of earlier versions do without it."""
+    counters = parse_data(Counters, {"taken": 3, "stored": 3, "segmented": 2, "failed": 1, "skipped": 0})
+    assert json.loads(counters.to_json()) == {"taken": 3, "stored": 3, "segmented": 2, "failed": 1}
 
 
 @pytest.mark.parametrize(

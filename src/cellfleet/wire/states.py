@@ -130,13 +130,17 @@ class UpdateReport(Message):
 
 
 class Counters(Message):
-    """Frames since the device was provisioned, counted from what lies on its disk."""
+    """Frames since the device was provisioned, counted from what lies on its disk.
+
+    Attributes:
+        skipped: nothing is skipped; taken, and never sent, because agents of earlier versions send 0.
+    """
 
     taken: Count = 0
     stored: Count = 0
     segmented: Count = 0
     failed: Count = 0
-    skipped: Count = 0
+    skipped: Count = Field(default=0, exclude=True)
 
 
 class Health(Message):

@@ -26,7 +26,6 @@ from cellfleet.device.update.update_source import UpdateSource
 from cellfleet.errors import (
     BundleError,
     CellfleetError,
-    SelfTestFailed,
     StorageError,
     TrustError,
 )
@@ -73,7 +72,7 @@ def run_action(context: ActionContext, state: UpdateState, update: Update) -> Ac
     """
     try:
         return ACTIONS[state](context, update)
-    except (TrustError, BundleError, SelfTestFailed) as e:
+    except (TrustError, BundleError) as e:
         if getattr(e, "may_pass", False) and state == "checking" and not update.folder:
             return ActionResult(
                 "failed", _words(e), temporary=True

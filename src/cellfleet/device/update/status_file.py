@@ -86,7 +86,7 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
     lines += [
         ("camera", was + health["camera"] + (f", experiment {facts['experiment']}" if facts["experiment"] else "")),
         ("segmenter", f"{was}{health['segmenter']}, {health['segmenter_memory_mb']:.0f} MB"),
-        ("frames", ", ".join(f"{counters[k]:,} {k}" for k in ("taken", "stored", "segmented", "failed", "skipped"))),
+        ("frames", ", ".join(f"{counters[k]:,} {k}" for k in ("taken", "stored", "segmented", "failed"))),
         ("waiting", f"{health['queue_frames']:,} frames, {health['spool_items']:,} items for the server"),
         ("disk", f"{health['disk_free_mb'] / 1000:,.1f} GB free"),
         ("problems", "; ".join(health["problems"]) or "none"),

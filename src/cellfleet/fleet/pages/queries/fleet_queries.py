@@ -121,8 +121,7 @@ def versions(db: Session, found: Sequence[Line]) -> list[Version]:
 def totals(found: Sequence[Line]) -> dict[str, int]:
     """Frames over all instruments, as they count them."""
     return {
-        word: sum(int(x.counters.get(word) or 0) for x in found)
-        for word in ("taken", "stored", "segmented", "failed", "skipped")
+        word: sum(int(x.counters.get(word) or 0) for x in found) for word in ("taken", "stored", "segmented", "failed")
     }
 
 
