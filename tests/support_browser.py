@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +23,9 @@ from cellfleet.fleet.people import accounts
 from cellfleet.trust import TrustFolder
 from support_fleet_data import Filled, fill
 from support_rollout import PASSPHRASE, secrets
+from support_waiting import PATIENCE_S, wait_until
 
 NAME, PASSWORD = "ada", "a long password"
-PATIENCE_S = 40
 ONLINE = "CELLFLEET_ONLINE_PASSPHRASE"
 PARTS = Path(__file__).resolve().parents[1] / "scripts" / "chromium-parts.sh"
 
@@ -50,6 +49,12 @@ def browser() -> Iterator[Any]:
 def wait(driver: Any) -> WebDriverWait[Any]:
     """Waits with a deadline."""
     return WebDriverWait(driver, PATIENCE_S, poll_frequency=0.1)
+
+
+def wait_for_text(driver: Any, selector: str, words: str) -> None:
+    """Wait until the first element of a selector contains words; the element may be replaced meanwhile."""
+    script = "return document.querySelector(arguments[0])?.textContent ?? ''"
+    wait(driver).until(lambda d: words in d.execute_script(script, selector))
 
 
 def sign_in(driver: Any, address: str) -> None:
@@ -88,10 +93,6 @@ def served(home: Path, devices: int, role: str = "admin") -> Iterator[tuple[str,
 
 
 def _port(server: uvicorn.Server, thread: threading.Thread) -> int:
-    deadline = time.monotonic() + PATIENCE_S
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        assert time.monotonic() < deadline, "the server did not start in time"
-        thread.join(0.02)
+    wait_until(lambda: server.started, "the server starts", alive=thread.is_alive)
     port: int = server.servers[0].sockets[0].getsockname()[1]
     return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import threading
-import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access
 from cellfleet.fleet.store.models import ApiToken, Device, DeviceGroup, TrustFile, User
 from cellfleet.wire.enrol import DeviceFacts, claim_statement, token_statement
+from support_waiting import wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter(
@@ -135,10 +135,10 @@ def wait_until_blocked(context: Context, other: threading.Thread) -> None:
 
     On SQLite it waits before its first statement, and nothing tells of it: no waiting here.
     """
-    deadline = time.monotonic() + 30
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    while not context.database.is_sqlite and other.is_alive():
+
+    def blocked() -> bool:
         with context.database.engine.connect() as connection:
-            if connection.exec_driver_sql(query).scalar_one():
-                return
-        assert time.monotonic() < deadline, "it neither waits nor ends"
+            return bool(connection.exec_driver_sql(query).scalar_one())
+
+    wait_until(lambda: context.database.is_sqlite or not other.is_alive() or blocked(), "it neither waits nor ends")

@@ -23,9 +23,13 @@ from typing import Any
 
 import psutil
 
+from support_waiting import wait_until
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "postgres-parts.sh"
-_START_S, _LOOK_S = 120.0, 0.5
+_LOOK_S = 0.5
+_PORTS = 5
+"""So many ports are tried: another program may take one before PostgreSQL has it."""
 _SETTINGS = (
     "fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "shared_buffers=32MB",
     "log_min_messages=fatal", "autovacuum=off",
@@ -66,12 +70,11 @@ def _start(home: Path, facts: Path) -> str:
             stderr=log,
             start_new_session=True,
         )
-    deadline = time.monotonic() + _START_S
-    while not facts.exists():
-        if guardian.poll() is not None or time.monotonic() > deadline:
-            text = (home / "guardian.log").read_text(encoding="utf-8", errors="replace")
-            raise PostgresMissing(f"PostgreSQL does not start:\n{text[-2000:]}")
-        time.sleep(0.05)
+    try:
+        wait_until(facts.exists, "PostgreSQL starts", alive=lambda: guardian.poll() is None)
+    except AssertionError as e:
+        text = (home / "guardian.log").read_text(encoding="utf-8", errors="replace")
+        raise PostgresMissing(f"PostgreSQL does not start:\n{text[-2000:]}") from e
     guardian.returncode = 0  # it may outlive this process, so nobody waits for it
     return str(json.loads(facts.read_text(encoding="utf-8"))["url"])
 
@@ -125,20 +128,25 @@ def _launch(data: Path, programs: Path) -> tuple[subprocess.Popen[bytes], int]:
     )  # fmt: skip
     if made.returncode != 0:
         raise PostgresMissing(made.stderr.decode(errors="replace"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
     settings = [part for text in (*_SETTINGS, f"unix_socket_directories={data}") for part in ("-c", text)]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", cluster, "-h", "127.0.0.1", "-p", str(port), *settings], cwd="/", **as_user
-    )
-    deadline = time.monotonic() + _START_S
-    while subprocess.run([programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
-        if server.poll() is not None or time.monotonic() > deadline:
-            server.kill()
-            raise PostgresMissing("the server does not answer")
-        time.sleep(0.05)
-    return server, port
+    for _ in range(_PORTS):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        server = subprocess.Popen(
+            [programs / "postgres", "-D", cluster, "-h", "127.0.0.1", "-p", str(port), *settings], cwd="/", **as_user
+        )
+        ask: list[str | Path] = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        with contextlib.suppress(AssertionError):
+            wait_until(
+                lambda: not subprocess.run(ask, check=False).returncode,  # noqa: B023
+                alive=lambda: server.poll() is None,  # noqa: B023
+                every_s=0.05,
+            )
+            return server, port
+        server.kill()
+        server.wait()
+    raise PostgresMissing("the server does not answer")
 
 
 def _as_postgres(data: Path) -> dict[str, Any]:

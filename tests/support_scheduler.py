@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +23,8 @@ from cellfleet.errors import StorageError
 from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
 from support_bundle import discs, tiny_bundle
 from support_onnx import tiny_spec
+from support_waiting import wait_until
 
-DEADLINE_S = 60.0
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 WRAPPER = """
@@ -180,13 +179,15 @@ class Instrument:
         self.troubles += self.seen.troubles
         return self.seen
 
-    def until(self, work: FrameScheduler, true: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
+    def until(self, work: FrameScheduler, true: Callable[[], object]) -> None:
         """Poll until something is true."""
-        deadline = time.monotonic() + deadline_s
-        while not true():
-            self.poll(work)
-            assert time.monotonic() < deadline, (self.seen, self.outcomes[-3:], self.troubles[-3:])
-            time.sleep(0.01)
+
+        def so() -> object:
+            if not true():
+                self.poll(work)
+            return true()
+
+        wait_until(so, lambda: (self.seen, self.outcomes[-3:], self.troubles[-3:]), every_s=0.01)
 
     def rows(self, facts: ExperimentFile, pin: int = 1) -> list[FrameSegmented]:
         """Masks of an experiment under a pin, as they lie on the disk."""

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,22 +42,14 @@ from cellfleet.runtime import load_segmenter
 from cellfleet.wire.events import FrameTaken
 from support_bundle import discs
 from support_unet import unet_folder
+from support_waiting import PATIENCE_S, wait_for_end, wait_until
 
-PATIENCE_S = 60.0
 SIDE_PX = 544
 NOW = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
 
 def frame_of(image: NDArray[Any]) -> Frame:
     return Frame(image[None], ("phase",), 0.5)
-
-
-def until(what: str, so: Callable[[], bool]) -> None:
-    """Poll with a deadline."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not so():
-        assert time.monotonic() < deadline, what
-        threading.Event().wait(0.02)
 
 
 # The two bad models
@@ -270,11 +261,11 @@ def test_a_program_ends_with_its_parent(tmp_path: Path, end: str) -> None:
     with parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        until("the server starts", lambda: (tmp_path / "serve.json").exists())
+        wait_until(lambda: (tmp_path / "serve.json").exists(), "the server starts")
         child = psutil.Process(pid)
         parent.send_signal(getattr(signal, end))
         parent.wait(PATIENCE_S)
-    until("the server has ended", lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_for_end([child])
 
 
 # Counting

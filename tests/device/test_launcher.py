@@ -8,8 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -21,6 +20,7 @@ from cellfleet.device.system.home import Home
 from cellfleet.device.system.rotating_log import RotatingLog
 from cellfleet.errors import DeviceError
 from cellfleet.ports import SystemClock
+from support_waiting import PATIENCE_S, wait_for_end, wait_until
 
 GOOD = """
     import os, subprocess, sys, threading
@@ -56,13 +56,6 @@ def source(text: str) -> str:
     return textwrap.dedent(text)
 
 
-def wait_for(so: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not so():
-        assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
-        time.sleep(0.05)
-
-
 class Running:
     """A launcher in a thread of this process, and what it said."""
 
@@ -92,7 +85,7 @@ class Running:
 def two(tmp_path: Path) -> Iterator[Running]:
     programs = {"camera": ("-c", source(GOOD)), "agent": ("-c", source(GOOD))}
     running = Running(Home.at(tmp_path), programs)
-    wait_for(lambda: bool(running.pids("camera")) and bool(running.pids("agent")), "both are up")
+    wait_until(lambda: bool(running.pids("camera")) and bool(running.pids("agent")), "both are up")
     yield running
     running.stop()
 
@@ -110,21 +103,21 @@ def test_both_end_in_order(two: Running, tmp_path: Path) -> None:
 def test_a_killed_child_is_started_again(two: Running) -> None:
     first = two.pids("camera")[0]
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: len(two.pids("camera")) == 2, "the camera is up again")
+    wait_until(lambda: len(two.pids("camera")) == 2, "the camera is up again")
     assert len(two.pids("agent")) == 1, "the agent goes on"
     assert any("by signal 9" in text for _, text in two.said)
 
 
 def test_a_child_that_dies_at_once_waits_longer_each_time(tmp_path: Path) -> None:
     running = Running(Home.at(tmp_path), {"agent": ("-c", DIES)})
-    wait_for(lambda: sum(text == "dying" for _, text in running.said) >= 4, "it was started four times")
+    wait_until(lambda: sum(text == "dying" for _, text in running.said) >= 4, "it was started four times")
     running.stop()
     assert any("exit code 9" in text for _, text in running.said)
 
 
 def test_a_child_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
     running = Running(Home.at(tmp_path), {"agent": ("-c", source(DEAF))}, grace_s=0.3)
-    wait_for(lambda: bool(running.pids("agent", "deaf")), "it is up")
+    wait_until(lambda: bool(running.pids("agent", "deaf")), "it is up")
     pid = running.pids("agent", "deaf")[0]
     running.stop()
     assert not psutil.pid_exists(pid)
@@ -151,9 +144,8 @@ def test_nothing_stays_behind_when_the_launcher_is_killed(tmp_path: Path, number
                 pids.append(int(line.split()[-1]))
         children = [psutil.Process(pid) for pid in pids]
         launcher.send_signal(number)
-        launcher.wait(60)
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert alive == []
+        launcher.wait(PATIENCE_S)
+        wait_for_end(children)
 
 
 def test_a_log_is_rotated(tmp_path: Path) -> None:

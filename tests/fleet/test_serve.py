@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from cellfleet.errors import ConfigError, FleetError
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.serve import Stop, facts_file, serve
 from cellfleet.ports.http import SystemHttp
-
-DEADLINE_S = 60.0
+from support_waiting import PATIENCE_S, wait_until
 
 
 @contextlib.contextmanager
@@ -39,16 +37,16 @@ def process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def address_of(folder: Path, server: subprocess.Popen[str]) -> str:
-    deadline = time.monotonic() + DEADLINE_S
-    facts = folder / "serve.json"
-    while time.monotonic() < deadline:
-        assert server.poll() is None, server.stderr and server.stderr.read()
+    """The address of a server, when it is up."""
+
+    def address() -> str:
         with contextlib.suppress(OSError, ValueError):
-            known = json.loads(facts.read_bytes())
+            known = json.loads((folder / "serve.json").read_bytes())
             if known["pid"] == server.pid:
                 return str(known["address"])
-        time.sleep(0.02)
-    raise AssertionError("the server does not come up")
+        return ""
+
+    return wait_until(address, "the server is up", alive=lambda: server.poll() is None)
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def test_it_ends_when_asked(folder: Path, number: int, code: int) -> None:
         address = address_of(folder, server)
         assert SystemHttp().request("GET", f"{address}/readyz").status == 200
         server.send_signal(number)
-        out, err = server.communicate(timeout=DEADLINE_S)
+        out, err = server.communicate(timeout=PATIENCE_S)
         assert server.returncode == code, err
         assert json.loads(out)["address"] == address
         assert "Traceback" not in err
@@ -73,7 +71,7 @@ def test_it_ends_when_asked(folder: Path, number: int, code: int) -> None:
 def test_it_ends_with_its_input(folder: Path) -> None:
     with process(folder, "--tied") as server:
         address_of(folder, server)
-        server.communicate(timeout=DEADLINE_S)
+        server.communicate(timeout=PATIENCE_S)
         assert server.returncode == 0
 
 
@@ -83,12 +81,12 @@ def test_it_is_killed_and_starts_again(folder: Path) -> None:
             address = address_of(folder, server)
             assert SystemHttp().request("GET", f"{address}/readyz").status == 200
             server.kill()
-            server.wait(DEADLINE_S)
+            server.wait(PATIENCE_S)
     assert (folder / "serve.json").exists()
     with process(folder) as server:
         address_of(folder, server)
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=DEADLINE_S)
+        server.communicate(timeout=PATIENCE_S)
         assert server.returncode == 0
 
 
@@ -96,7 +94,7 @@ def test_a_port_in_use(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with process(folder, "--port", str(port)) as server:
-            _, err = server.communicate(timeout=DEADLINE_S)
+            _, err = server.communicate(timeout=PATIENCE_S)
             assert server.returncode == 3
             assert "in use" in err
             assert "--port" in err
@@ -111,7 +109,7 @@ class Running:
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(context, options))
         self.thread.start()
-        assert self.ready.wait(DEADLINE_S)
+        assert self.ready.wait(PATIENCE_S)
 
     def _run(self, context: Context, options: dict[str, object]) -> None:
         def ready(address: str) -> None:
@@ -125,7 +123,7 @@ class Running:
 
     def end(self) -> None:
         self.stop.ask()
-        self.thread.join(DEADLINE_S)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
 
 
@@ -154,7 +152,7 @@ def test_100_mb_at_once_over_a_socket(folder: Path) -> None:
     with process(folder) as server:
         address = address_of(folder, server)
         port = int(address.rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as line:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
             line.sendall(
                 b"POST /api/v1/devices/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100000000\r\n\r\n" + b" " * 1000

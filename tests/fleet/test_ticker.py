@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +17,7 @@ from cellfleet.fleet.store.models import Lease, TrustFile
 from cellfleet.trust import TrustFolder
 from support_fleet import TestClient, World
 from support_rollout import Publisher, deployment, instruments, member_states, secrets, start
+from support_waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -72,20 +72,13 @@ def test_it_runs_until_it_is_told_to_stop(
     try:
         assert member_states(context, number) == ["succeeded", "waiting"]
         later(61)
-        _wait_for(lambda: member_states(context, number) == ["succeeded", "offered"])
+        wait_until(lambda: member_states(context, number) == ["succeeded", "offered"], "the next phase")
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
     with context.reading() as db:
         assert db.query(Lease).count() == 0, "given back"
-
-
-def _wait_for(condition: Callable[[], bool], patience_s: float = 30.0) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        threading.Event().wait(0.02)
 
 
 @pytest.mark.parametrize("trouble", [StorageError("of the disk"), TypeError("of our own")])
@@ -104,14 +97,14 @@ def test_one_trouble_does_not_stop_the_others(
     for name in ("a", "b"):
         world.device(f"{name}-1", group=name)
         numbers.append(start(operator, release, name, [{"percent": 100, "silent_after_s": 60}]))
-    look = deployments.reconcile
+    reconcile = deployments.reconcile
 
     def troubled(c: Context, number: int) -> None:
         if number == numbers[0]:
             raise trouble
-        look(c, number)
+        reconcile(c, number)
 
-    monkeypatch.setattr(deployments, "look", troubled)
+    monkeypatch.setattr(deployments, "reconcile", troubled)
     later(61)
     with caplog.at_level(logging.ERROR):
         ticker.tick(context)

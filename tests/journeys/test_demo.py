@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cellfleet.demo.journey import MARK, _epochs
 from cellfleet.demo.story import _WITHOUT_TORCH
 from cellfleet.runtime import read_mask_metadata
 from support_journeys import cellfleet, command, environment, leftovers, tree
+from support_waiting import wait_until
 
 NUMBERS = {"ap50", "map", "dice", "count_error", "confluence_error"}
 QUICK = ["training.epochs=2", "training.features=[8,16]", "training.crop_px=64", "training.threads=1"]
@@ -107,9 +107,8 @@ def test_interrupted_and_told_again_it_gives_the_same_bundle(where: Path, told: 
         command(*argv), cwd=where, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     ) as process:  # fmt: skip
-        while not (where / "second" / "runs" / "demo" / "checkpoint.pt").exists():
-            assert process.poll() is None
-            time.sleep(0.02)
+        checkpoint = where / "second" / "runs" / "demo" / "checkpoint.pt"
+        wait_until(checkpoint.exists, "a checkpoint", alive=lambda: process.poll() is None)
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate()
     assert process.returncode == ExitCode.INTERRUPTED

@@ -8,16 +8,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.store.models import Deployment, Device
 from support_accessibility import CHECKS
-from support_browser import browser, served, sign_in, wait
+from support_browser import browser, served, sign_in, wait, wait_for_text
 
 Fleet = tuple[str, Any, Context]
 MOST_TABS = 60
+WATCH_REFRESHES = """
+window.refused = []
+addEventListener("htmx:beforeRequest", (event) => window.refused.push(event.defaultPrevented))
+"""
+"""Notes of each refresh that is due whether the page refused it; at the window, so after the page has decided."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +60,21 @@ def active(driver: Any) -> Any:
     return driver.switch_to.active_element
 
 
+def enter(driver: Any, name: str, text: str) -> None:
+    """Type into a field; again when the part that holds it is replaced meanwhile."""
+
+    def entered(d: Any) -> bool:
+        try:
+            field = d.find_element(By.ID, name)
+            field.clear()
+            field.send_keys(text)
+            return bool(d.find_element(By.ID, name).get_attribute("value") == text)
+        except StaleElementReferenceException:
+            return False
+
+    wait(driver).until(entered)
+
+
 def press_until(driver: Any, wanted: str) -> None:
     """Press Tab until the focus is on the element of this selector."""
     for _ in range(MOST_TABS):
@@ -82,8 +103,7 @@ def test_a_deployment_is_halted_with_the_keyboard_alone(driver: Any, fleet: Flee
     outline = driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none"
     active(driver).send_keys("the curves look odd", Keys.ENTER)
-    wait(driver).until(lambda d: d.find_elements(By.ID, "halted"))
-    assert "ada: the curves look odd" in driver.find_element(By.ID, "halted").text
+    wait_for_text(driver, "#halted", "ada: the curves look odd")
     with context.reading() as db:
         assert db.get_one(Deployment, number).state == "halted"
 
@@ -97,8 +117,7 @@ def test_a_part_refreshes_without_loading_the_page_and_keeps_the_focus(driver: A
     with context.sessions() as db:
         device = db.query(Device).filter_by(name=name).one()
         device.alarms = {"two-machines": "reports come from two machines with this key"}
-    live = driver.find_element(By.ID, "live")
-    wait(driver).until(lambda _: "reports come from two machines with this key" in live.text)
+    wait_for_text(driver, "#live", "reports come from two machines with this key")
     assert driver.execute_script("return window.sameDocument") is True
     assert active(driver).get_attribute("id") == "by-count"
     assert driver.execute_script("return document.querySelector('details').open") is True
@@ -112,15 +131,17 @@ def test_what_is_being_typed_is_not_replaced(driver: Any, fleet: Fleet) -> None:
     _, filled, context = fleet
     number = filled.deployments["halted"]
     at(driver, fleet, f"/deployments/{number}?lang=en")
-    field = driver.find_element(By.ID, "resume-reason")
-    field.send_keys("half a sent")
+    enter(driver, "resume-reason", "half a sent")
     driver.execute_script("document.getElementById('main').focus()")
     with context.sessions() as db:
         db.get_one(Deployment, number).halted_reason = "something new"
-    driver.execute_async_script("const done = arguments[0]; setTimeout(done, 4000)")
+    driver.execute_script(WATCH_REFRESHES)
+    wait(driver).until(lambda d: len(d.execute_script("return window.refused")) >= 2)
+    assert all(driver.execute_script("return window.refused"))
+    field = driver.find_element(By.ID, "resume-reason")
     assert field.get_attribute("value") == "half a sent"
     field.clear()
-    wait(driver).until(lambda d: "something new" in d.find_element(By.ID, "halted").text)
+    wait_for_text(driver, "#halted", "something new")
 
 
 def test_the_server_being_away_is_told(driver: Any, fleet: Fleet) -> None:
@@ -130,7 +151,7 @@ def test_the_server_being_away_is_told(driver: Any, fleet: Fleet) -> None:
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
     try:
         wait(driver).until(lambda d: d.find_element(By.ID, "offline").is_displayed())
-        assert "does not answer" in driver.find_element(By.ID, "offline").text
+        wait_for_text(driver, "#offline", "does not answer")
     finally:
         driver.execute_cdp_cmd("Network.emulateNetworkConditions", {**offline, "offline": False})
     wait(driver).until(lambda d: not d.find_element(By.ID, "offline").is_displayed())

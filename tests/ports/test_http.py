@@ -119,9 +119,9 @@ def test_an_answer_without_end_is_refused(url: str) -> None:
 def test_nobody_there_is_an_error_with_a_hint() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    with pytest.raises(NetworkError, match=str(port)) as e:
-        SystemHttp(timeout_s=2).request("GET", f"http://127.0.0.1:{port}/")
+        port = s.getsockname()[1]  # bound, so that no other program gets it, and not listening
+        with pytest.raises(NetworkError, match=str(port)) as e:
+            SystemHttp().request("GET", f"http://127.0.0.1:{port}/")
     assert "server" in e.value.hint
     assert e.value.message == f"http://127.0.0.1:{port}/: Connection refused"
 

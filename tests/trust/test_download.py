@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
@@ -25,6 +24,7 @@ from cellfleet.trust import download
 from cellfleet.trust.download import Downloaded, take
 from cellfleet.trust.refusals import DownloadBroke, EndlessData, WrongBytes
 from support_artifact_server import Behaviour, Handler, Server
+from support_waiting import PATIENCE_S, wait_until
 
 CONTENT = bytes(range(256)) * 2000
 HALF = len(CONTENT) // 2
@@ -218,12 +218,10 @@ def test_a_killed_process_is_gone_on_from(server: Server, into: Path) -> None:
     child = subprocess.Popen(argv)
     part = into.with_name(into.name + ".part")
     try:
-        assert server.behaviour.held.wait(60)
-        until = time.monotonic() + 60
-        while not (part.exists() and part.stat().st_size > HALF // 2):
-            assert time.monotonic() < until
-            assert child.poll() is None
-            time.sleep(0.01)
+        assert server.behaviour.held.wait(PATIENCE_S)
+        wait_until(
+            lambda: part.exists() and part.stat().st_size > HALF // 2, "half", alive=lambda: child.poll() is None
+        )
     finally:
         child.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
         child.wait(60)

@@ -24,9 +24,9 @@ from cellfleet.fleet.serve import Stop, serve
 from cellfleet.fleet.store.models import TrustFile
 from cellfleet.trust import TrustFolder
 from support_fleet import TestDevice
+from support_waiting import PATIENCE_S
 
 PASSWORD = "correct horse battery"
-DEADLINE_S = 60.0
 Command = Callable[..., Any]
 
 
@@ -63,10 +63,10 @@ def server(context: Context) -> Iterator[str]:
 
     thread = threading.Thread(target=serve, args=(context,), kwargs={"stop": stop, "on_ready": on_ready})
     thread.start()
-    assert ready.wait(DEADLINE_S)
+    assert ready.wait(PATIENCE_S)
     yield addresses[0]
     stop.ask()
-    thread.join(DEADLINE_S)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 

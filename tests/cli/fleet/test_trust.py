@@ -24,6 +24,7 @@ from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.rotation import renew
 from support_bundle import tiny_bundle
 from support_trust import DEVICE, PASSPHRASE, secret
+from support_waiting import PATIENCE_S
 
 Capture = pytest.CaptureFixture[str]
 
@@ -99,8 +100,8 @@ def test_without_a_passphrase_nothing_is_made(desk: Desk, monkeypatch: pytest.Mo
 
 
 def read_until(terminal: int, end: bytes) -> bytes:
-    """What a terminal shows, until it ends so; a minute at most."""
-    shown, until = b"", time.monotonic() + 60
+    """What a terminal shows, until it ends so."""
+    shown, until = b"", time.monotonic() + PATIENCE_S
     while not shown.rstrip(b"\r\n").endswith(end):
         ready, _, _ = select.select([terminal], [], [], max(0.0, until - time.monotonic()))
         assert ready, shown

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from support_bundle import discs, tiny_bundle
 from support_images import write_tiff
 from support_onnx import tiny_spec
 from support_trust import secret
+from support_waiting import PATIENCE_S, wait_for_end, wait_until
 
 Capture = pytest.CaptureFixture[str]
 MODELS: dict[str, float] = {"1.0.0": 6.0, "1.1.0": -6.0}
@@ -101,13 +101,6 @@ def status(home: Home) -> dict[str, Any]:
     return facts
 
 
-def wait_for(so: Callable[[], bool], what: str, patience_s: float = 120.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not so():
-        assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
-        time.sleep(0.1)
-
-
 @pytest.fixture
 def running(home: Home, site: Site, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The instrument with version 1.0.0, running, tied to this process."""
@@ -115,7 +108,7 @@ def running(home: Home, site: Site, tmp_path: Path) -> Iterator[subprocess.Popen
     assert run(["device", "install", str(stick), str(home.root)]) == ExitCode.OK
     argv = [sys.executable, "-c", "from cellfleet.cli.entry import main; main()", "device", "run", str(home.root)]
     with subprocess.Popen([*argv, "--tied"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        wait_for(lambda: bool(home.children_file.exists() and status(home).get("state")), "the instrument is up")
+        wait_until(lambda: bool(home.children_file.exists() and status(home).get("state")), "the instrument is up")
         yield process
         process.kill()
 
@@ -128,7 +121,7 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 def test_a_fleet_of_one(running: subprocess.Popen[bytes], home: Home, site: Site, tmp_path: Path,
                         capsys: Capture) -> None:  # fmt: skip
     """It keeps what is good, refuses nonsense while it runs, survives the death of its agent, and ends whole."""
-    wait_for(lambda: status(home)["update"]["outcome"] == "succeeded", "the first frames decide")
+    wait_until(lambda: status(home)["update"]["outcome"] == "succeeded", "the first frames decide")
     bad = site.stick(device_id(home), "1.1.0", tmp_path / "bad")
     capsys.readouterr()
     assert run(["device", "install", str(bad), str(home.root)]) == ExitCode.REFUSED
@@ -139,9 +132,9 @@ def test_a_fleet_of_one(running: subprocess.Popen[bytes], home: Home, site: Site
 
     agent = status(home)["pids"]["agent"]
     os.kill(agent, signal.SIGKILL)
-    wait_for(lambda: status(home)["pids"]["agent"] != agent, "another agent")
+    wait_until(lambda: status(home)["pids"]["agent"] != agent, "another agent")
     taken = status(home)["counters"]["taken"]
-    wait_for(lambda: status(home)["counters"]["segmented"] > taken, "frames go on being drawn")
+    wait_until(lambda: status(home)["counters"]["segmented"] > taken, "frames go on being drawn")
     capsys.readouterr()
     assert run(["device", "status", str(home.root), "--json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["running"]
@@ -153,21 +146,19 @@ def test_a_fleet_of_one(running: subprocess.Popen[bytes], home: Home, site: Site
     assert len(processes) >= 3
     assert running.stdin is not None
     running.stdin.close()
-    assert running.wait(60) == 0
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    assert alive == []
+    assert running.wait(PATIENCE_S) == 0
+    wait_for_end(processes)
     assert run(["device", "status", str(home.root)]) == ExitCode.FINDINGS
     assert "does not run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_stays_behind(running: subprocess.Popen[bytes], home: Home, number: signal.Signals) -> None:
-    wait_for(lambda: bool(status(home)["pids"]["segmenters"]), "a segmenter is up")
+    wait_until(lambda: bool(status(home)["pids"]["segmenters"]), "a segmenter is up")
     processes = family(running)
     running.send_signal(number)
-    running.wait(60)
-    _, alive = psutil.wait_procs(processes, timeout=60)
-    assert alive == []
+    running.wait(PATIENCE_S)
+    wait_for_end(processes)
 
 
 def test_a_bundle_alone_is_not_enough(home: Home, site: Site, capsys: Capture) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from cellfleet.lineage import RecordStore
 from support_bundle import discs, tiny_bundle
 from support_images import write_png, write_tiff
 from support_video import moving_disc, write_video
+from support_waiting import wait_until
 
 Capture = pytest.CaptureFixture[str]
 
@@ -176,9 +176,12 @@ def test_ctrl_c_and_kill_leave_nothing_half(bundle: Path, tmp_path: Path, what: 
     write_video(tmp_path / "films" / "film.avi", [moving_disc(i, 120, 400) for i in range(50)])
     command = program("segment", bundle, "films", "--out", "out")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not list((tmp_path / "out").rglob("rows/film@000003.json")):
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(
+            lambda: list((tmp_path / "out").rglob("rows/film@000003.json")),
+            "the fourth frame",
+            alive=lambda: process.poll() is None,
+            every_s=0.005,
+        )
         os.kill(process.pid, what)
         _, err = process.communicate()
     assert process.returncode == code

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from cellfleet.device.system.home import Home
 from cellfleet.errors import StorageError
 from cellfleet.ports import FixedClock
 from support_images import scene, write_png, write_tiff
+from support_waiting import PATIENCE_S, wait_until
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -435,10 +435,7 @@ class TestProcess:
         return sum(len(folder.frame_names(e)) for e in folder.names())
 
     def wait(self, home: Home, count: int) -> None:
-        deadline = time.monotonic() + 60
-        while self.taken(home) < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: self.taken(home) >= count, f"{count} frames")
 
     def test_it_ends_with_its_input_and_goes_on_after_a_kill(
         self, home: Home, start: Callable[[], subprocess.Popen[str]]
@@ -453,7 +450,7 @@ class TestProcess:
         self.wait(home, 14)
         assert second.stdin is not None
         second.stdin.close()
-        assert second.wait(30) == 0
+        assert second.wait(PATIENCE_S) == 0
         assert second.stdout is not None
         assert "began" in second.stdout.read()
         assert read_camera(home.camera_file, datetime.now(UTC))[0] == "stopped"
@@ -463,7 +460,7 @@ class TestProcess:
     def test_a_wrong_setting(self, home: Home, start: Callable[[], subprocess.Popen[str]]) -> None:
         home.project_file.write_text("[camera]\nkinds = 1\n", encoding="utf-8")
         child = start()
-        _, said = child.communicate(timeout=30)
+        _, said = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 3
         assert "kind" in said
 
@@ -472,10 +469,7 @@ class TestProcess:
         start()
         self.wait(home, 1)
         later = datetime.now(UTC) + timedelta(minutes=5)
-        deadline = time.monotonic() + 30
-        while not home.camera_file.is_file():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(home.camera_file.is_file, "a heartbeat")
         word, problem = read_camera(home.camera_file, later)
         assert word == "failing"
         assert "nothing was heard" in problem

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import psutil
 from cellfleet.device.server.spool import Spool
 from cellfleet.ports import SystemClock
 from cellfleet.wire.events import FrameSegmented, FrameTaken
-from support_scheduler import DEADLINE_S, Instrument
+from support_scheduler import Instrument
+from support_waiting import wait_for_end
 
 PROGRAM = """
 import sys, time
@@ -91,7 +91,4 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     assert picture is not None
     assert picture.path.read_bytes()[:3] == b"\xff\xd8\xff"
     spool.close()
-    deadline = time.monotonic() + DEADLINE_S
-    while left := [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    wait_for_end(psutil.Process(p) for p in pids if psutil.pid_exists(p))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cellfleet.wire.states import DesiredState
 from simulators.server import URL, problem
 from simulators.world import World
 from support_device import Releases
+from support_waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -154,13 +154,15 @@ def test_a_defect_does_not_end_the_conversation(
     talk = threading.Thread(target=world.server_sync.run, args=(0.01,))
     talk.start()
     try:
-        deadline = time.monotonic() + 30
-        while world.server_sync.desired is None and time.monotonic() < deadline:
+
+        def arrived() -> bool:
             pass_time(world, 60)
-            asked.wait(0.02)
+            return world.server_sync.desired is not None
+
+        wait_until(arrived, "the desired state")
     finally:
         world.server_sync.stop()
-        talk.join(30)
+        talk.join(PATIENCE_S)
     assert world.server_sync.desired is not None
     assert "a defect" in caplog.text
 

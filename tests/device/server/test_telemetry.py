@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +29,7 @@ from cellfleet.wire.features import HEADER, Peer
 from cellfleet.wire.otlp import decode_events, decode_gauges
 from support_features import FEATURE, NewerIncident
 from support_scheduler import taken_frame as frame
+from support_waiting import wait_until
 
 
 @dataclass
@@ -387,9 +387,7 @@ def test_gauges_and_the_thread(make: MakeLine, tmp_path: Path) -> None:
     line = make(pace=Pace(idle_s=0.01, gap_s=0.001, gauges_s=1e9))
     line.spool.put(frame(0))
     line.sender.start()
-    deadline = time.monotonic() + 30
-    while line.spool.backlog()[0] and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: not line.spool.backlog()[0], "everything is sent")
     line.sender.close()
     assert line.fleet.frames == [0]
     assert {"cellfleet.queue.frames", "cellfleet.disk.free", "cellfleet.segmenter.memory"} <= set(line.fleet.gauges)

@@ -93,6 +93,8 @@
     const { target, xhr } = event.detail;
     if (xhr.status >= 400) { event.detail.shouldSwap = false; offline(xhr.status === 401 ? "signedOut" : "away"); return; }
     offline("");
+    // It was asked for before the form was touched.
+    if (event.detail.requestConfig?.elt?.matches("[data-live]") && inUse(target)) { event.detail.shouldSwap = false; return; }
     const same = seen.get(target.id) === xhr.responseText;
     seen.set(target.id, xhr.responseText);
     if (same) event.detail.shouldSwap = false;
@@ -120,11 +122,11 @@
 
   // Polling rests while the page is hidden or a form inside the part was touched, and says when the server is away.
   const touched = (f) => [...f.elements].some((e) => (e.type === "checkbox" ? e.checked !== e.defaultChecked : e.tagName === "SELECT" ? [...e.options].some((o) => o.selected !== o.defaultSelected && (o.defaultSelected || o.index > 0)) : "defaultValue" in e && e.type !== "hidden" && e.value !== e.defaultValue));
+  const inUse = (part) => (part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select")) || [...part.querySelectorAll("form")].some(touched);
   document.addEventListener("htmx:beforeRequest", (event) => {
     const source = event.detail.elt;
     if (!source.matches("[data-live]")) return;
-    const typing = source.contains(document.activeElement) && document.activeElement.matches("input, textarea, select");
-    if (document.hidden || typing || [...source.querySelectorAll("form")].some(touched)) event.preventDefault();
+    if (document.hidden || inUse(source)) event.preventDefault();
   });
   document.addEventListener("htmx:sendError", () => offline("away"));
   function offline(which) {
