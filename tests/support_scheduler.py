@@ -164,10 +164,10 @@ class Instrument:
 
     def open(self, active: Slot | None = None) -> FrameScheduler:
         """The work, as the agent opens it."""
-        from cellfleet.device.scheduling.scheduler import open_scheduler
+        from cellfleet.device.scheduling.scheduler import FrameScheduler
         from cellfleet.ports import SystemClock
 
-        work = open_scheduler(self.home, self.settings, self.sink, SystemClock())
+        work = FrameScheduler(self.home, self.settings, self.sink, SystemClock())
         self.works.append(work)
         work.switch(active)
         return work

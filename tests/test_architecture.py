@@ -14,7 +14,7 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src" / "cellfleet"
 LEVELS = {
     "errors": 0, "config": 0, "canonical": 0, "_version": 0, "ports": 0, "wire": 0,
-    "data": 1, "metrics": 1, "bundle": 1, "trust": 1, "monitor": 1, "lineage": 1, "_kernels": 1,
+    "data": 1, "metrics": 1, "bundle": 1, "trust": 1, "monitor": 1, "lineage": 1, "_kernels": 1, "api_client": 1,
     "runtime": 2,
     "evaluate": 3,
     "train": 4, "optimize": 4, "device": 4, "fleet": 4, "serve": 4,

@@ -18,12 +18,15 @@
      +-- TrainError             training or export that cannot go on
      +-- OptimizeError          quantisation that cannot be done
      +-- NetworkError           no connection, a timeout, a connection that broke
+     |    +-- (ServerBusy: the fleet server cannot answer now, see cellfleet.api_client)
      +-- WireError              a message that cannot be understood
      +-- TrustError             keys, signatures and metadata of the update repositories
      |    +-- (one subclass per way in which trust is refused, see cellfleet.trust.refusals)
      +-- DeviceError            an instrument that cannot do what was asked
      |    +-- CameraError       a camera or a replayed data set
      +-- FleetError             the fleet server refuses
+          +-- (RequestRefused: on the server, see cellfleet.fleet.refusals; ServerRefuses: at its clients, see
+               cellfleet.api_client)
 
 Errors of foreign libraries are translated where they are called. Exit codes are decided in ``cellfleet.cli`` alone.
 """

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cellfleet.api_client import ServerRefuses
 from cellfleet.canonical import sha256_hex
 from cellfleet.device.provisioning import Provisioned, ask_state, provision, provision_alone, read_anchors
-from cellfleet.device.server.client import ServerClient, ServerRefuses
+from cellfleet.device.server.client import ServerClient
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.identity import (
     DeviceRecord,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cellfleet.config import load_project
-from cellfleet.device.scheduling.scheduler import open_scheduler
+from cellfleet.device.scheduling.scheduler import FrameScheduler
 from cellfleet.device.server.spool import Spool
 from cellfleet.device.server.telemetry import Pace, Sender
 from cellfleet.errors import NetworkError
@@ -98,7 +98,7 @@ def test_what_lies_on_the_disk_is_what_the_server_counts(
     )  # fmt: skip
     sender._measured_at = SystemClock().monotonic_s()
     good, bad = box.slot("1.0.0"), box.slot("2.0.0", level=99)
-    work = open_scheduler(box.home, box.settings, spool, SystemClock())
+    work = FrameScheduler(box.home, box.settings, spool, SystemClock())
     box.works.append(work)
     work.switch(bad)
     facts = box.begin()

@@ -1,7 +1,7 @@
-"""Where the parts of an instrument meet: what the agent asks of the part that works on frames, and what it gives to it.
+"""Where the parts of an instrument meet: scheduler, event sink and server as the agent uses them, and what they exchange.
 
-Built by ``work.open_work(home, settings, sink, clock) -> Work`` and ``telemetry.start(home, settings, spool, server, clock)
--> Sender`` (something with ``close()``); ``spool.Spool`` is the EventSink of an instrument.
+``scheduling.scheduler.FrameScheduler`` is the Scheduler of an instrument, ``server.spool.Spool`` its EventSink,
+``server.client.ServerClient`` its Server.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from cellfleet.canonical import canonical_bytes
 from cellfleet.device.system.file_lock import held
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.parent_watchdog import GRACE_S
+from cellfleet.device.system.retry import backoff_s
 from cellfleet.device.system.rotating_log import RotatingLog
-from cellfleet.device.update.policy import backoff_s
 from cellfleet.errors import StorageError
 from cellfleet.ports import Clock, write_atomic
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellfleet.api_client import ServerRefuses
 from cellfleet.canonical import sha256_file
-from cellfleet.device.server.client import ServerClient, ServerRefuses, anchors, claim
+from cellfleet.device.server.client import ServerClient, anchors, claim
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.host_info import device_facts
 from cellfleet.device.system.identity import (

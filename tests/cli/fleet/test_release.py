@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
+from cellfleet.api_client import ApiClient, ServerRefuses
 from cellfleet.canonical import sha256_file
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.fleet.client import FleetClient
 from cellfleet.cli.main import run
 from cellfleet.config import load_project
-from cellfleet.device.server.client import ServerClient, ServerRefuses
+from cellfleet.device.server.client import ServerClient
 from cellfleet.device.server.spool import Picture
-from cellfleet.device.server.uploads import upload
+from cellfleet.device.server.uploads import upload_picture
 from cellfleet.device.system.identity import DeviceRecord, Identity
 from cellfleet.fleet import ticker, trust_repository
 from cellfleet.fleet.app import create_app
@@ -28,7 +29,7 @@ from cellfleet.fleet.ingest import telemetry
 from cellfleet.fleet.serve import Stop, serve
 from cellfleet.lineage import RecordStore, SigningKey, sign
 from cellfleet.ports import SystemClock
-from cellfleet.ports.http import Response, SystemHttp
+from cellfleet.ports.http import SystemHttp
 from cellfleet.trust import TrustFolder, Verifier, download, http_fetch
 from cellfleet.wire.enrol import TrustAnchors
 from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
@@ -204,14 +205,10 @@ def test_our_own_instrument_asks_reports_and_uploads(desk: Desk) -> None:
     path = desk.root / "overlay.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9000))
     picture = Picture(1, "overlay", "p1", "A1_0001", 1, path, path.stat().st_size)
-
-    def ask(method: str, where: str, body: bytes, headers: dict[str, str]) -> Response:
-        return client.http.request(method, desk.address + where, headers=headers | client.headers(), body=body)
-
     for _ in range(2):
-        upload(picture, ask, lambda url, data: client.http.request("PUT", url, body=data))
+        upload_picture(ApiClient(desk.address, client.http, client), picture)
     viewer = FleetClient(desk.address, desk.world.token("viewer"))
-    answer = viewer.request("GET", "/api/v1/devices/XYZ-001/pictures/p1/A1_0001/overlay")
+    answer = viewer.api.request("GET", "/api/v1/devices/XYZ-001/pictures/p1/A1_0001/overlay")
     assert (answer.headers["content-type"], answer.body) == ("image/png", path.read_bytes())
 
 

@@ -26,11 +26,11 @@ from cellfleet.config import load_project
 from cellfleet.device.system.home import Home
 from cellfleet.device.slots import Slots
 from cellfleet.device.server.spool import Spool
-from cellfleet.device.scheduling.scheduler import open_work
+from cellfleet.device.scheduling.scheduler import FrameScheduler
 from cellfleet.ports import SystemClock
 home, sha256, clock = Home.at(Path(sys.argv[1])), sys.argv[2], SystemClock()
 settings = load_project(home.root, environ={}, overrides=["device.threads=1", "device.thumbnail_every=2"]).settings
-work = open_work(home, settings, Spool(home.spool_file, clock), clock)
+work = FrameScheduler(home, settings, Spool(home.spool_file, clock), clock)
 work.switch(Slots(home).find(sha256))
 while True:
     seen = work.poll(datetime.now(UTC))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cellfleet.device.server.client import ServerClient, ServerRefuses
+from cellfleet.api_client import ServerRefuses
+from cellfleet.device.server.client import ServerClient
 from cellfleet.wire.features import ANNOUNCEMENT, HEADER
 from cellfleet.wire.states import ReportedState
 from simulators.server import URL

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cellfleet.device.server.client import ServerClient, ServerRefuses
+from cellfleet.api_client import ServerRefuses
+from cellfleet.device.server.client import ServerClient
 from cellfleet.device.server.server_sync import ServerSync
 from cellfleet.device.system.host_info import device_facts, engines
 from cellfleet.device.update.background_task import InlineTask, ThreadedTask

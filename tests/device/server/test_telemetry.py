@@ -16,18 +16,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.config import load_project
-from cellfleet.device.server import spool as spool_module
-from cellfleet.device.server.spool import Picture, Spool
+from cellfleet.device.server.spool import Spool
 from cellfleet.device.server.telemetry import Pace, Sender
-from cellfleet.device.server.uploads import upload
 from cellfleet.device.system.home import Home
 from cellfleet.errors import NetworkError
 from cellfleet.ports import SystemClock
-from cellfleet.ports.http import Response, SystemHttp
+from cellfleet.ports.http import SystemHttp
 from cellfleet.wire.events import FrameTaken, Incident
 from cellfleet.wire.features import HEADER, Peer
 from cellfleet.wire.otlp import decode_events, decode_gauges
-from support_features import FEATURE, NewerIncident
 from support_scheduler import taken_frame as frame
 from support_waiting import wait_until
 
@@ -392,68 +389,3 @@ def test_gauges_and_the_thread(make: MakeLine, tmp_path: Path) -> None:
     assert line.fleet.frames == [0]
     assert {"cellfleet.queue.frames", "cellfleet.disk.free", "cellfleet.segmenter.memory"} <= set(line.fleet.gauges)
     assert "cellfleet.agent.memory" in line.fleet.gauges
-
-
-def test_only_the_parts_that_are_still_wanted_are_put(tmp_path: Path) -> None:
-    path = tmp_path / "x.jpg"
-    path.write_bytes(b"aaabbbc")
-    put: list[tuple[str, bytes]] = []
-    asked: list[str] = []
-
-    def ask(_method: str, where: str, _body: bytes, _headers: dict[str, str]) -> Response:
-        asked.append(where)
-        parts = [{"number": 3, "url": "/three"}, {"number": 2, "url": "/two"}]
-        return Response(201, {}, json.dumps({"id": "up-1", "part_bytes": 3, "parts": parts}).encode())
-
-    def put_part(url: str, data: bytes) -> Response:
-        put.append((url, data))
-        return Response(204)
-
-    upload(Picture(1, "thumbnail", "e1", "f1", 1, path, 7), ask, put_part)
-    assert put == [("/three", b"c"), ("/two", b"bbb")]
-    assert asked == ["/api/v1/uploads", "/api/v1/uploads/up-1/complete"]
-
-
-@pytest.fixture
-def newer_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The spool holds events of a later version."""
-    monkeypatch.setattr(spool_module, "parse_event", NewerIncident.model_validate)
-
-
-def put_incidents(line: Line, count: int) -> None:
-    for i in range(count):
-        line.spool.put(NewerIncident(at=SystemClock().now(), kind=f"k{i}", text="t", detail="newer"))
-
-
-@pytest.mark.usefixtures("newer_events")
-def test_events_go_whole_to_a_server_that_announces_their_feature(make: MakeLine) -> None:
-    line = make()
-    line.login.peer.note(200, {HEADER.lower(): FEATURE})
-    line.fleet.features, line.fleet.knows_details = FEATURE, True
-    put_incidents(line, 3)
-    line.drain()
-    assert (line.fleet.details, line.fleet.rejected) == (3, 0)
-
-
-@pytest.mark.usefixtures("newer_events")
-def test_events_go_to_a_server_of_before_without_newer_fields(make: MakeLine) -> None:
-    line = make()
-    put_incidents(line, 3)
-    line.drain()
-    assert [i.kind for i in line.fleet.incidents] == ["k0", "k1", "k2"]
-    assert (line.fleet.details, line.fleet.rejected) == (0, 0)
-
-
-@pytest.mark.usefixtures("newer_events")
-def test_events_that_an_older_replica_rejects_are_sent_again_in_its_form(make: MakeLine) -> None:
-    line = make()
-    line.login.peer.note(200, {HEADER.lower(): FEATURE})
-    put_incidents(line, 3)
-    line.step()
-    assert (line.fleet.rejected, line.fleet.incidents) == (3, [])
-    assert line.spool.backlog()[0] == 3, "nothing is confirmed"
-    assert "older server" in line.sender.trouble
-    line.drain()
-    assert [i.kind for i in line.fleet.incidents] == ["k0", "k1", "k2"]
-    assert len(set(line.fleet.keys)) == 2, "another form of a batch has another key"
-    assert line.spool.dead() == []

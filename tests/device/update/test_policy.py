@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cellfleet.bundle.manifest import Requires
 from cellfleet.canonical import canonical_bytes
@@ -16,7 +14,6 @@ from cellfleet.device.camera.inhibit import Lease, drop_lease, read_leases, vali
 from cellfleet.device.interfaces import FrameOutcome, GoldenResult, SegmenterFailure, SelfTested, Slot, WorkSnapshot
 from cellfleet.device.update.journal import Tally, Update
 from cellfleet.device.update.policy import (
-    backoff_s,
     is_active_already,
     is_recovering,
     is_wanted,
@@ -57,13 +54,6 @@ def desired(digit: str = "a", deployment_id: int | None = 7, generation: int = 2
 def update(**fields: object) -> Update:
     base = Update(generation=2, deployment_id=7, release=release(), started_at=NOW, changed_at=NOW)
     return base.model_copy(update=fields)
-
-
-@given(st.integers(-3, 10_000), st.floats(0.01, 60), st.floats(0, 1))
-def test_waits_are_bounded_and_grow(attempt: int, first_s: float, jitter: float) -> None:
-    wait_s = backoff_s(attempt, first_s, jitter)
-    assert 0.8 * first_s <= wait_s <= 120 * first_s * 1.001
-    assert backoff_s(attempt + 1, first_s, jitter) >= wait_s
 
 
 def test_what_is_wanted() -> None:

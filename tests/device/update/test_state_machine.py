@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellfleet.device.system.retry import Backoff
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.device.update.policy import MAX_ATTEMPTS
 from cellfleet.device.update.state_machine import (
@@ -22,7 +23,7 @@ from cellfleet.device.update.state_machine import (
     Event,
     next_state,
 )
-from cellfleet.device.update.transitions import ActionResult, Backoff, advance
+from cellfleet.device.update.transitions import ActionResult, advance
 from cellfleet.wire.states import ReleaseRef, UpdateState
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"

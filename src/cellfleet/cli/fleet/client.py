@@ -11,10 +11,11 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 
+from cellfleet.api_client import ApiClient
+from cellfleet.api_client.client import FixedHeaders
 from cellfleet.errors import ConfigError, FleetError
 from cellfleet.ports import write_atomic
 from cellfleet.ports.http import Http, Response, SystemHttp
-from cellfleet.wire.features import ANNOUNCEMENT
 
 ServerOption = Annotated[
     str,
@@ -26,46 +27,41 @@ TOKEN_VARIABLE = "CELLFLEET_API_TOKEN"
 _TIMEOUT_S = 60.0
 
 
-class ServerRefuses(FleetError):
-    """The server says no.
-
-    Attributes:
-        status: HTTP status.
-        code: of the problem, such as ``gate-failed``; empty when the answer was none of ours.
-    """
-
-    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status, self.code = status, code
-
-
 class FleetClient:
-    """One person's way to the API. Paths begin with ``/``; answers are plain JSON data.
+    """A person's way to the API. Paths begin with ``/``; answers are plain JSON data.
 
     Args:
         base_url: address of the server.
         token: API token; empty: none.
+        session: headers of a session, instead of a token.
         http: the network.
 
-    All methods raise NetworkError (the server cannot be reached) and ServerRefuses (it says no).
+    Attributes:
+        api: sends the requests.
+
+    All methods raise NetworkError (the server cannot be reached, or is busy) and ServerRefuses (it says no).
     """
 
-    def __init__(self, base_url: str, token: str = "", http: Http | None = None) -> None:
+    def __init__(
+        self, base_url: str, token: str = "", session: Mapping[str, str] | None = None, http: Http | None = None
+    ) -> None:
         if urlsplit(base_url).scheme not in ("http", "https"):
             raise ConfigError(f"{base_url!r} is no address of a server", hint="as in http://127.0.0.1:8460")
-        self.base_url = base_url.rstrip("/")
-        self.headers = {**ANNOUNCEMENT, "Accept": "application/json"} | (
-            {"Authorization": f"Bearer {token}"} if token else {}
-        )
-        self._http = http or SystemHttp(timeout_s=_TIMEOUT_S)
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
+        self.api = ApiClient(base_url, http or SystemHttp(timeout_s=_TIMEOUT_S), FixedHeaders(session or bearer))
+
+    @property
+    def base_url(self) -> str:
+        """Address without a slash at its end."""
+        return self.api.base_url
 
     def get(self, path: str, **query: str | int | None) -> Any:
         """GET; query values that are None or empty are left out."""
         asked = urlencode({k: v for k, v in query.items() if v not in (None, "")})
-        return _data(self.request("GET", f"{path}?{asked}" if asked else path))
+        return _data(self.api.request("GET", f"{path}?{asked}" if asked else path))
 
     def all(self, path: str, **query: str | int | None) -> Iterator[dict[str, Any]]:
-        """All entries of a list, portion by portion."""
+        """All entries of a list, portion by portion; query values as of ``get``."""
         after = ""
         while True:
             portion = self.get(path, **query, after=after)
@@ -76,30 +72,19 @@ class FleetClient:
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST plain JSON data."""
-        return _data(self.request("POST", path, _json({} if body is None else body)))
+        return _data(self.api.request("POST", path, _json({} if body is None else body)))
 
     def put(self, path: str, body: Any) -> Any:
         """PUT plain JSON data."""
-        return _data(self.request("PUT", path, _json(body)))
+        return _data(self.api.request("PUT", path, _json(body)))
 
     def patch(self, path: str, body: Any) -> Any:
         """PATCH plain JSON data."""
-        return _data(self.request("PATCH", path, _json(body)))
+        return _data(self.api.request("PATCH", path, _json(body)))
 
     def delete(self, path: str) -> None:
         """DELETE."""
-        self.request("DELETE", path)
-
-    def request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        """Any request; a body is JSON unless ``headers`` says otherwise. ``path`` may be a whole address, too."""
-        url = path if path.startswith(("http:", "https:")) else self.base_url + path
-        sent = self.headers | ({"Content-Type": "application/json"} if body is not None else {}) | dict(headers or {})
-        answer = self._http.request(method, url, headers=sent, body=body)
-        if answer.status >= 300:
-            raise _refusal(method, path, answer)
-        return answer
+        self.api.request("DELETE", path)
 
 
 def part(text: str) -> str:
@@ -171,14 +156,3 @@ def _data(answer: Response) -> Any:
         return json.loads(answer.body)
     except ValueError as e:
         raise FleetError("the server's answer is no JSON", hint="is that the address of a fleet server?") from e
-
-
-def _refusal(method: str, path: str, answer: Response) -> ServerRefuses:
-    try:
-        problem = json.loads(answer.body)
-        code = str(problem["type"]).rsplit(":", 1)[-1]
-        detail, hint = str(problem.get("detail") or problem["title"]), str(problem.get("hint", ""))
-    except (ValueError, KeyError, TypeError):
-        code, detail = "", f"{method} {path}: status {answer.status}"
-        hint = "is that the address of a fleet server of this version?"
-    return ServerRefuses(detail, status=answer.status, code=code, hint=hint)

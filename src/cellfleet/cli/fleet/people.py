@@ -52,12 +52,13 @@ def login(
         raise ConfigError("no fleet server is named", hint="name it with --server http://host:port")
     client = FleetClient(url)
     body = {"name": name, "password": _password("Password: ", password_stdin)}
-    answer = client.request("POST", "/api/v1/session", json.dumps(body).encode())
+    answer = client.api.request("POST", "/api/v1/session", json.dumps(body).encode())
     session = json.loads(answer.body)
     cookie = next(iter(SimpleCookie(answer.headers.get("set-cookie", "")).values()), None)
     if cookie is None:
         raise ConfigError(f"{url} sets no cookie", hint="is that the address of a fleet server?")
-    client.headers |= {"Cookie": f"{cookie.key}={cookie.coded_value}", "X-CSRF-Token": session["csrf"]}
+    shown = {"Cookie": f"{cookie.key}={cookie.coded_value}", "X-CSRF-Token": session["csrf"]}
+    client = FleetClient(url, session=shown)
     wanted = {"name": f"login-{platform.node() or 'here'}"[:64], "role": session["role"], "valid_days": valid_days}
     made = client.post("/api/v1/tokens", wanted)
     client.delete("/api/v1/session")

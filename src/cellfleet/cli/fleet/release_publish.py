@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellfleet.cli.fleet.client import FleetClient, ServerRefuses
+from cellfleet.api_client import upload
+from cellfleet.cli.fleet.client import FleetClient
 from cellfleet.errors import LineageError
 from cellfleet.lineage import RecordStore
 from cellfleet.lineage.signing import unverified_payload
 from cellfleet.ports import ProgressFn
-from cellfleet.ports.http import Http, SystemHttp
+from cellfleet.ports.disk import storage_error
+from cellfleet.ports.http import SystemHttp
+from cellfleet.wire.uploads import ArtifactRequest
 
 if TYPE_CHECKING:
     from cellfleet.bundle import Bundle
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from cellfleet.trust.keys import Secrets
 
 _MOST_RECORD_BYTES = 4_000_000
-_UPLOAD_TIMEOUT_S = 300.0
+_PART_TIMEOUT_S = 300.0
 
 
 @dataclass
@@ -123,37 +126,31 @@ def metadata_of(folder: TrustFolder, publication: Publication) -> dict[str, str]
     return {name: content.decode() for name, content in (files | publication.files).items()}
 
 
-def upload(
-    client: FleetClient, path: Path, sha256: str, length: int, progress: ProgressFn, http: Http | None = None
-) -> int:
-    """Bring a file to the server in parts; those that are there already are not sent again.
+def upload_artifact(client: FleetClient, path: Path, sha256: str, length: int, progress: ProgressFn) -> int:
+    """Send an artifact in parts; those that have arrived are not sent again.
+
+    Args:
+        client: the server.
+        path: the artifact.
+        sha256: its digest.
+        length: its bytes.
+        progress: parts sent, parts in all, megabytes in words.
 
     Returns:
         Bytes sent.
 
     Raises:
-        NetworkError, ServerRefuses, StorageError: as of the client and the disk.
+        NetworkError, ServerRefuses, WireError: as of the client.
+        StorageError: the file cannot be read.
     """
-    reply = client.post("/api/v1/artifacts", {"sha256": sha256, "length": length})
-    if reply["done"]:
-        return 0
-    line, sent = http or SystemHttp(timeout_s=_UPLOAD_TIMEOUT_S), 0
-    with path.open("rb") as file:
-        for count, part in enumerate(reply["parts"], start=1):
-            file.seek((part["number"] - 1) * reply["part_bytes"])
-            content = file.read(reply["part_bytes"])
-            headers = {"Content-Type": "application/octet-stream"}
-            answer = line.request("PUT", part["url"], headers=headers, body=content)  # the address is the authorisation
-            if answer.status >= 300:
-                raise ServerRefuses(
-                    f"part {part['number']} of {path}: the server answers {answer.status}",
-                    status=answer.status,
-                    hint="run the same command again; what has arrived is not sent twice",
-                )
-            sent += len(content)
-            progress(count, len(reply["parts"]), f"{sent / 1e6:.1f} MB")
-    client.post(f"/api/v1/uploads/{reply['id']}/complete")
-    return sent
+    announcement = ArtifactRequest(sha256=sha256, length=length)
+    try:
+        with path.open("rb") as file:
+            return upload(
+                client.api, "/api/v1/artifacts", announcement, file, part_timeout_s=_PART_TIMEOUT_S, progress=progress
+            )
+    except OSError as e:
+        raise storage_error("read", path, e) from e
 
 
 @dataclass
@@ -181,7 +178,7 @@ def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str
     now = datetime.now(UTC)
     catch_up(folder, client, now)
     publication = _sign(order, now)
-    sent = upload(client, bundle.path, bundle.sha256, publication.length, progress)
+    sent = upload_artifact(client, bundle.path, bundle.sha256, publication.length, progress)
     body = {
         "release": {
             "release_id": 1,

@@ -368,11 +368,6 @@ class FrameScheduler:
         return [*words, *self._ledger.problems.values()]
 
 
-def open_scheduler(home: Home, settings: Settings, sink: EventSink, clock: Clock) -> FrameScheduler:
-    """The work of an instrument: reads what lies on its disk, and goes on from there."""
-    return FrameScheduler(home, settings, sink, clock)
-
-
 def _drew(experiment: Experiment, sha256: str, since: datetime) -> bool:
     pin = experiment.pin
     if pin is None or pin.bundle_sha256 != sha256:

@@ -1,43 +1,29 @@
-"""The fleet server's API as an instrument uses it. Errors tell "later" (NetworkError) from "no" (ServerRefuses)."""
+"""The fleet server's API as an instrument uses it: a token of its own key, the desired state, reports, joining."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+from cellfleet.api_client import ApiClient, check
+from cellfleet.api_client.client import FixedHeaders
 from cellfleet.device.system.identity import Identity
-from cellfleet.errors import DeviceError, NetworkError, WireError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import Http, Response
 from cellfleet.wire.base import parse
 from cellfleet.wire.enrol import ClaimReply, ClaimRequest, TokenReply, TrustAnchors
 from cellfleet.wire.features import ANNOUNCEMENT, NONE, Peer
-from cellfleet.wire.problem import Problem
 from cellfleet.wire.states import DesiredState, ReportedState
 
-_JSON = {**ANNOUNCEMENT, "Content-Type": "application/json", "Accept": "application/json"}
+_TOKEN_PATH = "/api/v1/devices/token"
 _EARLY_S = 30.0
 _CLOCK_MATTERS_S = 60.0
 
 
-class ServerRefuses(DeviceError):
-    """The server says no, and will say it again.
-
-    Attributes:
-        status: HTTP status.
-        code: of the problem, such as ``pending`` or ``revoked``; empty when the answer was none of ours.
-    """
-
-    def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status, self.code = status, code
-
-
 class ServerClient:
-    """The server, as one device. Safe to be used by several threads.
+    """The server, as one device; the TokenSource of its ApiClient. Safe to be used by several threads.
 
     Args:
         base_url: address of the server.
@@ -47,17 +33,17 @@ class ServerClient:
     """
 
     def __init__(self, base_url: str, identity: Identity, http: Http, clock: Clock) -> None:
-        self._base, self._identity, self._http, self._clock = base_url.rstrip("/"), identity, http, clock
+        self._identity, self._clock = identity, clock
+        self._api = ApiClient(base_url, http, self, on_answer=self._note_time)
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = 0.0
-        self._peer = Peer()
         self.clock_offset_s = 0.0
-        """The server's clock less ours, from its latest answer."""
+        """The server's clock minus the clock here, from its latest answer."""
 
     @property
     def base_url(self) -> str:
-        return self._base
+        return self._api.base_url
 
     @property
     def device_id(self) -> str:
@@ -66,11 +52,11 @@ class ServerClient:
     @property
     def peer(self) -> Peer:
         """What the server announced."""
-        return self._peer
+        return self._api.peer
 
     @property
     def http(self) -> Http:
-        return self._http
+        return self._api.http
 
     def headers(self) -> dict[str, str]:
         """``Authorization`` with a token that is valid now, and our announcement; asks for a token when needed.
@@ -90,15 +76,14 @@ class ServerClient:
             self._token = ""
 
     def desired(self, etag: str) -> tuple[DesiredState | None, str]:
-        """The desired state and its ETag; None when it is the one of ``etag`` still.
+        """The desired state and its ETag; None when it is still the one of ``etag``.
 
         Raises:
             NetworkError: later, perhaps.
             ServerRefuses: no.
             WireError: a server of another version.
         """
-        extra = {"If-None-Match": etag} if etag else {}
-        answer = self._authorised("GET", "/api/v1/device/desired", extra)
+        answer = self._api.request("GET", "/api/v1/device/desired", headers={"If-None-Match": etag} if etag else None)
         if answer.status == 304:
             return None, etag
         return parse(DesiredState, answer.body), answer.headers.get("etag", "")
@@ -106,21 +91,14 @@ class ServerClient:
     def report(self, state: ReportedState) -> None:
         """Report how this device is, with the fields that the server knows; errors as of ``desired``."""
         self.headers()  # asks for a token when needed: its answer announces what the server knows
-        self._authorised("PUT", "/api/v1/device/reported", _JSON, state.to_json(self._peer.features))
-
-    def _authorised(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Response:
-        answer = self._send(method, path, headers | self.headers(), body)
-        if answer.status == 401:
-            self.forget_token()
-            answer = self._send(method, path, headers | self.headers(), body)
-        return check(answer, f"{method} {path}")
+        self._api.request("PUT", "/api/v1/device/reported", state.to_json(self.peer.features))
 
     def _new_token(self) -> None:
         used = self.clock_offset_s
         answer = self._ask_token(used)
         if answer.status in (400, 401, 403, 422) and abs(self.clock_offset_s - used) > _CLOCK_MATTERS_S:
-            answer = self._ask_token(self.clock_offset_s)  # our clock is off; the server told its own
-        reply = parse(TokenReply, check(answer, "POST /api/v1/devices/token").body)
+            answer = self._ask_token(self.clock_offset_s)  # the clock here is off; the server's answer has its own
+        reply = parse(TokenReply, check(answer, f"POST {_TOKEN_PATH}").body)
         server_now = self._clock.now() + timedelta(seconds=self.clock_offset_s)
         life = (reply.expires_at - server_now).total_seconds()
         self._token = reply.token
@@ -128,13 +106,7 @@ class ServerClient:
 
     def _ask_token(self, offset_s: float) -> Response:
         request = self._identity.token_request(self._clock.now() + timedelta(seconds=offset_s))
-        return self._send("POST", "/api/v1/devices/token", _JSON, request.to_json(NONE))
-
-    def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Response:
-        answer = self._http.request(method, self._base + path, headers=headers, body=body)
-        self._peer.note(answer.status, answer.headers)
-        self._note_time(answer)
-        return answer
+        return self._api.send_open("POST", self.base_url + _TOKEN_PATH, request.to_json(NONE))
 
     def _note_time(self, answer: Response) -> None:
         offset = date_offset_s(answer, self._clock.now())
@@ -143,7 +115,15 @@ class ServerClient:
 
 
 def date_offset_s(answer: Response, now: datetime) -> float | None:
-    """The server's clock less ours, from its Date header (whole seconds); None without one."""
+    """The server's clock minus the clock here.
+
+    Args:
+        answer: with the server's time in its Date header.
+        now: by the clock here.
+
+    Returns:
+        Whole seconds; None without a Date header.
+    """
     with contextlib.suppress(ValueError, TypeError):
         date = parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else None
         if date is not None:
@@ -155,43 +135,33 @@ def date_offset_s(answer: Response, now: datetime) -> float | None:
 def claim(http: Http, base_url: str, request: ClaimRequest) -> ClaimReply:
     """Claim this device's place.
 
+    Args:
+        http: the network.
+        base_url: address of the server.
+        request: claim token, name and key.
+
+    Returns:
+        The id of the device, and its state.
+
     Raises:
         NetworkError, ServerRefuses, WireError: as of ``ServerClient.desired``.
     """
-    url = f"{base_url.rstrip('/')}/api/v1/devices/claim"
-    answer = http.request("POST", url, headers=_JSON, body=request.to_json(NONE))
-    return parse(ClaimReply, check(answer, "POST /api/v1/devices/claim").body)
+    api = ApiClient(base_url, http, FixedHeaders())
+    return parse(ClaimReply, api.request("POST", "/api/v1/devices/claim", request.to_json(NONE)).body)
 
 
 def anchors(http: Http, base_url: str) -> TrustAnchors:
-    """The digests of the roots, as the server tells them; the caller checks them against its claim token."""
-    answer = http.request("GET", f"{base_url.rstrip('/')}/api/v1/trust/anchors", headers=_JSON)
-    return parse(TrustAnchors, check(answer, "GET /api/v1/trust/anchors").body)
+    """Ask for the digests of the roots; the caller compares them with its claim token.
 
+    Args:
+        http: the network.
+        base_url: address of the server.
 
-def check(answer: Response, what: str) -> Response:
-    """The answer, when it is a good one.
+    Returns:
+        What the server says its roots are.
 
     Raises:
-        NetworkError: the server has trouble of its own, or too much to do; later, perhaps.
-        ServerRefuses: no.
+        NetworkError, ServerRefuses, WireError: as of ``ServerClient.desired``.
     """
-    if answer.status < 300 or answer.status == 304:
-        return answer
-    problem = _problem(answer)
-    text = problem.detail or problem.title if problem else f"status {answer.status}"
-    if answer.status >= 500 or answer.status in (408, 425, 429):
-        raise NetworkError(f"{what}: the server answers {answer.status}: {text}", hint="it is tried again")
-    raise ServerRefuses(
-        f"{what}: {text}",
-        status=answer.status,
-        code=problem.code if problem else "",
-        hint=problem.hint if problem else "is the address that of a cellfleet server of this version?",
-    )
-
-
-def _problem(answer: Response) -> Problem | None:
-    try:
-        return Problem.model_validate({k: v for k, v in json.loads(answer.body).items() if k in Problem.model_fields})
-    except (ValueError, AttributeError, WireError):
-        return None
+    api = ApiClient(base_url, http, FixedHeaders())
+    return parse(TrustAnchors, api.request("GET", "/api/v1/trust/anchors").body)

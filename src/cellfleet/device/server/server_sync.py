@@ -14,11 +14,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from cellfleet.device.server.client import ServerClient, ServerRefuses
+from cellfleet.api_client import ServerRefuses
+from cellfleet.device.server.client import ServerClient
 from cellfleet.device.system.home import Home
+from cellfleet.device.system.retry import backoff_s
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.device.update.journal import Update
-from cellfleet.device.update.policy import backoff_s
 from cellfleet.errors import CellfleetError, NetworkError, StorageError, WireError
 from cellfleet.ports import Clock, write_atomic
 from cellfleet.wire.base import parse_data

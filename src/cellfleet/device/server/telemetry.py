@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from cellfleet._version import __version__
+from cellfleet.api_client import ApiClient, ServerBusy, ServerRefuses, check
 from cellfleet.config import Settings
 from cellfleet.device.interfaces import Server
 from cellfleet.device.server.spool import Spool, SpoolBatch
-from cellfleet.device.server.uploads import Refused, upload
+from cellfleet.device.server.uploads import PictureRefused, upload_picture
 from cellfleet.device.system.home import Home
-from cellfleet.device.update.policy import backoff_s
-from cellfleet.errors import CellfleetError
+from cellfleet.device.system.retry import backoff_s
+from cellfleet.errors import CellfleetError, NetworkError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import Http, Response, SystemHttp
 from cellfleet.wire.events import Incident
@@ -33,7 +34,7 @@ from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauge
 from cellfleet.wire.plain import words
 
 _LOG = logging.getLogger(__name__)
-_CONFLICT = 409
+_CONFLICT, _TOO_LARGE = 409, 413
 _POISON = (400, 415, 422)
 """The server has understood that it cannot take this content. Everything else may be different another time."""
 
@@ -57,14 +58,6 @@ class Pace:
     gauges_s: float = 30.0
     max_items: int = 200
     max_bytes: int = 512 << 10
-
-
-class Later(Exception):
-    """The server cannot take it now; ``wait_s`` is what it asked for, 0: nothing."""
-
-    def __init__(self, text: str, wait_s: float = 0.0) -> None:
-        super().__init__(text)
-        self.wait_s = wait_s
 
 
 class Sender:
@@ -101,10 +94,9 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self.trouble = ""
 
-    def start(self) -> Sender:
-        """Begin."""
+    def start(self) -> None:
+        """Begin to send, in a thread of its own, until ``close``."""
         self._thread.start()
-        return self
 
     def close(self) -> None:
         """End; what waits stays in the spool. Waits for the request that is under way, for a short while."""
@@ -121,8 +113,8 @@ class Sender:
         try:
             self._measure()
             sent = self._send_batch("event") or self._send_batch("gauge") or self._send_picture()
-        except Later as e:
-            return self._failed(str(e), e.wait_s)
+        except ServerBusy as e:
+            return self._failed(e.message, e.retry_after_s)
         except CellfleetError as e:
             return self._failed(e.message, 0.0)
         self._failures, self.trouble = 0, ""
@@ -162,16 +154,18 @@ class Sender:
         else:
             path, body = "/v1/metrics", encode_gauges(resource, batch.gauges)
         key = "+".join([batch.key, *sorted(features)])  # another form of the batch is another batch
-        answer = self.ask("POST", path, body, {"Content-Type": CONTENT_TYPE, "Idempotency-Key": key})
-        if answer.status < 300:
-            self._take_answer(batch, features, answer)
-        elif answer.status == _CONFLICT and self._renewed != batch.first_id:
-            self._renewed = batch.first_id
-            self._spool.renew(batch)
-        elif answer.status in (413, _CONFLICT, *_POISON):
-            self._refused(batch, answer)
-        else:
-            raise _later(answer, path)
+        headers = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE, "Idempotency-Key": key}
+        answer = self._api().send("POST", path, body, headers)
+        try:
+            self._take_answer(batch, features, check(answer, f"POST {path}"))
+        except ServerRefuses as e:
+            if e.status == _CONFLICT and self._renewed != batch.first_id:
+                self._renewed = batch.first_id
+                self._spool.renew(batch)
+            elif e.status in (_TOO_LARGE, _CONFLICT, *_POISON):
+                self._refused(batch, e)
+            else:
+                raise
         return True
 
     def _features(self, batch: SpoolBatch) -> frozenset[str]:
@@ -184,16 +178,16 @@ class Sender:
         """Confirm the batch, unless an older server (another replica) answered and rejected what it does not know."""
         rejected = _rejected(answer)
         if rejected and not features <= self._server.peer.features:
-            raise Later(f"an older server does not understand some events: {rejected}")
+            raise NetworkError(f"an older server does not understand some events: {rejected}")
         self._spool.confirm(batch)
         if rejected:
             _LOG.warning("the server did not understand some events: %s", rejected)
 
-    def _refused(self, batch: SpoolBatch, answer: Response) -> None:
+    def _refused(self, batch: SpoolBatch, error: ServerRefuses) -> None:
         """Too large, or one of its items is wrong: halves are tried, until the one item is found."""
         if self._spool.split(batch):
             return
-        reason = f"the server answers {answer.status}: {_detail(answer)}"
+        reason = f"the server answers {error.status}: {error.message}"
         self._spool.set_aside(batch, reason)
         _LOG.error("one %s was set aside: %s", batch.kind, reason)
         if batch.kind == "event" and batch.events[0].event != "incident":
@@ -207,38 +201,18 @@ class Sender:
         if picture is None:
             return False
         try:
-            upload(picture, self.ask, self._put)
-        except Later as e:
-            self._pictures_after = self._clock.monotonic_s() + max(e.wait_s, PICTURES_WAIT_S)
+            upload_picture(self._api(), picture)
+        except (ServerBusy, ServerRefuses) as e:
+            asked_s = e.retry_after_s if isinstance(e, ServerBusy) else 0.0
+            self._pictures_after = self._clock.monotonic_s() + max(asked_s, PICTURES_WAIT_S)
             raise
-        except Refused as e:
+        except PictureRefused as e:
             _LOG.warning("the %s of %s is not uploaded: %s", picture.kind, picture.frame, e)
         self._spool.picture_done(picture)
         return True
 
-    def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
-        """A request as this device; a token that is refused is renewed once.
-
-        Raises:
-            NetworkError: no answer.
-            DeviceError: the server refuses this instrument now.
-        """
-        url = f"{self._server.base_url}{path}"
-        answer = self._http.request(method, url, headers=headers | self._server.headers(), body=body)
-        if answer.status == 401:
-            self._server.forget_token()
-            answer = self._http.request(method, url, headers=headers | self._server.headers(), body=body)
-        self._server.peer.note(answer.status, answer.headers)
-        if answer.status in (401, 403, 408, 425, 429) or answer.status >= 500:
-            raise _later(answer, path)
-        return answer
-
-    def _put(self, url: str, body: bytes) -> Response:
-        full = url if "://" in url else f"{self._server.base_url}{url}"
-        answer = self._http.request("PUT", full, headers={"Content-Type": "application/octet-stream"}, body=body)
-        if answer.status >= 500 or answer.status == 429:
-            raise _later(answer, "PUT of a part")
-        return answer
+    def _api(self) -> ApiClient:
+        return ApiClient(self._server.base_url, self._http, self._server, peer=self._server.peer)
 
     def _measure(self) -> None:
         now = self._clock.monotonic_s()
@@ -246,11 +220,6 @@ class Sender:
             return
         self._measured_at = now
         self._spool.put_gauges(gauges(self._home, self._spool, self._clock))
-
-
-def start(home: Home, settings: Settings, spool: Spool, server: Server, clock: Clock) -> Sender:
-    """Begin to bring the spool to the server; ``close`` ends it."""
-    return Sender(home, settings, spool, server, clock).start()
 
 
 def gauges(home: Home, spool: Spool, clock: Clock) -> list[Gauge]:
@@ -275,21 +244,6 @@ def gauges(home: Home, spool: Spool, clock: Clock) -> list[Gauge]:
 
         out.append(Gauge("cellfleet.agent.memory", psutil.Process().memory_info().rss / 1e6, "MBy", at))
     return out
-
-
-def _later(answer: Response, what: str) -> Later:
-    wait_s = 0.0
-    with contextlib.suppress(ValueError):
-        wait_s = min(3600.0, max(0.0, float(answer.headers.get("retry-after", "0"))))
-    return Later(f"{what}: the server answers {answer.status}: {_detail(answer)}", wait_s)
-
-
-def _detail(answer: Response) -> str:
-    try:
-        facts = json.loads(answer.body)
-        return str(facts.get("detail") or facts.get("title") or "")[:500]
-    except (ValueError, AttributeError):
-        return answer.body[:200].decode("utf-8", "replace")
 
 
 def _rejected(answer: Response) -> str:

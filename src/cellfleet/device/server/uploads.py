@@ -1,65 +1,56 @@
-"""Upload of one picture in parts, as docs/fleet.md tells: ask for a place, put the parts, complete."""
+"""Upload of one picture of the spool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
 
+from cellfleet.api_client import ApiClient, PartRefused, ServerRefuses, upload
 from cellfleet.canonical import sha256_hex
 from cellfleet.device.server.spool import Picture
 from cellfleet.errors import WireError
-from cellfleet.ports.http import Response
-from cellfleet.wire.base import parse
-from cellfleet.wire.features import NONE
-from cellfleet.wire.uploads import UploadReply, UploadRequest
+from cellfleet.wire.uploads import UploadRequest
 
-Ask = Callable[[str, str, bytes, dict[str, str]], Response]
-Put = Callable[[str, bytes], Response]
-_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+_NOT_NOW = (401, 403)
+"""The server refuses this instrument, not the picture."""
+_EXPIRED = "url-expired"
+"""Problem of a part that came too late: the next call gets new addresses."""
 
 
-class Refused(Exception):
+class PictureRefused(Exception):
     """This picture cannot be uploaded, now or later: its file is gone, or the server does not want it."""
 
 
-def upload(picture: Picture, ask: Ask, put: Put) -> None:
-    """Upload a picture; the same call again (after a broken one) is fine.
+def upload_picture(api: ApiClient, picture: Picture) -> None:
+    """Upload a picture; the same call again (after a broken one) sends what has not arrived.
 
     Args:
+        api: the server, as this device.
         picture: what, and where its file is.
-        ask: sends a request as this device; raises for everything that may go well later.
-        put: puts one part to an address of the server.
 
     Raises:
-        Refused: it never can be.
+        PictureRefused: it never can be.
+        NetworkError: later, perhaps.
+        ServerRefuses: the server refuses this instrument.
     """
     try:
         data = picture.path.read_bytes()
     except OSError as e:
-        raise Refused(f"its file cannot be read: {e.strerror}") from e
+        raise PictureRefused(f"its file cannot be read: {e.strerror}") from e
     if not data:
-        raise Refused("its file is empty")
-    wanted = {
-        "kind": picture.kind,
-        "experiment": picture.experiment,
-        "frame": picture.frame,
-        "pin": picture.pin,
-        "sha256": sha256_hex(data),
-        "length": len(data),
-    }
-    request = UploadRequest.model_validate(wanted)
-    answer = ask("POST", "/api/v1/uploads", request.to_json(NONE), _JSON)
-    _check(answer)
+        raise PictureRefused("its file is empty")
+    request = UploadRequest(
+        kind=picture.kind,
+        experiment=picture.experiment,
+        frame=picture.frame,
+        pin=picture.pin,
+        sha256=sha256_hex(data),
+        length=len(data),
+    )
     try:
-        place = parse(UploadReply, answer.body)
+        upload(api, "/api/v1/uploads", request, io.BytesIO(data))
+    except ServerRefuses as e:
+        if e.code == _EXPIRED or (e.status in _NOT_NOW and not isinstance(e, PartRefused)):
+            raise
+        raise PictureRefused(f"the server answers {e.status}: {e.message}") from e
     except WireError as e:
-        raise Refused(f"the server's answer is not understood: {e.message}") from e
-    if place.done:
-        return
-    for part in place.parts:
-        _check(put(part.url, data[(part.number - 1) * place.part_bytes : part.number * place.part_bytes]))
-    _check(ask("POST", f"/api/v1/uploads/{place.id}/complete", b"", {}))
-
-
-def _check(answer: Response) -> None:
-    if answer.status >= 300:
-        raise Refused(f"status {answer.status}: {answer.body[:300].decode('utf-8', 'replace')}")
+        raise PictureRefused(f"the server's answer is not understood: {e.message}") from e

@@ -16,6 +16,7 @@ from typing import Any
 from cellfleet.device.camera.inhibit import read_leases
 from cellfleet.device.interfaces import EventSink, WorkSnapshot
 from cellfleet.device.server.server_sync import ServerSync
+from cellfleet.device.system.retry import Backoff
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.device.update import transitions
 from cellfleet.device.update.actions import ActionContext, run_action
@@ -34,7 +35,7 @@ from cellfleet.device.update.policy import (
 from cellfleet.device.update.probation import KEPT_TIMES, add, judge, median_ms
 from cellfleet.device.update.rollback import repair, roll_back
 from cellfleet.device.update.state_machine import BEFORE_ACTIVATION
-from cellfleet.device.update.transitions import ActionResult, Backoff
+from cellfleet.device.update.transitions import ActionResult
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.events import AgentMoved, Incident

@@ -77,9 +77,9 @@ def composed(
         DeviceError: HOME was not provisioned, or is damaged.
         StorageError: the disk refuses.
     """
-    from cellfleet.device.scheduling.scheduler import open_scheduler
-    from cellfleet.device.server import telemetry
+    from cellfleet.device.scheduling.scheduler import FrameScheduler
     from cellfleet.device.server.spool import Spool
+    from cellfleet.device.server.telemetry import Sender
 
     settings, identity = project.settings, identity_of(home)
     client = client_of(identity, project, clock)
@@ -90,12 +90,14 @@ def composed(
             sink = Spool(home.spool_file, clock)
             stack.callback(sink.close)
             if online:
-                stack.callback(telemetry.start(home, settings, sink, client, clock).close)
+                sender = Sender(home, settings, sink, client, clock)
+                sender.start()
+                stack.callback(sender.close)
         facts = device_facts()
         server_sync = ServerSync(
             home, client if online else None, clock, retry_s=settings.agent.retry_s, incident=sink.put
         )
-        scheduler = open_scheduler(home, settings, sink, clock)
+        scheduler = FrameScheduler(home, settings, sink, clock)
         stack.callback(scheduler.close)
         context = ActionContext(
             home=home,

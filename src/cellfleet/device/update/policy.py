@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 8
 RECOVERY_WAIT_S = 120.0
-_MOST_DOUBLINGS = 100.0
-
-
-def backoff_s(attempt: int, first_s: float, jitter: float = 0.5) -> float:
-    """Exponential backoff: doubled with each failure up to a hundredfold, spread by a fifth.
-
-    Args:
-        attempt: number of failures so far, from 1.
-        first_s: wait after the first failure, seconds.
-        jitter: random number, 0 to 1.
-
-    Returns:
-        Time to wait, seconds.
-    """
-    factor = min(_MOST_DOUBLINGS, 2.0 ** min(max(attempt - 1, 0), 30))
-    return first_s * factor * (0.8 + 0.4 * jitter)
 
 
 def is_wanted(desired: DesiredState | None, active: str, last: Update | None, now: datetime) -> bool:

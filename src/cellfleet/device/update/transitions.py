@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from cellfleet.device.system.retry import Backoff
 from cellfleet.device.update.journal import Entry, Update
-from cellfleet.device.update.policy import MAX_ATTEMPTS, backoff_s, same_update
+from cellfleet.device.update.policy import MAX_ATTEMPTS, same_update
 from cellfleet.device.update.state_machine import Event, next_state
 from cellfleet.wire.plain import made_plain, words
 from cellfleet.wire.states import DesiredState, ReleaseRef
@@ -30,19 +31,6 @@ class ActionResult:
     numbers: dict[str, Any] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
     temporary: bool = False
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Wait after a failure.
-
-    Attributes:
-        retry_s: wait after the first failure, seconds.
-        jitter: random number, 0 to 1.
-    """
-
-    retry_s: float
-    jitter: float
 
 
 def begin(desired: DesiredState, last: Update | None, arrived_at: datetime, now: datetime) -> Update:
@@ -155,5 +143,5 @@ def _retry(entry: Entry, update: Update, now: datetime, backoff: Backoff) -> dic
         waits, attempts, growth = update.waits, update.attempts + 1, update.attempts + 1
     if attempts >= MAX_ATTEMPTS:
         return {"attempts": attempts, "waits": waits, "outcome": "failed", "settled": True, "not_before": None}
-    later = now + timedelta(seconds=backoff_s(growth, backoff.retry_s, backoff.jitter))
+    later = now + timedelta(seconds=backoff.wait_s(growth))
     return {"attempts": attempts, "waits": waits, "outcome": "running", "not_before": later}
