@@ -19,6 +19,7 @@ from cellfleet.errors import NetworkError
 from cellfleet.ports import FixedClock, SystemClock
 from cellfleet.ports.http import Response, Stream
 from cellfleet.wire.features import Peer
+from cellfleet.wire.reason import text_reason
 from support_fleet import TestClient, TestDevice, World
 from support_scheduler import Instrument
 
@@ -107,7 +108,7 @@ def test_what_lies_on_the_disk_is_what_the_server_counts(
     box.until(work, lambda: len(box.outcomes) == 5)
     drain(spool, sender)
     work.switch(good)
-    work.repin(bad, good, facts.started_at, "it draws nothing")
+    work.repin(bad, good, facts.started_at, text_reason("it segments nothing"))
     box.until(work, lambda: len(box.outcomes) == 10)
     box.end(facts)
     box.until(work, lambda: not work.pinned())

@@ -18,6 +18,7 @@ from cellfleet.device.interfaces import (
     WorkSnapshot,
 )
 from cellfleet.errors import DeviceError
+from cellfleet.wire.reason import Reason, english, text_reason
 from cellfleet.wire.states import Counters
 
 FRAMES_PER_EXPERIMENT = 3
@@ -90,7 +91,7 @@ class SimulatedScheduler:
             pin.ended = pin.frames >= FRAMES_PER_EXPERIMENT
             sha256 = pin.slots[-1]
             if self._of(sha256).crashes:
-                troubles.append(SegmenterFailure(sha256, "crash", "signal 11", now))
+                troubles.append(SegmenterFailure(sha256, "crash", text_reason("signal 11"), now))
             else:
                 frames.append(self._outcome(index, sha256, now))
         memory = {f.slot: self._of(f.slot).live_memory_mb for f in frames}
@@ -112,7 +113,7 @@ class SimulatedScheduler:
         behaviour = self._of(slot.sha256)
         self.tested.append((slot.sha256, slot.variant, tuple(str(p) for p in golden_of)))
         if behaviour.selftest_problem:
-            return SelfTested(slot.variant, "", 0.0, (), behaviour.selftest_problem)
+            return SelfTested(slot.variant, "", 0.0, (), text_reason(behaviour.selftest_problem))
         results = [
             GoldenResult(sha256_file(p), ap50, 1.0, 0.5, 0.9, behaviour.milliseconds)
             for p, ap50 in zip(golden_of, (behaviour.ap50, behaviour.other_ap50), strict=False)
@@ -124,9 +125,9 @@ class SimulatedScheduler:
         self._active = slot.sha256 if slot is not None else ""
         self.activations.append(self._active)
 
-    def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: str) -> None:
+    def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: Reason) -> None:
         """Durable and idempotent, as the real one."""
-        assert reason
+        assert english(reason)
         assert since.tzinfo is not None
         target = good.sha256 if good is not None else ""
         for index, pin in enumerate(self.pins):
@@ -155,7 +156,7 @@ class SimulatedScheduler:
 
     def _outcome(self, index: int, sha256: str, now: datetime) -> FrameOutcome:
         behaviour = self._of(sha256)
-        result, reason = ("failed", "the model failed") if behaviour.fails else ("segmented", "")
+        result, reason = ("failed", text_reason("the model failed")) if behaviour.fails else ("segmented", None)
         return FrameOutcome(
             experiment=f"exp-{index}",
             frame=f"f{self.drawn}",

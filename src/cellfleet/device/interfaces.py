@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from cellfleet.wire.events import Event
 from cellfleet.wire.features import Peer
+from cellfleet.wire.reason import Reason
 from cellfleet.wire.states import Counters
 
 FrameResult = Literal["segmented", "failed"]
@@ -78,7 +79,7 @@ class FrameOutcome:
     memory_mb: float
     live: bool
     at: datetime
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class SegmenterFailure:
 
     slot: str
     kind: FailureKind
-    text: str
+    reason: Reason
     at: datetime
 
 
@@ -103,7 +104,7 @@ class WorkSnapshot:
         experiment: the one that is running (the camera's newest that has not ended), if any.
         pending: frames on the disk that have no mask yet.
         camera, segmenter: words of ``Health``.
-        problems: what is wrong now, in words.
+        problems: what is wrong now.
         pids: SHA-256 of the slot and process id of every segmenter that runs.
     """
 
@@ -117,7 +118,7 @@ class WorkSnapshot:
     pending: int = 0
     camera: Literal["running", "waiting", "held", "stopped", "failing"] = "stopped"
     segmenter: Literal["running", "starting", "stopped", "failing"] = "stopped"
-    problems: tuple[str, ...] = ()
+    problems: tuple[Reason, ...] = ()
     pids: tuple[tuple[str, int], ...] = ()
 
 
@@ -150,14 +151,14 @@ class SelfTested:
     Attributes:
         variant: that was run.
         results: in the order of ``golden_of``.
-        problem: why there are no results; empty when there are.
+        problem: why there are no results; None when there are.
     """
 
     variant: str
     run_digest: str
     memory_mb: float
     results: tuple[GoldenResult, ...]
-    problem: str = ""
+    problem: Reason | None = None
 
 
 class Scheduler(Protocol):
@@ -189,7 +190,7 @@ class Scheduler(Protocol):
         """Experiments that are not pinned yet use this slot; those that are keep theirs. None: there is no slot."""
         ...
 
-    def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: str) -> None:
+    def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: Reason) -> None:
         """Every experiment that ``bad`` draws, or drew since then, is pinned anew and segmented again whole.
 
         Durable when it returns; the same call again (after a power cut) changes nothing.

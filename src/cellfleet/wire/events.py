@@ -1,4 +1,4 @@
-"""Telemetry: what a device tells of frames, experiments and itself. Each event travels as an OTLP log record (``otlp``)."""
+"""Telemetry: what a device reports of frames, experiments and itself. Each event travels as an OTLP log record (``otlp``)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from cellfleet.errors import WireError
 from cellfleet.wire.base import Key, Message, Sha256, Text, Time
 from cellfleet.wire.plain import PlainDict
+from cellfleet.wire.reason import ReasonData
 
 Number = Annotated[float, Field()]
 
@@ -26,7 +27,7 @@ class ExperimentStarted(Message):
     Attributes:
         pinned_sha256: bundle that draws it from its first frame to its last; empty while there is none on the device.
         pin: 1 for the first pin, 2 after a rollback; rows of lower pins are superseded.
-        reason: why it was pinned anew.
+        reason, reason_data: why it was pinned anew.
     """
 
     event: Literal["experiment"] = "experiment"
@@ -40,6 +41,7 @@ class ExperimentStarted(Message):
     release_id: int | None = None
     run_digest: Text = ""
     reason: Text = ""
+    reason_data: ReasonData = None
 
 
 class FrameTaken(Message):
@@ -103,6 +105,7 @@ class FrameFailed(Message):
     frame: Key
     pin: int = Field(ge=1)
     reason: Text
+    reason_data: ReasonData = None
     failed_at: Time
 
 
@@ -117,6 +120,7 @@ class AgentMoved(Message):
     deployment_id: int | None = None
     release_id: int | None = None
     reason: Text = ""
+    reason_data: ReasonData = None
     numbers: PlainDict = Field(default={}, max_length=64)
 
 
@@ -127,6 +131,7 @@ class Incident(Message):
     at: Time
     kind: Key
     text: Text
+    reason_data: ReasonData = None
 
 
 Event = Annotated[

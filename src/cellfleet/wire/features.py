@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-FEATURES: frozenset[str] = frozenset()
+FEATURES: frozenset[str] = frozenset({"reasons"})
 """The features that this version understands; a test holds that each names a field, and each field's feature is here."""
 HEADER = "Cellfleet-Features"
 """HTTP header of requests and answers: names of features, separated by commas."""

@@ -21,7 +21,7 @@ from cellfleet.wire.events import Event, parse_event
 
 SCOPE = "cellfleet.device"
 CONTENT_TYPE = "application/x-protobuf"
-_MAX_DEPTH = 8
+_MAX_DEPTH = 16
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from cellfleet.wire.base import DeviceId, Key, Message, SemVer, Sha256, Text, Time
 from cellfleet.wire.enrol import DeviceFacts
+from cellfleet.wire.features import Since
 from cellfleet.wire.plain import PlainDict
+from cellfleet.wire.reason import Reason, ReasonData
 
 UpdateState = Literal[
     "idle",
@@ -107,7 +109,8 @@ class UpdateReport(Message):
     """How the latest update stands.
 
     Attributes:
-        reason: in words, for people; always there for refused, failed, rolled-back and deferred.
+        reason: the English text; always there for refused, failed, rolled-back and deferred.
+        reason_data: what the text is made of; None: of an agent of an earlier version.
         numbers: plain JSON data: self-test results by variant, probation numbers and limits.
         bytes_downloaded: over the network; a resumed download counts what was fetched.
         update_s: from the desired state's arrival to its activation.
@@ -120,6 +123,7 @@ class UpdateReport(Message):
     state: UpdateState
     outcome: Outcome
     reason: Text = ""
+    reason_data: ReasonData = None
     numbers: PlainDict = Field(default={}, max_length=64)
     started_at: Time
     changed_at: Time
@@ -148,7 +152,8 @@ class Health(Message):
 
     Attributes:
         camera: ``held``: a person stopped it for a while; ``waiting``: it cannot take frames now, and problems say why.
-        problems: what is wrong now, in words; empty when all is well.
+        problems: what is wrong now, as English texts; empty when all is well.
+        problems_data: what the texts are made of, in the same order; empty: of an agent of an earlier version.
     """
 
     disk_free_mb: float = Field(default=0, ge=0)
@@ -161,6 +166,7 @@ class Health(Message):
     segmenter: Literal["running", "starting", "stopped", "failing"] = "stopped"
     clock_offset_s: float = 0.0
     problems: tuple[Text, ...] = Field(default=(), max_length=32)
+    problems_data: Annotated[tuple[Reason, ...], Since("reasons")] = Field(default=(), max_length=32)
 
 
 class ReportedState(Message):

@@ -25,6 +25,7 @@ from cellfleet.device.camera.process import open_source
 from cellfleet.device.system.home import Home
 from cellfleet.errors import StorageError
 from cellfleet.ports import FixedClock
+from cellfleet.wire.reason import english
 from support_images import scene, write_png, write_tiff
 from support_waiting import PATIENCE_S, wait_until
 
@@ -190,7 +191,7 @@ class TestReplay:
         for box.free_mb in (70, 60, 50):
             look = box.run(20)
         assert (look.state, len(box.frames())) == ("waiting", 2)
-        assert "nearly full: 50 MB free" in look.reason
+        assert "nearly full: 50 MB free" in english(look.reason)
         box.free_mb = 500
         box.run(15)
         check(box.frames(), box.home)
@@ -243,9 +244,9 @@ class TestReplay:
         box.open()
         look = box.run(5)
         assert look.state == "failing"
-        assert "is no folder" in look.reason
+        assert "is no folder" in english(look.reason)
         images.mkdir()
-        assert "holds no images" in box.run(5).reason
+        assert "holds no images" in english(box.run(5).reason)
         images.rmdir()
         away.rename(images)
         assert box.run(5).state == "running"
@@ -443,7 +444,7 @@ class TestProcess:
         first = start()
         self.wait(home, 7)
         word, problem = read_camera(home.camera_file, datetime.now(UTC))
-        assert (word, problem) == ("running", "")
+        assert (word, problem) == ("running", None)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         second = start()
@@ -465,11 +466,12 @@ class TestProcess:
         assert "kind" in said
 
     def test_a_heartbeat_that_is_late(self, home: Home, start: Callable[[], subprocess.Popen[str]]) -> None:
-        assert read_camera(home.camera_file, datetime.now(UTC)) == ("stopped", "")
+        assert read_camera(home.camera_file, datetime.now(UTC)) == ("stopped", None)
         start()
         self.wait(home, 1)
         later = datetime.now(UTC) + timedelta(minutes=5)
         wait_until(home.camera_file.is_file, "a heartbeat")
         word, problem = read_camera(home.camera_file, later)
         assert word == "failing"
-        assert "nothing was heard" in problem
+        assert problem is not None
+        assert problem.code == "camera.late"

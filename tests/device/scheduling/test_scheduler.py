@@ -21,6 +21,7 @@ from cellfleet.device.scheduling.pins import read_pins
 from cellfleet.errors import DeviceError
 from cellfleet.runtime import read_mask_metadata
 from cellfleet.runtime.results.run_folder import read_runs
+from cellfleet.wire.reason import because, english, text_reason
 from support_scheduler import Instrument
 
 MakeFn = Callable[..., Instrument]
@@ -177,7 +178,7 @@ def test_a_segmenter_that_hangs_is_ended_and_the_frame_tried_again(make: MakeFn)
     box.until(work, lambda: box.outcomes)
     drawn_once(box, facts, 1)
     assert [t.kind for t in box.troubles] == ["hang"]
-    assert "gave no answer" in box.troubles[0].text
+    assert box.troubles[0].reason.code == "segmenter.hung"
 
 
 def test_frames_that_cannot_be_read_blame_no_slot(make: MakeFn) -> None:
@@ -266,8 +267,8 @@ def test_repin_draws_the_whole_experiment_again_with_the_good_slot(make: MakeFn)
     box.until(work, lambda: len(box.outcomes) == 5)
     box.outcomes.clear()
     work.switch(good)
-    work.repin(bad, good, activated, "it draws nothing")
-    work.repin(bad, good, activated, "it draws nothing")
+    work.repin(bad, good, activated, text_reason("it segments nothing"))
+    work.repin(bad, good, activated, text_reason("it segments nothing"))
     assert work.counters().segmented == 0
     box.take(running, 3)
     box.until(work, lambda: len(box.outcomes) == 6)
@@ -277,7 +278,7 @@ def test_repin_draws_the_whole_experiment_again_with_the_good_slot(make: MakeFn)
         drawn_once(box, facts, count, pin=2)
         pins = read_pins(box.home.results / facts.experiment)
         assert [p.number for p in pins] == [1, 2]
-        assert pins[1].reason == "it draws nothing"
+        assert pins[1].reason == text_reason("it segments nothing")
         assert all(row.count == 6 for row in box.rows(facts, 2))
         runs = read_runs(box.home.results / facts.experiment)
         assert [r["supersedes"] for r in runs] == [None, pins[0].run_digest]
@@ -299,10 +300,10 @@ def test_repin_after_a_power_cut(make: MakeFn) -> None:
     with (box.home.results / facts.experiment / "outcomes.jsonl").open("ab") as torn:
         torn.write(b'{"event":"segm')
     again = box.open(bad)
-    again.repin(bad, good, facts.started_at, "rolled back")
+    again.repin(bad, good, facts.started_at, because("pin.rolled-back"))
     again.close()
     third = box.open(good)
-    third.repin(bad, good, facts.started_at, "rolled back")
+    third.repin(bad, good, facts.started_at, because("pin.rolled-back"))
     box.until(third, lambda: third.counters().segmented == 3)
     drawn_once(box, facts, 3, pin=2)
     assert [p.number for p in read_pins(box.home.results / facts.experiment)] == [1, 2]
@@ -352,7 +353,7 @@ def test_a_bundle_that_is_refused(make: MakeFn) -> None:
     with pytest.raises(DeviceError, match="bundle"):
         work.warm(slot)
     tested = work.selftest(slot, [slot.bundle], 30)
-    assert "bundle" in tested.problem
+    assert "bundle" in english(tested.problem)
     facts = box.begin()
     box.take(facts, 0)
     work.switch(slot)
@@ -367,14 +368,15 @@ def test_selftest(make: MakeFn) -> None:
     own, other = box.slot("1.0.0"), box.slot("2.0.0", level=99)
     work = box.open(None)
     good = work.selftest(own, [own.bundle, other.bundle], 30)
-    assert good.problem == ""
+    assert good.problem is None
     assert [r.ap50 for r in good.results] == [1, 1]
     assert good.results[0].agreement == 1
     assert good.results[0].least_ap50 > 0.9
     assert good.memory_mb > 20
     bad = work.selftest(other, [other.bundle, own.bundle], 30)
     assert [r.ap50 for r in bad.results] == [0, 0]
-    assert "no variant" in work.selftest(own.__class__(**{**vars(own), "variant": "tensorrt/int8"}), [], 30).problem
+    other_engine = work.selftest(own.__class__(**{**vars(own), "variant": "tensorrt/int8"}), [], 30)
+    assert "no variant" in english(other_engine.problem)
 
 
 def test_a_selftest_that_hangs_or_crashes_is_a_problem(make: MakeFn, tmp_path: Path) -> None:
@@ -418,7 +420,9 @@ def test_another_engine_draws_the_whole_experiment_again(make: MakeFn) -> None:
     again = box.open(slot)
     box.until(again, lambda: again.counters().segmented == 2)
     drawn_once(box, facts, 2, pin=2)
-    assert "became another one" in read_pins(box.home.results / facts.experiment)[-1].reason
+    reason = read_pins(box.home.results / facts.experiment)[-1].reason
+    assert reason is not None
+    assert reason.code == "pin.segmenter-changed"
 
 
 def test_no_segmenter_stays_behind(make: MakeFn) -> None:
@@ -436,8 +440,8 @@ def test_a_program_that_is_not_there(make: MakeFn) -> None:
     slot = box.slot()
     work = box.open(slot)
     box.until(work, lambda: box.seen.segmenter == "failing")
-    assert any("/no/such/program cannot be started" in p for p in box.seen.problems)
-    assert "cannot be started" in work.selftest(slot, [slot.bundle], 5).problem
+    assert any("/no/such/program cannot be started" in english(p) for p in box.seen.problems)
+    assert "cannot be started" in english(work.selftest(slot, [slot.bundle], 5).problem)
     assert [e.kind for e in box.sink.of("incident")] == ["segmenter-refused"]
 
 
@@ -463,7 +467,7 @@ def test_a_program_whose_words_are_no_text(make: MakeFn, tmp_path: Path) -> None
     work = box.open(box.slot())
     box.until(work, lambda: len(box.outcomes) == 3)
     reasons = [f.reason for f in box.failures(facts)]
-    assert [r for r in reasons if r.startswith("a b?c")] == ["a b?c"] * 2
+    assert [r for r in reasons if "a b?c" in r] == ["the segmenter reports: a b?c"] * 2
     assert any("a tail of    zeros" in r for r in reasons)
 
 
@@ -497,6 +501,6 @@ def test_a_program_that_chatters_and_lies(make: MakeFn, tmp_path: Path) -> None:
     reasons = [f.reason for f in box.failures(facts)]
     assert "answered for another frame" in reasons[0]
     assert "is not understood" in reasons[1]
-    assert "another run than it said" in reasons[2]
+    assert "another run than announced" in reasons[2]
     assert {o.memory_mb for o in box.outcomes} == {0.0}
     assert box.seen.ready

@@ -16,6 +16,7 @@ from cellfleet.device.system.host_info import device_facts, engines
 from cellfleet.device.update.background_task import InlineTask, ThreadedTask
 from cellfleet.errors import NetworkError
 from cellfleet.ports.http import Response
+from cellfleet.wire.reason import english
 from cellfleet.wire.states import DesiredState
 from simulators.server import URL, problem
 from simulators.world import World
@@ -133,7 +134,7 @@ def test_a_desired_state_of_another_device_is_refused(world: World, releases: Re
     world.server.desired = DesiredState(device_id="dev-000000000000", generation=9, release=releases.old)
     world.tick()
     assert world.server_sync.desired is None
-    assert "dev-000000000000" in world.server_sync.trouble_text
+    assert "dev-000000000000" in english(world.server_sync.trouble_reason)
 
 
 def test_a_defect_does_not_end_the_conversation(

@@ -132,7 +132,7 @@ def test_pictures_are_dropped_oldest_first_and_it_is_told(spool: Spool, tmp_path
     assert indexes(events) == [0, 1, 2, 3, 4]
     told = [e.text for e in events if isinstance(e, Incident)]
     assert len(told) == 1
-    assert "pictures were dropped" in told[0]
+    assert "the oldest 1 were dropped" in told[0]
     spool.picture_done(newest)
     assert not paths[4].exists()
 

@@ -11,6 +11,7 @@ from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
 from cellfleet.device.slots import Slots
 from cellfleet.device.update.install_requests import InstallRequest, next_request, put_request, request_name
 from cellfleet.errors import BundleError, NetworkError, StorageError, TrustError
+from cellfleet.wire.reason import english
 from cellfleet.wire.states import MaintenanceWindow
 from simulators.scheduler import Behaviour
 from simulators.world import SimSource, World
@@ -83,13 +84,13 @@ def test_the_active_bundle_s_golden_frames_are_drawn_too(tmp_path: Path, release
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (Behaviour(ap50=0.1), "its own golden frames"),
-        (Behaviour(other_ap50=0.2), "active bundle's golden frames"),
+        (Behaviour(ap50=0.1), "AP@0.5 is 0.100 on its golden frames"),
+        (Behaviour(other_ap50=0.2), "golden frames of the active bundle"),
         (Behaviour(milliseconds=99_999), "99999 ms"),
         (Behaviour(memory_mb=9000), "9000 MB"),
         (Behaviour(selftest_problem="its segmenter crashed"), "crashed"),
         (Behaviour(selftest_problem="its segmenter hung"), "hung"),
-        (Behaviour(ap50=float("nan")), "its own golden frames"),
+        (Behaviour(ap50=float("nan")), "AP@0.5 is nan on its golden frames"),
         (Behaviour(selftest_problem="a log with\0 and \ud800 in it"), "a log with  and ? in it"),
     ],
 )
@@ -101,7 +102,7 @@ def test_a_candidate_that_fails_its_self_test_is_refused_and_removed(
     world.desire(releases.new)
     world.run(world.idle)
     assert world.update.outcome == "refused"
-    assert words in world.update.reason
+    assert words in english(world.update.reason)
     assert world.active == releases.old.sha256
     world.tick()
     assert Slots(world.home).find(releases.new.sha256) is None
@@ -112,23 +113,26 @@ def test_a_candidate_that_fails_its_self_test_is_refused_and_removed(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"),
+    ("behaviour", "code", "values"),
     [
-        (Behaviour(live_milliseconds=900), "it took 100 ms before"),
-        (Behaviour(live_memory_mb=9000), "9000 MB"),
-        (Behaviour(fails=True), "frames failed"),
-        (Behaviour(crashes=True), "crashed"),
+        (Behaviour(live_milliseconds=900), "probation.slower", {"ms": 900, "before_ms": 100}),
+        (Behaviour(live_memory_mb=9000), "probation.memory", {"memory_mb": 9000}),
+        (Behaviour(fails=True), "probation.errors-last", {"failed": 2, "limit": 1}),
+        (Behaviour(crashes=True), "probation.errors-last", {"crashes": 2}),
     ],
 )
 def test_what_gets_bad_on_live_frames_is_rolled_back(
-    tmp_path: Path, releases: Releases, behaviour: Behaviour, words: str
+    tmp_path: Path, releases: Releases, behaviour: Behaviour, code: str, values: dict[str, float]
 ) -> None:
     world = world_with_old(tmp_path, releases)
     world.work.behaviours[releases.new.sha256] = behaviour
     world.desire(releases.new)
     world.run(world.idle)
     assert world.update.outcome == "rolled-back"
-    assert words in world.update.reason
+    reason = world.update.reason
+    assert reason is not None
+    assert reason.code == code
+    assert {**reason.values, **values} == reason.values
     assert world.active == releases.old.sha256
     assert world.work.repins[-1] == (releases.new.sha256, releases.old.sha256)
     world.run(lambda: world.update.recovery_s is not None)
@@ -181,7 +185,7 @@ def test_without_frames_it_is_kept_after_some_time(tmp_path: Path, releases: Rel
     assert world.agent.state == "probation"
     world.run(world.idle, seconds=600)
     assert world.update.outcome == "succeeded"
-    assert "without a bad sign" in world.update.reason
+    assert "none of them bad" in english(world.update.reason)
 
 
 def test_settings_of_the_deployment_hold_for_the_update(tmp_path: Path, releases: Releases) -> None:
@@ -191,7 +195,7 @@ def test_settings_of_the_deployment_hold_for_the_update(tmp_path: Path, releases
     assert world.update.outcome == "refused"
     world.desire(releases.new, no_such_setting=1)
     world.run(lambda: world.update.deployment_id == world.generation and world.idle())
-    assert "no_such_setting" in world.update.reason
+    assert "no_such_setting" in english(world.update.reason)
 
 
 def test_an_untrusted_release_is_refused_and_not_tried_again(tmp_path: Path, releases: Releases) -> None:
@@ -199,7 +203,10 @@ def test_an_untrusted_release_is_refused_and_not_tried_again(tmp_path: Path, rel
     source_of(world).check_errors = [TrustError("only the director names it", hint="ask")]
     world.desire(releases.new)
     world.run(world.idle)
-    assert (world.update.outcome, world.update.reason) == ("refused", "only the director names it; ask")
+    assert (world.update.outcome, english(world.update.reason)) == (
+        "refused",
+        "not trusted: only the director names it; ask",
+    )
     fetched = source_of(world).fetched
     for _ in range(10):
         world.tick(600)
@@ -244,7 +251,7 @@ def test_downloads_that_fail_are_counted_and_reported(tmp_path: Path, releases: 
     source_of(world).fetch_errors = [StorageError("the disk is full", hint="free some space")] * 8
     world.desire(releases.new)
     world.run(lambda: world.update.attempts == 1)
-    assert "the disk is full" in world.update.reason
+    assert "the disk is full" in english(world.update.reason)
     assert world.update.outcome == "running"
     world.run(world.idle, seconds=100)
     assert (world.update.outcome, world.update.attempts) == ("failed", 8)
@@ -264,7 +271,7 @@ def test_a_bundle_that_is_none_is_refused(tmp_path: Path, releases: Releases) ->
     source_of(world).fetch_errors = [BundleError("no bundle")]
     world.desire(releases.new)
     world.run(world.idle)
-    assert (world.update.outcome, world.update.reason) == ("refused", "no bundle")
+    assert (world.update.outcome, english(world.update.reason)) == ("refused", "the bundle is refused: no bundle")
 
 
 def test_a_defect_in_an_action_is_no_end_of_the_agent(tmp_path: Path, releases: Releases) -> None:
@@ -273,7 +280,7 @@ def test_a_defect_in_an_action_is_no_end_of_the_agent(tmp_path: Path, releases: 
     world.desire(releases.new)
     world.run(world.idle, seconds=100)
     assert world.update.outcome == "failed"
-    assert "ZeroDivisionError: hostile" in world.update.reason
+    assert "ZeroDivisionError: hostile" in english(world.update.reason)
 
 
 def test_an_acquisition_holds_an_activation_back(tmp_path: Path, releases: Releases) -> None:
@@ -286,7 +293,7 @@ def test_an_acquisition_holds_an_activation_back(tmp_path: Path, releases: Relea
         world.tick()
     assert world.agent.state == "deferred"
     assert world.active == releases.old.sha256
-    assert "a night's run" in world.agent.reason
+    assert "a night's run" in english(world.agent.reason)
     drop_lease(world.home.inhibit, "camera")
     world.run(world.idle)
     assert world.update.outcome == "succeeded"
@@ -360,7 +367,7 @@ def test_a_candidate_whose_segmenter_does_not_start_is_refused(tmp_path: Path, r
     world.work.behaviours[releases.new.sha256] = Behaviour(warm_problem="no memory")
     world.desire(releases.new)
     world.run(world.idle)
-    assert (world.update.outcome, world.update.reason) == ("refused", "no memory")
+    assert (world.update.outcome, english(world.update.reason)) == ("refused", "no memory")
     assert world.active == releases.old.sha256
     assert releases.new.sha256 not in world.work.activations
 
@@ -497,7 +504,7 @@ def test_the_disk_refuses_for_a_while(tmp_path: Path, releases: Releases, monkey
     world.boot()
     for _ in range(5):
         world.tick()
-    assert "no space left" in " ".join(world.agent.problems) + world.server_sync.trouble_text
+    assert "no space left" in " ".join(map(english, (*world.agent.problems, world.server_sync.trouble_reason)))
     monkeypatch.setattr(world.disk, "write", good)
     world.boot()
     world.run(lambda: world.active == releases.new.sha256 and world.idle())

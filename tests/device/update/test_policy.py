@@ -26,7 +26,8 @@ from cellfleet.device.update.probation import add
 from cellfleet.device.update.probation import judge as judge_probation
 from cellfleet.device.update.selftest import choose
 from cellfleet.device.update.selftest import judge as judge_selftest
-from cellfleet.device.update.window import is_open, words
+from cellfleet.device.update.window import is_open, when_open
+from cellfleet.wire.reason import because, english, text_reason
 from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
@@ -99,10 +100,11 @@ def test_what_is_withdrawn() -> None:
 
 def test_settings_of_a_deployment() -> None:
     limits, wrong = limits_of(LIMITS, {"probation_frames": 3})
-    assert (limits.probation_frames, wrong) == (3, "")
+    assert (limits.probation_frames, wrong) == (3, None)
     same, wrong = limits_of(LIMITS, {"probation_frames": -3})
     assert same == LIMITS
-    assert "probation_frames" in wrong
+    assert wrong is not None
+    assert (wrong.code, wrong.values["name"]) == ("update.setting", "probation_frames")
 
 
 @pytest.mark.parametrize(
@@ -127,8 +129,9 @@ def test_windows(window: MaintenanceWindow, hour: int, day: int, so: bool) -> No
 
 def test_a_window_in_words() -> None:
     window = MaintenanceWindow(start="22:00", end="04:00", days=(5, 6), utc_offset_min=-330)
-    assert words(window) == "Saturday, Sunday from 22:00 to 04:00 (UTC-05:30)"
-    assert words(MaintenanceWindow()) == "every day from 00:00 to 23:59 (UTC+00:00)"
+    assert english(when_open(window)) == "the maintenance window is Saturday, Sunday from 22:00 to 04:00 (UTC-05:30)"
+    every_day = "the maintenance window is every day from 00:00 to 23:59 (UTC+00:00)"
+    assert english(when_open(MaintenanceWindow())) == every_day
 
 
 def test_leases(tmp_path: Path) -> None:
@@ -139,9 +142,12 @@ def test_leases(tmp_path: Path) -> None:
     assert [x.holder for x in valid(leases, NOW)] == ["camera"]
     assert wrong == ["odd.json"]
     assert valid(leases, NOW + timedelta(minutes=1)) == []
-    assert "camera holds updates back until 12:01:00: a run" in waits_for(leases, None, NOW)
-    assert waits_for([], MaintenanceWindow(start="13:00", end="14:00"), NOW).startswith("the maintenance window is")
-    assert waits_for([], None, NOW) == ""
+    held = waits_for(leases, None, NOW)
+    assert english(held) == "camera holds updates back until 2026-03-02 12:01:00 UTC: a run"
+    closed = waits_for([], MaintenanceWindow(start="13:00", end="14:00"), NOW)
+    assert closed is not None
+    assert (closed.code, closed.values["start"]) == ("update.window-daily", "13:00")
+    assert waits_for([], None, NOW) is None
     drop_lease(tmp_path, "camera")
     drop_lease(tmp_path, "camera")
 
@@ -150,7 +156,7 @@ def test_what_an_instrument_lacks() -> None:
     requires = Requires(bundle_format=1, engines=("onnxruntime",), channels=("phase",), pixel_size=True)
     assert missing(requires, {"onnxruntime": "1"}, ("phase",), None, cameras_tell=True) == []
     found = missing(requires, {"openvino": "1"}, ("green",), None, cameras_tell=False)
-    assert len(found) == 3
+    assert [r.code for r in found] == ["update.lacks-engine", "update.lacks-channels", "update.lacks-pixel-size"]
 
 
 def golden(**fields: object) -> GoldenResult:
@@ -159,34 +165,32 @@ def golden(**fields: object) -> GoldenResult:
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "word"),
+    ("own", "other", "codes"),
     [
-        (golden(), golden(), ""),
-        (golden(ap50=0.69), golden(), "at least 0.700"),
-        (golden(ap50=float("nan")), golden(), "AP@0.5 nan"),
-        (golden(agreement=0.89), golden(), "agrees to 0.890"),
-        (golden(agreement=float("nan")), golden(), "agrees to nan"),
-        (golden(worst_ms=float("inf")), golden(), "takes inf ms"),
-        (golden(), golden(ap50=0.5), "a loss of 0.1 is allowed"),
-        (golden(), golden(ap50=0.3, least_ap50=0.0), "the active bundle's golden frames"),
-        (golden(), golden(agreement=0.0), ""),
-        (golden(problem="unreadable"), golden(), "unreadable"),
-        (golden(), None, "were not drawn"),
+        (golden(), golden(), []),
+        (golden(ap50=0.69), golden(), ["selftest.ap50"]),
+        (golden(ap50=float("nan")), golden(), ["selftest.ap50"]),
+        (golden(agreement=0.89), golden(), ["selftest.agreement"]),
+        (golden(agreement=float("nan")), golden(), ["selftest.agreement"]),
+        (golden(worst_ms=float("inf")), golden(), ["selftest.time"]),
+        (golden(), golden(ap50=0.5), ["selftest.ap50-loss"]),
+        (golden(), golden(ap50=0.3, least_ap50=0.0), ["selftest.ap50-active"]),
+        (golden(), golden(agreement=0.0), []),
+        (golden(problem="unreadable"), golden(), ["selftest.frames"]),
+        (golden(), None, ["selftest.active-not-run"]),
     ],
 )
-def test_self_test(own: GoldenResult, other: GoldenResult | None, word: str) -> None:
+def test_self_test(own: GoldenResult, other: GoldenResult | None, codes: list[str]) -> None:
     tested = SelfTested("onnxruntime/fp32", "run", 100.0, (own,) if other is None else (own, other))
     reasons = judge_selftest(tested, LIMITS, active_ap50=0.8).reasons
-    assert word in "; ".join(reasons) if word else reasons == ()
+    assert [r.code for r in reasons] == codes
 
 
 def test_nonsense_is_told_once_of_each_bundle() -> None:
     nonsense = golden(ap50=0.01, least_ap50=0.0)
     reasons = judge_selftest(SelfTested("v", "run", 100.0, (nonsense, nonsense)), LIMITS, active_ap50=0.8).reasons
-    assert [r.partition(",")[0] for r in reasons] == [
-        "AP@0.5 0.010 on its own golden frames",
-        "AP@0.5 0.010 on the active bundle's golden frames",
-    ]
+    assert [r.code for r in reasons] == ["selftest.ap50", "selftest.ap50-active"]
+    assert [r.values["ap50"] for r in reasons] == [0.01, 0.01]
 
 
 def test_numbers_can_be_written() -> None:
@@ -199,34 +203,40 @@ def test_numbers_can_be_written() -> None:
 def test_the_fastest_that_passes_is_chosen() -> None:
     def judged(variant: str, worst_ms: float, problem: str = "") -> object:
         results = () if problem else (golden(worst_ms=worst_ms),)
-        return judge_selftest(SelfTested(variant, "run", 10.0, results, problem), LIMITS, None)
+        return judge_selftest(
+            SelfTested(variant, "run", 10.0, results, text_reason(problem) if problem else None), LIMITS, None
+        )
 
     found = [judged("a/fp32", 30), judged("b/int8", 10), judged("c/fp32", 1, "crashed")]
     choice = choose(found)  # type: ignore[arg-type]
     assert choice.chosen is not None
     assert choice.chosen.variant == "b/int8"
-    assert "not used: c/fp32: crashed" in choice.reason
+    fastest = "b/int8 is the fastest that passed: b/int8 10 ms, a/fp32 30 ms"
+    assert english(choice.reason) == f"{fastest}; not used: c/fp32: crashed"
     wanted = choose(found, "a/fp32")  # type: ignore[arg-type]
     assert wanted.chosen is not None
     assert wanted.chosen.variant == "a/fp32"
     assert choose(found, "c/fp32").chosen is None  # type: ignore[arg-type]
-    assert choose([]).reason == "no variant of it can run here"
+    assert choose([]).reason == because("selftest.no-variant")
 
 
 def frame(slot: str = "s", milliseconds: float = 100.0, memory_mb: float = 10.0, *, ok: bool = True) -> FrameOutcome:
-    result, reason = ("segmented", "") if ok else ("failed", "it broke")
+    result, reason = ("segmented", None) if ok else ("failed", text_reason("it broke"))
     return FrameOutcome("e", "f", slot, result, milliseconds, memory_mb, True, NOW, reason)  # type: ignore[arg-type]
 
 
 def test_a_tally_counts_its_own_slot_only() -> None:
     seen = WorkSnapshot(
         frames=(frame(), frame("other"), frame(ok=False), frame("")),
-        troubles=(SegmenterFailure("s", "hang", "no answer", NOW), SegmenterFailure("other", "crash", "x", NOW)),
+        troubles=(
+            SegmenterFailure("s", "hang", text_reason("no answer"), NOW),
+            SegmenterFailure("other", "crash", text_reason("x"), NOW),
+        ),
         memory_mb={"s": 55.0, "other": 900.0},
     )
     tally = add(Tally(), seen, "s")
     assert (tally.segmented, tally.failed, tally.crashes, tally.hangs) == (1, 1, 0, 1)
-    assert (tally.memory_mb, tally.last_trouble) == (55.0, "no answer")
+    assert (tally.memory_mb, tally.last_trouble) == (55.0, text_reason("no answer"))
 
 
 @pytest.mark.parametrize(
@@ -261,6 +271,6 @@ def test_memory_is_judged_with_some_frames_or_at_once_when_it_is_far_too_much(
 
 def test_probation_has_patience_for_some_time() -> None:
     verdict = judge_probation(Tally(), LIMITS, NOW, NOW + timedelta(seconds=LIMITS.probation_s))
-    assert (verdict.event, "without a bad sign" in verdict.reason) == ("good", True)
+    assert (verdict.event, verdict.reason.code) == ("good", "probation.time-over")
     bad = judge_probation(Tally(crashes=1, hangs=1), LIMITS, NOW, NOW + timedelta(days=9))
     assert bad.event == "bad"

@@ -24,6 +24,7 @@ from cellfleet.device.update.state_machine import (
     next_state,
 )
 from cellfleet.device.update.transitions import ActionResult, advance
+from cellfleet.wire.reason import text_reason
 from cellfleet.wire.states import ReleaseRef, UpdateState
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -77,7 +78,7 @@ def test_every_state_leads_back_to_idle(state: UpdateState) -> None:
 @pytest.mark.parametrize(("state", "event"), PAIRS)
 def test_every_pair(state: UpdateState, event: Event) -> None:
     entry = Entry(state=state, entered_at=NOW, update=update())
-    done = ActionResult(event, "because", {"n": 1})
+    done = ActionResult(event, text_reason("because"), {"n": 1})
     later = NOW + timedelta(seconds=9)
     if event not in TABLE[state]:
         with pytest.raises(KeyError):
@@ -95,7 +96,7 @@ def test_every_pair(state: UpdateState, event: Event) -> None:
     assert page.update.outcome == ends.get(event, "running")
     assert page.update.settled == (event in ends)
     if event not in ("committed", "rolled-back"):
-        assert page.update.reason == "because"
+        assert page.update.reason == text_reason("because")
     assert page.update.numbers == {"n": 1}
 
 
@@ -113,7 +114,11 @@ def test_failures_are_counted_to_the_last_one() -> None:
     waits = []
     for _ in range(MAX_ATTEMPTS):
         page = advance(
-            Entry(state="downloading"), current, ActionResult("failed", "broke", temporary=True), NOW, PATIENCE
+            Entry(state="downloading"),
+            current,
+            ActionResult("failed", text_reason("broke"), temporary=True),
+            NOW,
+            PATIENCE,
         )
         assert page.update is not None
         current = page.update
@@ -128,7 +133,9 @@ def test_failures_are_counted_to_the_last_one() -> None:
 def test_a_server_that_is_away_is_never_a_failure(times: int) -> None:
     current = update()
     for _ in range(times):
-        page = advance(Entry(state="checking"), current, ActionResult("failed", "away", temporary=True), NOW, PATIENCE)
+        page = advance(
+            Entry(state="checking"), current, ActionResult("failed", text_reason("away"), temporary=True), NOW, PATIENCE
+        )
         assert page.update is not None
         current = page.update
     assert (current.outcome, current.settled, current.attempts, current.waits) == ("running", False, 0, times)

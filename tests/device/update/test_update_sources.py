@@ -14,6 +14,7 @@ from cellfleet.device.update.install_requests import InstallRequest, put_request
 from cellfleet.device.update.update_sources import FolderSource, ServerSource, UpdateSources, anchors_of
 from cellfleet.errors import DeviceError, TrustError
 from cellfleet.trust.offline import export
+from cellfleet.wire.reason import english
 from cellfleet.wire.states import ReleaseRef
 from simulators.server import URL
 from simulators.world import World
@@ -248,5 +249,5 @@ def test_a_withdrawn_download_is_broken_off(fleet: Fleet, releases: Releases) ->
     world.desire(new)
     fleet.cancelled.set()
     world.run(lambda: world.update.attempts == 1)
-    assert "withdrawn" in world.update.reason
+    assert "withdrawn" in english(world.update.reason)
     assert world.update.bytes_downloaded < new.length

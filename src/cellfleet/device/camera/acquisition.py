@@ -6,7 +6,6 @@ frame that was taken, without a frame doubled or passed over.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,9 +27,11 @@ from cellfleet.device.camera.frame_store import (
 from cellfleet.device.camera.heartbeat import CameraWord
 from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
 from cellfleet.device.camera.source import CameraSource, CapturedImage
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home
 from cellfleet.errors import CameraError, ReadError, StorageError
 from cellfleet.ports import Clock
+from cellfleet.wire.reason import Reason, because, english
 
 HOLD = "camera-hold.json"
 _LEASE = "camera"
@@ -57,7 +58,7 @@ class CameraView:
     """
 
     state: CameraWord
-    reason: str
+    reason: Reason | None
     experiment: str
     taken: int
     wait_s: float
@@ -105,13 +106,13 @@ class Camera:
         try:
             look = self._step()
         except StorageError as e:
-            look = self._look("waiting", e.message, _RETRY_S)
+            look = self._look("waiting", error_reason(e), _RETRY_S)
         except CameraError as e:
-            look = self._look("failing", f"{e.message}; {e.hint}" if e.hint else e.message, _RETRY_S)
-        kind = re.sub(r"\d+", "#", look.reason)  # a number that changes is no news
-        if kind != self._said:
-            self._said = kind
-            self._news(f"{look.state}: {look.reason}" if look.reason else "goes on")
+            look = self._look("failing", error_reason(e), _RETRY_S)
+        code = look.reason.code if look.reason else ""  # a number that changes is no news
+        if code != self._said:
+            self._said = code
+            self._news(f"{look.state}: {english(look.reason)}" if look.reason else "goes on")
         return look
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ class Camera:
     def _step(self) -> CameraView:
         if (self._home.state / HOLD).exists():
             self._end("held")
-            return self._look("held", "a person holds it (device camera start lets it go)", _RETRY_S)
+            return self._look("held", because("camera.held"), _RETRY_S)
         if self._source is None:
             self._source = self._open_source(self)
         idle_s = self._clock.monotonic_s() - self._last_shot_s
@@ -142,15 +143,15 @@ class Camera:
         if shot is None:
             if self._source.is_over():
                 self._end("the source is over")
-                return self._look("stopped", "all frames were taken", 1.0)
+                return self._look("stopped", because("camera.all-taken"), 1.0)
             self._lease()
-            return self._look("running", "", self._source.wait_s())
+            return self._look("running", None, self._source.wait_s())
         free = self._free(_existing(self._home.root))
         if free < self._min_free_mb:
-            text = f"the disk is nearly full: {free:.0f} MB free, {self._min_free_mb:.0f} MB are kept free"
-            return self._look("waiting", text, _RETRY_S)
+            full = because("camera.disk-full", free_mb=free, limit_mb=self._min_free_mb)
+            return self._look("waiting", full, _RETRY_S)
         self._take(self._source, shot)
-        return self._look("running", "", self._source.wait_s())
+        return self._look("running", None, self._source.wait_s())
 
     def _take(self, source: CameraSource, shot: CapturedImage) -> None:
         try:
@@ -245,10 +246,11 @@ class Camera:
         if self._leased_until is not None and self._leased_until - now > timedelta(seconds=_LEASE_S / 2):
             return
         self._leased_until = now + timedelta(seconds=_LEASE_S)
-        reason = f"the experiment {self.running.facts.experiment} is running"
-        write_lease(self._home.inhibit, _LEASE, Lease(holder="camera", reason=reason, expires_at=self._leased_until))
+        reason = because("camera.experiment", experiment=self.running.facts.experiment)
+        lease = Lease(holder="camera", reason=english(reason), reason_data=reason, expires_at=self._leased_until)
+        write_lease(self._home.inhibit, _LEASE, lease)
 
-    def _look(self, state: CameraWord, reason: str, wait_s: float) -> CameraView:
+    def _look(self, state: CameraWord, reason: Reason | None, wait_s: float) -> CameraView:
         name = self.running.facts.experiment if self.running is not None else ""
         return CameraView(state, reason, name, self.taken, wait_s)
 

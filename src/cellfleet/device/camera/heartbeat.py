@@ -10,7 +10,8 @@ from pydantic import Field
 
 from cellfleet.errors import WireError
 from cellfleet.ports import write_atomic
-from cellfleet.wire.base import Message, Text, Time, parse
+from cellfleet.wire.base import Message, Time, parse
+from cellfleet.wire.reason import Reason, StoredReason, because
 
 CameraWord = Literal["running", "waiting", "held", "stopped", "failing"]
 BEAT_S = 3.0
@@ -21,7 +22,7 @@ class CameraState(Message):
     """How the camera is.
 
     Attributes:
-        reason: why it waits, is held, stopped or fails; empty while it runs.
+        reason: why it waits, is held, stopped or fails; None while it runs.
         taken: frames since provisioning.
     """
 
@@ -29,7 +30,7 @@ class CameraState(Message):
     at: Time
     pid: int = Field(ge=0)
     state: CameraWord
-    reason: Text = ""
+    reason: StoredReason = None
     experiment: str = ""
     taken: int = Field(default=0, ge=0)
 
@@ -39,15 +40,15 @@ def write_camera(path: Path, state: CameraState) -> None:
     write_atomic(path, state.to_json())
 
 
-def read_camera(path: Path, now: datetime) -> tuple[CameraWord, str]:
-    """The camera's state as a word, and what is wrong with it in words; a heartbeat that is late counts as failing."""
+def read_camera(path: Path, now: datetime) -> tuple[CameraWord, Reason | None]:
+    """The camera's state as a word, and what is wrong with it; a heartbeat that is late counts as failing."""
     try:
         found = parse(CameraState, path.read_bytes())
     except FileNotFoundError:
-        return "stopped", ""
+        return "stopped", None
     except (OSError, WireError) as e:
-        return "failing", f"the camera's state cannot be read: {e}"
+        return "failing", because("camera.unreadable", detail=str(e))
     late_s = (now - found.at).total_seconds()
     if found.state != "stopped" and late_s > _LATE_S:
-        return "failing", f"nothing was heard of the camera for {late_s:.0f} s"
-    return found.state, found.reason if found.state in ("waiting", "failing") else ""
+        return "failing", because("camera.late", seconds=late_s)
+    return found.state, found.reason if found.state in ("waiting", "failing") else None

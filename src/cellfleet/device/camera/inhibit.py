@@ -9,13 +9,20 @@ from pathlib import Path
 from cellfleet.errors import WireError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.base import Message, Text, Time, parse
+from cellfleet.wire.reason import Reason
 
 
 class Lease(Message):
-    """``inhibit/<name>.json``: who holds updates back, why, and until when."""
+    """``inhibit/<name>.json``: who holds updates back, why, and until when.
+
+    Attributes:
+        reason: a text, of any program that takes a lease.
+        reason_data: the same as data, where our own camera takes it.
+    """
 
     holder: Text
     reason: Text
+    reason_data: Reason | None = None
     expires_at: Time
 
 

@@ -22,6 +22,7 @@ from cellfleet.device.system.home import Home
 from cellfleet.device.system.parent_watchdog import stop_on_signals, stop_with_parent
 from cellfleet.errors import CellfleetError, ConfigError, StorageError
 from cellfleet.ports import Clock, SystemClock
+from cellfleet.wire.reason import Reason
 
 _LOG = logging.getLogger(__name__)
 WRONG_SETTING = 3
@@ -75,7 +76,7 @@ def run(home: Home, project: Project, clock: Clock, stop: threading.Event) -> No
             _beat(home, look.state, look.reason, look.experiment, look.taken, clock)
     camera.close()
     running = camera.running.facts.experiment if camera.running is not None else ""
-    _beat(home, "stopped", "", running, camera.taken, clock)
+    _beat(home, "stopped", None, running, camera.taken, clock)
 
 
 def open_source(home: Home, project: Project, camera: Camera, clock: Clock) -> CameraSource:
@@ -99,13 +100,13 @@ def open_source(home: Home, project: Project, camera: Camera, clock: Clock) -> C
     return Replay(settings, folder, clock, position=position, first_wait_s=wait_s)
 
 
-def _beat(home: Home, state: str, reason: str, experiment: str, taken: int, clock: Clock) -> None:
+def _beat(home: Home, state: str, reason: Reason | None, experiment: str, taken: int, clock: Clock) -> None:
     beat = CameraState.model_validate(
         {
             "at": clock.now(),
             "pid": os.getpid(),
             "state": state,
-            "reason": reason[:2000],
+            "reason": reason,
             "experiment": experiment,
             "taken": taken,
         }

@@ -18,9 +18,11 @@ from typing import Literal
 from cellfleet.canonical import canonical_bytes
 from cellfleet.device.camera.frame_store import EXPERIMENT, ExperimentFile, FrameFile, FramesFolder, read_quietly
 from cellfleet.device.scheduling.pins import Outcome, Pin, append_outcome, read_outcomes, read_pins, write_pins
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.events import FrameSegmented
+from cellfleet.wire.reason import Reason, because
 from cellfleet.wire.states import Counters
 
 CLOSED = "closed.json"
@@ -101,13 +103,13 @@ class ExperimentLedger:
 
     Attributes:
         experiments: by name, oldest first.
-        problems: folders that cannot be read, in words.
+        problems: why folders cannot be read, by their names.
     """
 
     def __init__(self, frames: Path, results: Path) -> None:
         self._folder, self._results = FramesFolder(frames), results
         self.experiments: dict[str, Experiment] = {}
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, Reason] = {}
         self._changed_ns = 0
 
     def scan(self) -> tuple[list[Experiment], list[tuple[Experiment, FrameFile]]]:
@@ -123,9 +125,10 @@ class ExperimentLedger:
                 self._scan_one(name, changed, new)
                 self.problems.pop(name, None)
             except CellfleetError as e:
-                self.problems[name] = e.message
+                self.problems[name] = error_reason(e)
             except OSError as e:
-                self.problems[name] = f"{self._folder.root / name} cannot be read: {e.strerror}"
+                path = str(self._folder.root / name)
+                self.problems[name] = because("experiment.unreadable", path=path, detail=str(e.strerror))
         if self.problems:
             self._changed_ns = 0  # what cannot be read now is asked again
         return changed, new
@@ -260,7 +263,8 @@ class ExperimentLedger:
         for name in fresh:
             frame = read_quietly(self._folder, experiment.name, name)
             if frame is None:
-                self.problems[f"{experiment.name}/{name}"] = f"{folder / name}.json is damaged"
+                damaged = because("experiment.damaged", file=f"{folder / name}.json")
+                self.problems[f"{experiment.name}/{name}"] = damaged
                 continue
             experiment.frames[name] = frame
             if frame.file not in names:

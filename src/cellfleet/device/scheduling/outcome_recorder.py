@@ -20,7 +20,7 @@ from cellfleet.errors import StorageError, WireError
 from cellfleet.ports import Clock
 from cellfleet.wire.base import parse_data
 from cellfleet.wire.events import Event, ExperimentStarted, FrameFailed, FrameSegmented, Incident
-from cellfleet.wire.plain import words
+from cellfleet.wire.reason import Reason, because, english
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,14 +77,16 @@ class OutcomeRecorder:
                 pinned_sha256=pin.bundle_sha256 if pin else "",
                 release_id=pin.release_id if pin else None,
                 run_digest=pin.run_digest if pin else "",
-                reason=pin.reason if pin else "",
+                reason=english(pin.reason) if pin else "",
+                reason_data=pin.reason if pin else None,
             )
         )
 
-    def incident(self, kind: str, text: str, now: datetime) -> None:
+    def incident(self, kind: str, reason: Reason, now: datetime) -> None:
         """Something went wrong and is handled."""
+        text = english(reason)
         _LOG.warning("%s", text)
-        self._put(Incident(at=now, kind=kind, text=words(text)))
+        self._put(Incident(at=now, kind=kind, text=text, reason_data=reason))
 
     def send(self, process: SegmenterWorker, task: Task, home: Home, settings: Settings) -> None:
         """Give a frame to a segmenter."""
@@ -125,17 +127,21 @@ class OutcomeRecorder:
                 total_ms = row.timings_ms.get("total", 0.0)
                 return _outcome(task, sha256, "segmented", now, total_ms, memory_mb)
             return self.fail(task, sha256, row, now, memory_mb)
-        reason = f"{answer.get('message', 'no reason given')} {answer.get('hint', '')}".strip()
+        detail = f"{answer.get('message', 'no reason given')} {answer.get('hint', '')}".strip()
+        reason = because("frame.failed", detail=detail)
         blamed = "" if answer.get("kind") == "frame" else sha256
         return self.fail(task, blamed, reason, now, memory_mb)
 
-    def fail(self, task: Task, sha256: str, reason: str, now: datetime, memory_mb: float = 0.0) -> FrameOutcome | None:
+    def fail(
+        self, task: Task, sha256: str, reason: Reason, now: datetime, memory_mb: float = 0.0
+    ) -> FrameOutcome | None:
         """A frame has no mask, and why; ``sha256`` is the slot that is to blame, or empty."""
         failed = FrameFailed(
             experiment=task.experiment.name,
             frame=task.frame.taken.frame,
             pin=task.pin,
-            reason=words(reason),
+            reason=english(reason),
+            reason_data=reason,
             failed_at=now,
         )
         if not self._ledger.note(task.experiment, failed):
@@ -151,8 +157,8 @@ class OutcomeRecorder:
             _LOG.warning("%s", e.message)
             self._untold.append(event)
 
-    def _row(self, task: Task, answer: Answer, now: datetime) -> FrameSegmented | str:
-        """The outcome as an event; a sentence when it cannot be one."""
+    def _row(self, task: Task, answer: Answer, now: datetime) -> FrameSegmented | Reason:
+        """The outcome as an event; a reason when it cannot be one."""
         pin = task.experiment.pin
         try:
             row: dict[str, Any] = dict(answer["row"])
@@ -164,13 +170,13 @@ class OutcomeRecorder:
                 FrameSegmented, {**row, "pin": task.pin, "release_id": release_id, "timings_ms": timings}
             )
         except (KeyError, TypeError, ValueError) as e:
-            return f"the segmenter's answer is not understood: {e}"
+            return because("frame.not-understood", detail=str(e))
         except WireError as e:
-            return f"the segmenter's answer is not understood: {e.message}"
+            return because("frame.not-understood", detail=e.message)
         if (found.experiment, found.frame) != (task.experiment.name, task.frame.taken.frame):
-            return "the segmenter answered for another frame"
+            return because("frame.another")
         if pin is not None and pin.number == task.pin and pin.run_digest and found.run_digest != pin.run_digest:
-            return "the segmenter drew it with another run than it said"
+            return because("frame.another-run")
         return found
 
     def _pictures(self, row: FrameSegmented, answer: Answer) -> None:
@@ -194,7 +200,7 @@ def _outcome(
     now: datetime,
     milliseconds: float,
     memory_mb: float,
-    reason: str = "",
+    reason: Reason | None = None,
 ) -> FrameOutcome:
     return FrameOutcome(
         experiment=task.experiment.name,

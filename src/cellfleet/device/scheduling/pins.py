@@ -23,6 +23,7 @@ from cellfleet.ports import write_atomic
 from cellfleet.ports.disk import append_line, storage_error
 from cellfleet.wire.base import Message, Sha256, Text, Time, parse
 from cellfleet.wire.events import FrameFailed, FrameSegmented, parse_event
+from cellfleet.wire.reason import StoredReason
 
 PINS, OUTCOMES = "pins.jsonl", "outcomes.jsonl"
 Outcome = FrameSegmented | FrameFailed
@@ -44,7 +45,7 @@ class Pin(Message):
     variant: Text = ""
     run_digest: Text = ""
     release_id: int | None = None
-    reason: Text = ""
+    reason: StoredReason = None
     at: Time
 
 

@@ -33,9 +33,11 @@ from cellfleet.device.scheduling.selftest_runner import run_selftest
 from cellfleet.device.scheduling.worker import SegmenterWorker, command_of
 from cellfleet.device.scheduling.worker_pool import START_TIMEOUT_S, Loss, WorkerPool
 from cellfleet.device.slots import Slots
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home
 from cellfleet.errors import CellfleetError, DeviceError, StorageError
 from cellfleet.ports import Clock
+from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.states import Counters
 
 _LOG = logging.getLogger(__name__)
@@ -72,13 +74,13 @@ class FrameScheduler:
         self._gap = DowntimeMeter()
         self._current: Slot | None = None
         self._slots: dict[str, Slot] = {}
-        self._refusals: dict[str, str] = {}
+        self._refusals: dict[str, Reason] = {}
         self._feed_after_s = -1e18
         self._attempts: dict[tuple[str, str, int], int] = {}
         self._outcomes: list[FrameOutcome] = []
         self._troubles: list[SegmenterFailure] = []
         self._scanned_s = -1e18
-        self._problem = ""
+        self._problem: Reason | None = None
         self._scan()
         self._thread = threading.Thread(target=self._run, name="work", daemon=True)
         self._thread.start()
@@ -103,7 +105,7 @@ class FrameScheduler:
                 pending=sum(len(e.pending) for e in self._ledger.open()),
                 camera=camera,
                 segmenter=self._segmenter_word(current),
-                problems=tuple(p for p in (self._problem, camera_problem, *self._slot_problems()) if p),
+                problems=tuple(p for p in (self._problem, camera_problem, *self._slot_problems()) if p is not None),
                 pids=self._pool.pids(),
             )
 
@@ -118,15 +120,16 @@ class FrameScheduler:
             self._pool.let_go(slot.sha256)
         if process.ended_s is None:
             process.kill()
-            raise DeviceError(f"the segmenter of {slot.label} was not ready after {START_TIMEOUT_S:.0f} s")
-        raise DeviceError(process.refusal or process.why_ended())
+            late = because("segmenter.not-ready", slot=slot.label, seconds=START_TIMEOUT_S)
+            raise DeviceError(english(late))
+        raise DeviceError(english(process.refusal or process.why_ended()))
 
     def selftest(self, slot: Slot, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
         """Let a segmenter of its own draw golden frames; see ``seams.Work``."""
         try:
             process = self._pool.start_own(slot)
         except DeviceError as e:
-            return SelfTested(slot.variant, "", 0.0, (), e.message)
+            return SelfTested(slot.variant, "", 0.0, (), error_reason(e))
         try:
             return run_selftest(process, golden_of, timeout_s)
         finally:
@@ -142,7 +145,7 @@ class FrameScheduler:
             self._want()
         self._wake.set()
 
-    def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: str) -> None:
+    def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: Reason) -> None:
         """Everything that the bad slot draws, or drew since then, is drawn again; see ``seams.Work``."""
         with self._lock:
             if good is not None:
@@ -198,16 +201,16 @@ class FrameScheduler:
         """What the disk refuses now is tried again at the next step: nothing is forgotten before it is written."""
         try:
             self._step(now)
-            self._problem = ""
+            self._problem = None
         except CellfleetError as e:
-            self._note_problem(e.message)
+            self._note_problem(error_reason(e))
         except OSError as e:
-            self._note_problem(f"{e.filename or 'the disk'}: {e.strerror}")
+            self._note_problem(because("error.storage", detail=f"{e.filename or 'the disk'}: {e.strerror}"))
 
-    def _note_problem(self, text: str) -> None:
-        if text != self._problem:
-            _LOG.warning("%s", text)
-        self._problem = text
+    def _note_problem(self, problem: Reason) -> None:
+        if problem != self._problem:
+            _LOG.warning("%s", english(problem))
+        self._problem = problem
 
     def _step(self, now: datetime) -> None:
         if self._clock.monotonic_s() - self._scanned_s >= _SCAN_EVERY_S:
@@ -248,10 +251,10 @@ class FrameScheduler:
             return slot
         if self._current is None:
             return None
-        self._pin(experiment, self._current, f"the slot {pin.bundle_sha256[:12]} is not on this instrument any more")
+        self._pin(experiment, self._current, because("pin.slot-gone", slot=pin.bundle_sha256[:12]))
         return self._current
 
-    def _pin(self, experiment: Experiment, slot: Slot | None, reason: str, run_digest: str = "") -> None:
+    def _pin(self, experiment: Experiment, slot: Slot | None, reason: Reason | None, run_digest: str = "") -> None:
         pin = Pin(
             number=(experiment.pin.number if experiment.pin else 0) + 1,
             bundle_sha256=slot.sha256 if slot else "",
@@ -281,12 +284,12 @@ class FrameScheduler:
         """An experiment is drawn by one run from its first frame to its last."""
         ready, pin = process.ready, experiment.pin
         if pin is None or not pin.bundle_sha256:
-            self._pin(experiment, process.slot, "", ready.run_digest)
+            self._pin(experiment, process.slot, None, ready.run_digest)
         elif not pin.run_digest:
             self._ledger.fill_pin(experiment, ready.variant, ready.run_digest)
             self._settling.tell_experiment(experiment)
         elif pin.run_digest != ready.run_digest:
-            reason = f"the segmenter became another one ({ready.variant}, {ready.engine})"
+            reason = because("pin.segmenter-changed", variant=ready.variant, engine=ready.engine)
             self._pin(experiment, process.slot, reason, ready.run_digest)
 
     def _ask_tables(self, process: SegmenterWorker, mine: Sequence[Experiment]) -> None:
@@ -327,14 +330,14 @@ class FrameScheduler:
         raise StorageError(reason or "the disk refuses results", hint="free some space on the disk of this instrument")
 
     def _lost(self, loss: Loss, now: datetime) -> None:
-        """A segmenter is gone: told; its frame is tried once more, then it failed."""
+        """Report a lost segmenter; retry its frame once, then mark it failed."""
         if self._current is not None and loss.slot.sha256 == self._current.sha256:
             self._gap.lost(loss.at_s)
         if loss.kind != "refused":
-            self._troubles.append(SegmenterFailure(loss.slot.sha256, loss.kind, loss.text, now))
-        if loss.kind != "refused" or self._refusals.get(loss.slot.sha256) != loss.text:
-            self._settling.incident(f"segmenter-{loss.kind}", loss.text, now)
-        self._refusals[loss.slot.sha256] = loss.text
+            self._troubles.append(SegmenterFailure(loss.slot.sha256, loss.kind, loss.reason, now))
+        if loss.kind != "refused" or self._refusals.get(loss.slot.sha256) != loss.reason:
+            self._settling.incident(f"segmenter-{loss.kind}", loss.reason, now)
+        self._refusals[loss.slot.sha256] = loss.reason
         task = loss.about
         if isinstance(task, Experiment):
             task.tables_at = -1  # the tables of that experiment are what ended it: it is done without
@@ -343,7 +346,7 @@ class FrameScheduler:
         key = (task.experiment.name, task.frame.taken.frame, task.pin)
         self._attempts[key] = self._attempts.get(key, 0) + 1
         if self._attempts[key] >= _MOST_ATTEMPTS:
-            reason = f"{self._attempts.pop(key)} segmenters were lost with it; the last: {loss.text}"
+            reason = because("frame.lost", loss.reason, count=self._attempts.pop(key))
             outcome = self._settling.fail(task, loss.slot.sha256, reason, now)
             if outcome is not None:
                 self._outcomes.append(outcome)
@@ -363,9 +366,9 @@ class FrameScheduler:
             return "running"
         return "failing" if self._pool.refusal(self._current.sha256) else "starting"
 
-    def _slot_problems(self) -> list[str]:
-        words = [self._pool.refusal(self._current.sha256)] if self._current else []
-        return [*words, *self._ledger.problems.values()]
+    def _slot_problems(self) -> list[Reason | None]:
+        refusals = [self._pool.refusal(self._current.sha256)] if self._current else []
+        return [*refusals, *self._ledger.problems.values()]
 
 
 def _drew(experiment: Experiment, sha256: str, since: datetime) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cellfleet.device.interfaces import GoldenResult, SelfTested
 from cellfleet.device.scheduling.worker import SegmenterWorker
 from cellfleet.wire.plain import words
+from cellfleet.wire.reason import because, text_reason
 
 
 def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
@@ -24,7 +25,7 @@ def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s:
     slot = process.slot
     if not process.wait(timeout_s, lambda p: p.ready_s is not None):
         problem = process.refusal or (
-            process.why_ended() if process.ended_s is not None else "it was not ready in time"
+            process.why_ended() if process.ended_s is not None else because("selftest.not-ready", seconds=timeout_s)
         )
         return SelfTested(slot.variant, "", 0.0, (), problem)
     process.ask("selftest", golden_of=[str(p) for p in golden_of])
@@ -34,12 +35,12 @@ def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s:
     if not answered or request is None or request.answer is None:
         if process.ended_s is None:
             process.kill()
-            return SelfTested(variant, digest, 0.0, (), f"it gave no answer in {timeout_s:.0f} s")
+            return SelfTested(variant, digest, 0.0, (), because("selftest.no-answer", seconds=timeout_s))
         return SelfTested(variant, digest, 0.0, (), process.why_ended())
     answer = request.answer
     memory_mb = max(process.ready.memory_mb, float(answer.get("memory_mb") or 0.0))
     if answer.get("event") != "selftest":
-        return SelfTested(variant, digest, memory_mb, (), str(answer.get("message", "an answer that is none")))
+        return SelfTested(variant, digest, memory_mb, (), text_reason(str(answer.get("message", "no message"))))
     fields = ("of", "ap50", "agreement", "least_ap50", "least_agreement", "worst_ms", "problem")
     try:
         results = tuple(
@@ -47,5 +48,5 @@ def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s:
             for r in answer["results"]
         )
     except (KeyError, TypeError) as e:
-        return SelfTested(variant, digest, memory_mb, (), f"its answer is not understood: {e}")
+        return SelfTested(variant, digest, memory_mb, (), because("selftest.not-understood", detail=str(e)))
     return SelfTested(variant, digest, memory_mb, results)

@@ -19,6 +19,7 @@ from cellfleet.device.interfaces import Slot
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock, make_dir
 from cellfleet.wire.plain import words
+from cellfleet.wire.reason import Reason, because
 
 _LOG = logging.getLogger(__name__)
 _LOG_BYTES = 4 << 20
@@ -88,7 +89,7 @@ class SegmenterWorker:
         self.ready_s: float | None = None
         self.ended_s: float | None = None
         self.ready = Ready()
-        self.refusal = ""
+        self.refusal: Reason | None = None
         self.request: Request | None = None
         self._number = 0
         self._happened = threading.Event()
@@ -164,12 +165,13 @@ class SegmenterWorker:
         except psutil.Error:
             return 0.0
 
-    def why_ended(self) -> str:
-        """In words: exit code or signal, and what it said last."""
+    def why_ended(self) -> Reason:
+        """Exit code or signal, and the last line of its output."""
         code = self._child.poll()
-        how = f"ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        said = _last_words(self._log_file)
-        return f"the segmenter of {self.slot.label} {how}" + (f": {said}" if said else "")
+        output = _last_line(self._log_file) or "none"
+        if code is not None and code < 0:
+            return because("segmenter.signal", slot=self.slot.label, signal=-code, output=output)
+        return because("segmenter.exit", slot=self.slot.label, exit_code=str(code), output=output)
 
     def kill(self) -> None:
         """End it by force."""
@@ -224,7 +226,8 @@ class SegmenterWorker:
             )
             self.ready_s = self._clock.monotonic_s()
         elif event == "refused":
-            self.refusal = f"{said.get('message', '')} {said.get('hint', '')}".strip() or "it refuses"
+            detail = f"{said.get('message', '')} {said.get('hint', '')}".strip()
+            self.refusal = because("segmenter.refused", detail=detail or "no reason")
         elif self.request is not None and said.get("id") == self.request.number:
             self.request.answer = said
 
@@ -249,7 +252,7 @@ def _open_log(path: Path) -> IO[bytes]:
         raise DeviceError(f"{path} cannot be written: {e.strerror}", hint="check the disk of this instrument") from e
 
 
-def _last_words(path: Path) -> str:
+def _last_line(path: Path) -> str:
     """The last line of a log, when it is short enough to be a reason."""
     try:
         with path.open("rb") as f:

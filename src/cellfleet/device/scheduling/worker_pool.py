@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from cellfleet.device.interfaces import Slot
 from cellfleet.device.scheduling.worker import SegmenterWorker
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
+from cellfleet.wire.reason import Reason, because
 
 _LOG = logging.getLogger(__name__)
 START_TIMEOUT_S = 180.0
@@ -31,7 +33,7 @@ class Loss:
 
     slot: Slot
     kind: Literal["crash", "hang", "refused"]
-    text: str
+    reason: Reason
     about: Any = None
     at_s: float = 0.0
 
@@ -43,7 +45,7 @@ class _Place:
     held: bool = False
     failures: int = 0
     not_before_s: float = -1e18
-    refusal: str = ""
+    refusal: Reason | None = None
     memory_mb: float = 0.0
     measured_s: float = -1e18
 
@@ -93,7 +95,7 @@ class WorkerPool:
         place = self._places.setdefault(slot.sha256, _Place(slot))
         place.held = True
         if place.process is None or place.process.ended_s is not None:
-            place.slot, place.refusal = slot, ""
+            place.slot, place.refusal = slot, None
             place.process = self._start(slot)
         return place.process
 
@@ -114,7 +116,7 @@ class WorkerPool:
                     place.process = self._start(place.slot)
                     self.restarts += place.failures > 0
                 except DeviceError as e:
-                    losses.append(self._lost(place, "refused", e.message, now_s))
+                    losses.append(self._lost(place, "refused", error_reason(e), now_s))
         return losses
 
     def free(self) -> Iterator[SegmenterWorker]:
@@ -134,10 +136,10 @@ class WorkerPool:
         place = self._places.get(sha256)
         return place.process if place is not None else None
 
-    def refusal(self, sha256: str) -> str:
-        """Why a slot has no segmenter; empty when it has one, or will have."""
+    def refusal(self, sha256: str) -> Reason | None:
+        """Why a slot has no segmenter; None when it has one, or will have."""
         place = self._places.get(sha256)
-        return place.refusal if place is not None else ""
+        return place.refusal if place is not None else None
 
     def memory_mb(self) -> dict[str, float]:
         """Of every segmenter that runs; asked of the system every other second."""
@@ -174,27 +176,25 @@ class WorkerPool:
         if process.ended_s is not None:
             if request is not None and request.answer is not None:
                 return None  # it answered before it ended; the answer is taken first
-            kind: Literal["crash", "refused"] = "refused" if process.phase == "refused" else "crash"
-            text = process.refusal if kind == "refused" else process.why_ended()
-            return self._lost(place, kind, text, now_s)
+            if process.refusal is not None:
+                return self._lost(place, "refused", process.refusal, now_s)
+            return self._lost(place, "crash", process.why_ended(), now_s)
         if request is not None and request.answer is None and now_s - request.since_s > self._frame_timeout_s:
-            text = (
-                f"the segmenter of {place.slot.label} gave no answer for {now_s - request.since_s:.1f} s and was ended"
-            )
-            return self._lost(place, "hang", text, now_s)
+            hung = because("segmenter.hung", slot=place.slot.label, seconds=now_s - request.since_s)
+            return self._lost(place, "hang", hung, now_s)
         if process.phase == "starting" and now_s - process.started_s > START_TIMEOUT_S:
-            text = f"the segmenter of {place.slot.label} was not ready after {START_TIMEOUT_S:.0f} s"
-            return self._lost(place, "hang", text, now_s)
+            late = because("segmenter.not-ready", slot=place.slot.label, seconds=START_TIMEOUT_S)
+            return self._lost(place, "hang", late, now_s)
         return None
 
-    def _lost(self, place: _Place, kind: Literal["crash", "hang", "refused"], text: str, now_s: float) -> Loss:
+    def _lost(self, place: _Place, kind: Literal["crash", "hang", "refused"], reason: Reason, now_s: float) -> Loss:
         process = place.process
         about = process.request.about if process is not None and process.request is not None else None
         if process is not None:
             process.kill()
         place.process = None
         place.failures += 1
-        place.refusal = text if kind == "refused" else ""
+        place.refusal = reason if kind == "refused" else None
         wait_s = (
             0.0
             if place.failures == 1 and kind != "refused"
@@ -202,7 +202,7 @@ class WorkerPool:
         )
         place.not_before_s = now_s + min(wait_s, _LONGEST_WAIT_S)
         ended_s = process.ended_s if process is not None else None
-        return Loss(place.slot, kind, text, about, ended_s if ended_s is not None else now_s)
+        return Loss(place.slot, kind, reason, about, ended_s if ended_s is not None else now_s)
 
     def _end(self, sha256: str) -> None:
         place = self._places.pop(sha256)

@@ -16,6 +16,7 @@ from typing import Any
 
 from cellfleet.api_client import ServerRefuses
 from cellfleet.device.server.client import ServerClient
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.retry import backoff_s
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
@@ -24,7 +25,7 @@ from cellfleet.errors import CellfleetError, NetworkError, StorageError, WireErr
 from cellfleet.ports import Clock, write_atomic
 from cellfleet.wire.base import parse_data
 from cellfleet.wire.events import Incident
-from cellfleet.wire.plain import words
+from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.states import DesiredState, ReportedState
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _PENDING_GROWTH = 3
 """Somebody stands beside an instrument that waits to be accepted: its waits do not grow far."""
 _NO_NEWS = {"at", "sequence", "counters"}
 _NEWS_OF_HEALTH = ("camera", "segmenter", "problems")
-_RUNNING_CHANGES = ("reason", "numbers", "changed_at", "bytes_downloaded", "activation_pause_s")
+_RUNNING_CHANGES = ("reason", "reason_data", "numbers", "changed_at", "bytes_downloaded", "activation_pause_s")
 
 
 class ServerSync:
@@ -77,7 +78,7 @@ class ServerSync:
         self._failures = 0
         self.trouble = ""
         """What is wrong with the server now, as a Key; empty: nothing."""
-        self.trouble_text = ""
+        self.trouble_reason: Reason | None = None
         self.back_at: datetime | None = None
         """When the server answered again after a trouble."""
         self._clock_told = False
@@ -121,13 +122,13 @@ class ServerSync:
             if refusal is not None:
                 raise refusal
         except NetworkError as e:
-            self._failed("server-away", e)
+            self._failed("server-away", because("server.away", detail=e.message))
         except ServerRefuses as e:
-            self._failed(f"server-refuses-{e.code or e.status}", e)
+            self._failed(f"server-refuses-{e.code or e.status}", because("server.refuses", detail=e.message))
         except StorageError as e:
-            self._failed("disk", e)
+            self._failed("disk", error_reason(e))
         except CellfleetError as e:
-            self._failed("server-other-version", e)
+            self._failed("server-other-version", error_reason(e))
         else:
             self._went_well()
 
@@ -187,28 +188,28 @@ class ServerSync:
             with self._lock:
                 self._desired, self._arrived_at = found, at
 
-    def _failed(self, kind: str, error: CellfleetError) -> None:
+    def _failed(self, kind: str, reason: Reason) -> None:
         self._failures += 1
         growth = min(self._failures, _PENDING_GROWTH) if kind == PENDING else self._failures
         self._not_before = self._clock.monotonic_s() + backoff_s(growth, self._retry_s, self._jitter())
-        self.trouble_text = error.message
+        self.trouble_reason = reason
         if kind != self.trouble:
             self.trouble = kind
-            self._tell(kind, f"{error.message}; work goes on here, the server is asked again with growing waits")
+            self._tell(kind, because("server.later", reason))
 
     def _went_well(self) -> None:
         if self.trouble:
             self.back_at = self._clock.now()
-            self._tell("server-back", f"the server answers again, after {self._failures} tries ({self.trouble})")
-        self._failures, self.trouble, self.trouble_text = 0, "", ""
+            self._tell("server-back", because("server.back", tries=self._failures))
+        self._failures, self.trouble, self.trouble_reason = 0, "", None
         off = abs(self.clock_offset_s) > CLOCK_OFF_S
         if off and not self._clock_told:
-            self._tell("clock-off", f"the clock here is {-self.clock_offset_s:.0f} s ahead of the server's")
+            self._tell("clock-off", because("clock.off", seconds=-self.clock_offset_s))
         self._clock_told = off
 
-    def _tell(self, kind: str, text: str) -> None:
+    def _tell(self, kind: str, reason: Reason) -> None:
         with contextlib.suppress(StorageError):
-            self._incident(Incident(at=self._clock.now(), kind=kind, text=words(text)))
+            self._incident(Incident(at=self._clock.now(), kind=kind, text=english(reason), reason_data=reason))
 
     def _read_desired(self) -> tuple[DesiredState | None, datetime | None]:
         content = self._kept.read().content

@@ -23,6 +23,7 @@ from cellfleet.errors import StorageError
 from cellfleet.ports import Clock
 from cellfleet.wire.events import Event, FrameSegmented, Incident, parse_event
 from cellfleet.wire.otlp import Gauge
+from cellfleet.wire.reason import Reason, because, english
 
 Kind = Literal["event", "gauge"]
 PictureKind = Literal["thumbnail", "overlay"]
@@ -108,9 +109,7 @@ class Spool:
             )
         self._id = str(self._db.execute("SELECT id FROM facts").fetchone()[0])
         if damaged:
-            self.put(
-                Incident(at=clock.now(), kind="spool-damaged", text=f"the spool was damaged and lies in {damaged}")
-            )
+            self._incident("spool-damaged", because("spool.damaged", file=damaged))
 
     def put(self, event: Event) -> None:
         """Keep an event; durable when it returns. One that was put before is dropped.
@@ -273,6 +272,9 @@ class Spool:
         )
         db.execute("DELETE FROM batches WHERE key = ?", (batch.key,))
 
+    def _incident(self, kind: str, reason: Reason) -> None:
+        self.put(Incident(at=self._clock.now(), kind=kind, text=english(reason), reason_data=reason))
+
     def _drop_pictures(self) -> None:
         with self._transaction() as db:
             (size,) = db.execute("SELECT COALESCE(SUM(bytes), 0) FROM pictures").fetchone()
@@ -289,10 +291,7 @@ class Spool:
         self._dropped += len(gone)
         now_s = self._clock.monotonic_s()
         if now_s - self._told_drop_s >= _TELL_EVERY_S:
-            text = (
-                f"{self._dropped} pictures were dropped, oldest first: the server has not taken them; no number is lost"
-            )
-            self.put(Incident(at=self._clock.now(), kind="pictures-dropped", text=text))
+            self._incident("pictures-dropped", because("spool.pictures-dropped", count=self._dropped))
             self._told_drop_s, self._dropped = now_s, 0
 
     @contextlib.contextmanager

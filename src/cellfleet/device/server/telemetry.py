@@ -31,7 +31,7 @@ from cellfleet.ports.http import Http, Response, SystemHttp
 from cellfleet.wire.events import Incident
 from cellfleet.wire.features import NONE, used_features
 from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
-from cellfleet.wire.plain import words
+from cellfleet.wire.reason import because, english
 
 _LOG = logging.getLogger(__name__)
 _CONFLICT, _TOO_LARGE = 409, 413
@@ -191,8 +191,9 @@ class Sender:
         self._spool.set_aside(batch, reason)
         _LOG.error("one %s was set aside: %s", batch.kind, reason)
         if batch.kind == "event" and batch.events[0].event != "incident":
-            what = f"one event ({batch.events[0].event}) was set aside: {reason}"
-            self._spool.put(Incident(at=self._clock.now(), kind="telemetry-refused", text=words(what)))
+            event, at = batch.events[0].event, self._clock.now()
+            why = because("telemetry.refused", event=event, status=error.status, detail=error.message)
+            self._spool.put(Incident(at=at, kind="telemetry-refused", text=english(why), reason_data=why))
 
     def _send_picture(self) -> bool:
         if self._clock.monotonic_s() < self._pictures_after:

@@ -17,6 +17,7 @@ from cellfleet.canonical import sha256_file
 from cellfleet.config import Settings
 from cellfleet.device.interfaces import Scheduler, Slot
 from cellfleet.device.slots import Slots
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home
 from cellfleet.device.update.journal import Update
 from cellfleet.device.update.policy import limits_of, missing
@@ -30,6 +31,7 @@ from cellfleet.errors import (
     TrustError,
 )
 from cellfleet.ports import Clock
+from cellfleet.wire.reason import because, english, joined
 from cellfleet.wire.states import UpdateState
 
 SELFTEST_TIMEOUT_S = 600.0
@@ -74,24 +76,19 @@ def run_action(context: ActionContext, state: UpdateState, update: Update) -> Ac
         return ACTIONS[state](context, update)
     except (TrustError, BundleError) as e:
         if getattr(e, "may_pass", False) and state == "checking" and not update.folder:
-            return ActionResult(
-                "failed", _words(e), temporary=True
-            )  # a server that was off, a clock: no attack for good
-        return ActionResult("refused", _words(e))
+            # a server that was off, a clock: no attack for good
+            return ActionResult("failed", error_reason(e), temporary=True)
+        return ActionResult("refused", error_reason(e))
     except CellfleetError as e:
         fetched = update.bytes_downloaded + int(getattr(e, "fetched_bytes", 0))
         changes = {"bytes_downloaded": fetched} if state == "downloading" else {}
         if state == "activating":
-            return ActionResult("refused", _words(e), temporary=isinstance(e, StorageError))
-        return ActionResult("failed", _words(e), changes=changes, temporary=True)
+            return ActionResult("refused", error_reason(e), temporary=isinstance(e, StorageError))
+        return ActionResult("failed", error_reason(e), changes=changes, temporary=True)
     except Exception as e:  # a defect, perhaps one that a hostile bundle found
         _LOG.exception("defect in the state %s", state)
-        text = f"a defect of cellfleet ({type(e).__name__}: {e}); see agent.log"
-        return ActionResult("refused" if state == "activating" else "failed", text, temporary=state != "activating")
-
-
-def _words(error: CellfleetError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
+        reason = because("update.defect", detail=f"{type(e).__name__}: {e}")
+        return ActionResult("refused" if state == "activating" else "failed", reason, temporary=state != "activating")
 
 
 def check_trust(context: ActionContext, update: Update) -> ActionResult:
@@ -112,11 +109,10 @@ def check_trust(context: ActionContext, update: Update) -> ActionResult:
     if wrong:
         return ActionResult("refused", wrong)
     if update.release.kind != "model":
-        return ActionResult(
-            "refused", f"this instrument installs models; {update.release.name} is {update.release.kind}"
-        )
+        reason = because("update.wrong-kind", name=update.release.name, kind=update.release.kind)
+        return ActionResult("refused", reason)
     context.source_of(update).check(update, context.slots.counters())
-    return ActionResult("trusted", "both repositories name it for this instrument")
+    return ActionResult("trusted", because("update.trusted"))
 
 
 def fetch(context: ActionContext, update: Update) -> ActionResult:
@@ -136,11 +132,11 @@ def fetch(context: ActionContext, update: Update) -> ActionResult:
     """
     slot = context.slots.intact(update.release.sha256)
     if slot is not None:
-        return ActionResult("downloaded", "it lies on this instrument already", changes={"artifact": str(slot.bundle)})
+        return ActionResult("downloaded", because("update.present"), changes={"artifact": str(slot.bundle)})
     _drop_other_downloads(context.home, update.release.sha256)
     got = context.source_of(update).fetch(update)
     changes = {"artifact": str(got.path), "bytes_downloaded": update.bytes_downloaded + got.fetched_bytes}
-    return ActionResult("downloaded", f"{got.fetched_bytes:,} bytes fetched", changes=changes)
+    return ActionResult("downloaded", because("update.downloaded", size_bytes=got.fetched_bytes), changes=changes)
 
 
 def _drop_other_downloads(home: Home, sha256: str) -> None:
@@ -175,19 +171,19 @@ def install(context: ActionContext, update: Update) -> ActionResult:
         artifact = existing.bundle
     is_download = artifact.parent == context.home.downloads
     if not artifact.is_file():
-        return ActionResult("failed", f"{artifact} is not there any more", temporary=True)
+        return ActionResult("failed", because("update.file-gone", path=str(artifact)), temporary=True)
     if sha256_file(artifact) != release.sha256:
         if is_download:
             artifact.unlink(missing_ok=True)
-        return ActionResult("failed", "the downloaded file changed on the disk; it is fetched again", temporary=True)
+        return ActionResult("failed", because("update.file-changed"), temporary=True)
     manifest = open_bundle(artifact).manifest
     if (manifest.name, manifest.version) != (release.name, release.version):
-        text = f"the bundle says it is {manifest.name} {manifest.version}, the release {release.name} {release.version}"
-        return ActionResult("refused", text)
+        found, named = f"{manifest.name} {manifest.version}", f"{release.name} {release.version}"
+        return ActionResult("refused", because("update.wrong-bundle", found=found, wanted=named))
     camera = context.settings.camera
     lacking = missing(manifest.requires, context.engines, camera.channels, camera.pixel_size_um, cameras_tell=True)
     if lacking:
-        return ActionResult("refused", "; ".join(lacking))
+        return ActionResult("refused", joined(lacking))
     slot = Slot(
         folder=context.home.slots,
         sha256=release.sha256,
@@ -203,7 +199,7 @@ def install(context: ActionContext, update: Update) -> ActionResult:
     context.slots.name_candidate(installed.sha256)
     if is_download:
         artifact.unlink(missing_ok=True)
-    return ActionResult("installed", f"slot {installed.folder.name}")
+    return ActionResult("installed", because("update.installed", slot=installed.folder.name))
 
 
 def _tested_facts(existing: Slot | None) -> dict[str, Any]:
@@ -229,7 +225,7 @@ def self_test(context: ActionContext, update: Update) -> ActionResult:
 
     slot = context.slots.intact(update.release.sha256)
     if slot is None:
-        return ActionResult("failed", "the candidate's slot is damaged", temporary=True)
+        return ActionResult("failed", because("update.slot-damaged"), temporary=True)
     limits, _ = limits_of(context.settings.agent, update.agent)
     active = context.slots.get("active")
     golden = [slot.bundle, *([active.bundle] if active is not None and active.sha256 != slot.sha256 else [])]
@@ -243,9 +239,9 @@ def self_test(context: ActionContext, update: Update) -> ActionResult:
     choice = choose(judged, wanted)
     numbers = {"selftest": choice.numbers}
     if choice.chosen is None:
-        return ActionResult("refused", f"self-test: {choice.reason}", numbers)
+        return ActionResult("refused", because("selftest.failed", choice.reason), numbers)
     best = choice.chosen
-    facts = {"selftest": choice.numbers, "ap50": best.numbers["ap50"], "reason": choice.reason}
+    facts = {"selftest": choice.numbers, "ap50": best.numbers["ap50"], "reason": english(choice.reason)}
     context.slots.note(replace(slot, variant=best.variant, run_digest=best.run_digest, numbers=facts))
     return ActionResult("passed", choice.reason, numbers, {"variant": best.variant})
 
@@ -278,13 +274,13 @@ def warm_up(context: ActionContext, update: Update) -> ActionResult:
     """
     slot = context.slots.intact(update.release.sha256)
     if slot is None:
-        return ActionResult("refused", "the candidate's slot is damaged", temporary=True)
+        return ActionResult("refused", because("update.slot-damaged"), temporary=True)
     if not slot.variant or "selftest" not in slot.numbers:
-        return ActionResult("refused", "the candidate was not tested on this instrument", temporary=True)
+        return ActionResult("refused", because("update.untested"), temporary=True)
     warm = context.scheduler.warm(slot)
     if warm.run_digest and warm.run_digest != slot.run_digest:
         context.slots.note(replace(slot, run_digest=warm.run_digest, variant=warm.variant or slot.variant))
-    return ActionResult("activated", f"{slot.label} ({warm.variant}) is active")
+    return ActionResult("activated", because("update.active", slot=slot.label, variant=warm.variant))
 
 
 ACTIONS: dict[UpdateState, Action] = {

@@ -16,6 +16,7 @@ from typing import Any
 from cellfleet.device.camera.inhibit import read_leases
 from cellfleet.device.interfaces import EventSink, WorkSnapshot
 from cellfleet.device.server.server_sync import ServerSync
+from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.retry import Backoff
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.device.update import transitions
@@ -39,7 +40,7 @@ from cellfleet.device.update.transitions import ActionResult
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.events import AgentMoved, Incident
-from cellfleet.wire.plain import words
+from cellfleet.wire.reason import Reason, because, english
 
 _LOG = logging.getLogger(__name__)
 _MAX_STEPS_PER_TICK = 40
@@ -83,16 +84,16 @@ class Agent:
         self._slots, self._scheduler, self._clock = context.slots, context.scheduler, context.clock
         self._reported = VersionedFile(context.home.state, "told", ports.write)
         self._times: deque[float] = deque(maxlen=KEPT_TIMES)
-        self.reason = ""
+        self.reason: Reason | None = None
         self.numbers: dict[str, Any] = {}
-        self.problems: tuple[str, ...] = ()
+        self.problems: tuple[Reason, ...] = ()
         self.snapshot = WorkSnapshot()
 
     def start(self) -> None:
         """Continue from the files of the process before."""
         now = self._clock.now()
         for name in (*self.journal.damaged, *self._slots.damaged):
-            self._incident("state-damaged", f"{name} is damaged; the file before it counts", now)
+            self._incident("state-damaged", because("state.damaged", file=name), now)
         if self.journal.entry.state == "idle" or self.journal.entry.state in BEFORE_ACTIVATION:
             self._repair(now)
         self._scheduler.switch(self._slots.get("active"))
@@ -103,7 +104,7 @@ class Agent:
     def tick(self) -> None:
         """Poll, decide, act. Short, except for tasks that run in place. After an error of the disk the next tick tries again."""
         now = self._clock.now()
-        problems: list[str] = []
+        problems: list[Reason] = []
         self.snapshot = WorkSnapshot()
         try:
             self.snapshot = self._scheduler.poll(now)
@@ -113,7 +114,7 @@ class Agent:
                     break
         except CellfleetError as e:
             _LOG.warning("%s", e.message)
-            problems.append(e.message)
+            problems.append(error_reason(e))
         self.problems = tuple(problems)
 
     @property
@@ -198,7 +199,7 @@ class Agent:
         if not background.busy:
             self.context.cancelled.clear()
             if withdrawn:
-                self._transition(update, ActionResult("withdrawn", "the desired state changed"), now)
+                self._transition(update, ActionResult("withdrawn", because("update.withdrawn")), now)
             else:
                 background.start(lambda: run_action(self.context, state, update))
             return True
@@ -213,7 +214,7 @@ class Agent:
     def _deferred(self, update: Update, now: datetime) -> bool:
         desired = self._ports.server_sync.desired
         if is_withdrawn(update, desired):
-            self._transition(update, ActionResult("withdrawn", "the desired state changed"), now)
+            self._transition(update, ActionResult("withdrawn", because("update.withdrawn")), now)
             return True
         window = desired.window if desired is not None and not update.folder else update.window
         reason = waits_for(read_leases(self.context.home.inhibit)[0], window, now)
@@ -224,7 +225,7 @@ class Agent:
             return False
         tally = Tally(base_ms=median_ms(self._times))
         changes = {"previous_sha256": self._slots.pointer.active, "tally": tally}
-        self._transition(update, ActionResult("may-activate", "nothing holds it back", changes=changes), now)
+        self._transition(update, ActionResult("may-activate", because("update.may-activate"), changes=changes), now)
         return True
 
     def _activate(self, result: ActionResult, update: Update, now: datetime) -> ActionResult:
@@ -251,7 +252,7 @@ class Agent:
         changes = {"tally": tally, "activation_pause_s": pause}
         self.reason, self.numbers = verdict.reason, {"probation": verdict.numbers}
         if verdict.event is None and self._slots.find(sha256) is None:
-            verdict = replace(verdict, event="bad", reason="its slot is damaged")
+            verdict = replace(verdict, event="bad", reason=because("update.slot-damaged"))
         if verdict.event is not None:
             self._transition(update, ActionResult(verdict.event, verdict.reason, self.numbers, changes), now)
             return True
@@ -269,7 +270,8 @@ class Agent:
         found_s = _seconds(update.activated_at, update.bad_at)
         good = roll_back(self._slots, self._scheduler, update, now)
         text = f"back to {good.label}" if good is not None else "there is no slot to go back to"
-        self._ports.news(f"{update.release.name} {update.release.version} is bad: {update.reason}; {text}")
+        why = english(update.reason)
+        self._ports.news(f"{update.release.name} {update.release.version} is bad: {why}; {text}")
         numbers = {"rollback": {"found_s": found_s, "to": good.label if good is not None else ""}}
         self._transition(update, ActionResult("rolled-back", numbers=numbers), now)
         return True
@@ -317,7 +319,7 @@ class Agent:
         limits, _ = limits_of(self.context.settings.agent, update.agent)
         backoff = Backoff(limits.retry_s, self._ports.jitter())
         if result.event != "update-wanted" and result.event != "may-activate":
-            self.reason, self.numbers = "", {}
+            self.reason, self.numbers = None, {}
         self.journal.write(transitions.advance(self.journal.entry, update, result, now, backoff))
         entry = self.journal.entry
         self._ports.news(_transition_line(entry, update, result.reason))
@@ -335,19 +337,21 @@ class Agent:
                 trigger=entry.trigger,
                 deployment_id=update.deployment_id if update else None,
                 release_id=update.release.release_id if update and from_server else None,
-                reason=update.reason if update else "",
+                reason=english(update.reason) if update else "",
+                reason_data=update.reason if update else None,
             )
         )
         self._reported.write(entry.number)
 
-    def _incident(self, kind: str, text: str, now: datetime) -> None:
+    def _incident(self, kind: str, reason: Reason, now: datetime) -> None:
+        text = english(reason)
         self._ports.news(text)
-        self._ports.sink.put(Incident(at=now, kind=kind, text=words(text)))
+        self._ports.sink.put(Incident(at=now, kind=kind, text=text, reason_data=reason))
 
 
-def _transition_line(entry: Entry, update: Update, reason: str) -> str:
+def _transition_line(entry: Entry, update: Update, reason: Reason | None) -> str:
     text = f"{update.release.name} {update.release.version}: {entry.source} -> {entry.state} ({entry.trigger})"
-    return f"{text}: {reason}" if reason else text
+    return f"{text}: {english(reason)}" if reason else text
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

@@ -18,6 +18,7 @@ from cellfleet.device.update.status_file import read_status
 from cellfleet.device.update.update_sources import FolderSource
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
+from cellfleet.wire.reason import english
 from cellfleet.wire.states import ReleaseRef
 
 _POLL_S = 0.3
@@ -156,7 +157,9 @@ def _install_here(
             agent.tick()
             parts.reporter.report(clock.now())
             if agent.problems:
-                raise DeviceError("; ".join(agent.problems), hint="mend that, then run the same command again")
+                raise DeviceError(
+                    "; ".join(english(p) for p in agent.problems), hint="mend that, then run the same command again"
+                )
             update = agent.journal.entry.update
             if update is None or update.request != request.name:
                 if agent.state != "idle":
@@ -167,11 +170,11 @@ def _install_here(
             elif agent.state == "probation":
                 return Installed(request.release, "probation", "it is active; its first frames decide whether it stays")
             elif agent.state == "idle" and update.outcome != "running":
-                return Installed(request.release, update.outcome, update.reason)
+                return Installed(request.release, update.outcome, english(update.reason))
             elif agent.state == "idle":
-                return Installed(request.release, "failed", update.reason)
+                return Installed(request.release, "failed", english(update.reason))
             elif agent.reason:
-                news(agent.reason)
+                news(english(agent.reason))
                 sleep(1.0)
     raise DeviceError("the installation does not come to an end", hint="see `cellfleet device status HOME`")
 

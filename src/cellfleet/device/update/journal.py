@@ -10,6 +10,7 @@ from cellfleet.device.system.home import Home
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.ports import write_atomic
 from cellfleet.wire.base import Message, Sha256, Text, Time
+from cellfleet.wire.reason import StoredReason
 from cellfleet.wire.states import MaintenanceWindow, Outcome, ReleaseRef, UpdateState
 
 
@@ -31,7 +32,7 @@ class Tally(Message):
     times_ms: tuple[float, ...] = ()
     base_ms: float | None = None
     memory_mb: float = 0.0
-    last_trouble: Text = ""
+    last_trouble: StoredReason = None
 
 
 class Update(Message):
@@ -55,7 +56,7 @@ class Update(Message):
     folder: str = ""
     request: Text = ""
     outcome: Outcome = "running"
-    reason: Text = ""
+    reason: StoredReason = None
     numbers: dict[str, Any] = Field(default={})
     started_at: Time
     changed_at: Time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -12,7 +12,8 @@ from cellfleet.config.fleet import AgentSection
 from cellfleet.device.camera.inhibit import Lease, valid
 from cellfleet.device.interfaces import Slot
 from cellfleet.device.update.journal import Update
-from cellfleet.device.update.window import is_open, words
+from cellfleet.device.update.window import is_open, when_open
+from cellfleet.wire.reason import Reason, because, joined, read_reason
 from cellfleet.wire.states import DesiredState, MaintenanceWindow
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def is_withdrawn(update: Update, desired: DesiredState | None) -> bool:
     return not same_update(update, desired)
 
 
-def limits_of(section: AgentSection, overrides: Mapping[str, Any]) -> tuple[AgentSection, str]:
+def limits_of(section: AgentSection, overrides: Mapping[str, Any]) -> tuple[AgentSection, Reason | None]:
     """Merge the instrument's settings with those of the deployment.
 
     Args:
@@ -115,17 +116,17 @@ def limits_of(section: AgentSection, overrides: Mapping[str, Any]) -> tuple[Agen
         overrides: settings of the deployment.
 
     Returns:
-        The merged settings and an empty text; the instrument's settings and a reason when ``overrides`` are not valid.
+        The merged settings and None; the instrument's settings and a reason when ``overrides`` are not valid.
     """
     try:
-        return AgentSection.model_validate({**section.model_dump(), **overrides}), ""
+        return AgentSection.model_validate({**section.model_dump(), **overrides}), None
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
-        return section, f"the deployment's setting agent.{where}: {first['msg']}"
+        return section, because("update.setting", name=where, detail=first["msg"])
 
 
-def waits_for(leases: list[Lease], window: MaintenanceWindow | None, now: datetime) -> str:
+def waits_for(leases: list[Lease], window: MaintenanceWindow | None, now: datetime) -> Reason | None:
     """Why an activation has to wait.
 
     Args:
@@ -134,13 +135,19 @@ def waits_for(leases: list[Lease], window: MaintenanceWindow | None, now: dateti
         now: time.
 
     Returns:
-        The reason; empty when the activation may start now.
+        The reason; None when the activation may start now.
     """
     if held := valid(leases, now):
-        return "; ".join(f"{x.holder} holds updates back until {x.expires_at:%H:%M:%S}: {x.reason}" for x in held)
+        return joined([_held(lease) for lease in held])
     if window is not None and not is_open(window, now):
-        return f"the maintenance window is {words(window)}"
-    return ""
+        return when_open(window)
+    return None
+
+
+def _held(lease: Lease) -> Reason:
+    until = f"{lease.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    why = read_reason(lease.reason, lease.reason_data) or because("rollout.no-reason")
+    return because("update.held", why, holder=lease.holder, until=until)
 
 
 def missing(
@@ -149,7 +156,7 @@ def missing(
     channels: Sequence[str],
     pixel_size_um: float | None,
     cameras_tell: bool,
-) -> list[str]:
+) -> list[Reason]:
     """Requirements of a bundle that this instrument does not meet.
 
     Args:
@@ -160,13 +167,15 @@ def missing(
         cameras_tell: the files of the camera may contain their pixel size.
 
     Returns:
-        One text for each unmet requirement.
+        One reason for each unmet requirement.
     """
     out = []
     if not set(requires.engines) & set(engines):
-        out.append(f"it needs one of the engines {', '.join(requires.engines)}; here is {', '.join(engines) or 'none'}")
+        here = ", ".join(engines) or "none"
+        out.append(because("update.lacks-engine", needed=", ".join(requires.engines), here=here))
     if lacking := [c for c in requires.channels if c not in channels]:
-        out.append(f"it needs the channels {', '.join(lacking)}; the camera gives {', '.join(channels) or 'none'}")
+        here = ", ".join(channels) or "none"
+        out.append(because("update.lacks-channels", needed=", ".join(lacking), here=here))
     if requires.pixel_size and pixel_size_um is None and not cameras_tell:
-        out.append("it needs frames of known pixel size; set camera.pixel_size_um")
+        out.append(because("update.lacks-pixel-size"))
     return out

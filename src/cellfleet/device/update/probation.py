@@ -12,7 +12,7 @@ from cellfleet.config.fleet import AgentSection
 from cellfleet.device.interfaces import WorkSnapshot
 from cellfleet.device.update.journal import Tally
 from cellfleet.device.update.state_machine import Event
-from cellfleet.wire.plain import words
+from cellfleet.wire.reason import Reason, because, joined
 
 KEPT_TIMES = 200
 """Latest frame times that medians are made of."""
@@ -33,7 +33,7 @@ class Verdict:
     """
 
     event: Event | None
-    reason: str
+    reason: Reason
     numbers: dict[str, Any]
 
 
@@ -51,7 +51,7 @@ def add(tally: Tally, snapshot: WorkSnapshot, slot: str) -> Tally:
     frames = [f for f in snapshot.frames if f.slot == slot]
     troubles = [t for t in snapshot.troubles if t.slot == slot]
     segmented = [f for f in frames if f.result == "segmented"]
-    bad = [f.reason for f in frames if f.result == "failed"] + [t.text for t in troubles]
+    bad = [f.reason for f in frames if f.result == "failed"] + [t.reason for t in troubles]
     memory = max([tally.memory_mb, snapshot.memory_mb.get(slot, 0.0), *(f.memory_mb for f in frames)])
     return tally.model_copy(
         update={
@@ -61,7 +61,7 @@ def add(tally: Tally, snapshot: WorkSnapshot, slot: str) -> Tally:
             "hangs": tally.hangs + sum(t.kind == "hang" for t in troubles),
             "times_ms": (*tally.times_ms, *(f.milliseconds for f in segmented))[-KEPT_TIMES:],
             "memory_mb": memory,
-            "last_trouble": words(bad[-1] if bad else tally.last_trouble),
+            "last_trouble": bad[-1] if bad else tally.last_trouble,
         }
     )
 
@@ -99,35 +99,39 @@ def judge(tally: Tally, limits: AgentSection, since: datetime, now: datetime) ->
         "max_memory_mb": limits.probation_max_memory_mb,
         "max_errors": limits.probation_max_errors,
     }
-    if reasons := _reasons(tally, limits, median):
-        return Verdict("bad", "; ".join(reasons), numbers)
-    if tally.segmented >= limits.probation_frames:
-        return Verdict("good", f"{tally.segmented} frames were drawn within the limits", numbers)
+    if bad := joined(_reasons(tally, limits, median)):
+        return Verdict("bad", bad, numbers)
+    frames, wanted = tally.segmented, limits.probation_frames
+    if frames >= wanted:
+        return Verdict("good", because("probation.passed", frames=frames), numbers)
     if waited >= limits.probation_s:
-        text = f"{tally.segmented} of {limits.probation_frames} frames came in {waited:.0f} s, without a bad sign"
-        return Verdict("good", text, numbers)
-    return Verdict(None, f"{tally.segmented} of {limits.probation_frames} frames were segmented", numbers)
+        reason = because("probation.time-over", frames=frames, wanted=wanted, seconds=waited)
+        return Verdict("good", reason, numbers)
+    return Verdict(None, because("probation.running", frames=frames, wanted=wanted), numbers)
 
 
-def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[str]:
+def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[Reason]:
     out = []
     troubles = tally.failed + tally.crashes + tally.hangs
     if troubles > limits.probation_max_errors:
-        text = (
-            f"{tally.failed} frames failed, the segmenter crashed {tally.crashes} times and hung {tally.hangs} times; "
-            f"{limits.probation_max_errors} may"
-        )
-        out.append(f"{text} ({tally.last_trouble})" if tally.last_trouble else text)
+        out.append(_errors(tally, limits.probation_max_errors))
     early = median is None or len(tally.times_ms) < min(_LEAST_TIMES, limits.probation_frames)
     if tally.memory_mb > limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):
-        out.append(f"its segmenter uses {tally.memory_mb:.0f} MB, {limits.probation_max_memory_mb:.0f} MB are allowed")
+        limit_mb = limits.probation_max_memory_mb
+        out.append(because("probation.memory", memory_mb=tally.memory_mb, limit_mb=limit_mb))
     if median is None or early:
         return out
     if median > limits.probation_max_ms:
-        out.append(f"a frame takes {median:.0f} ms, {limits.probation_max_ms:.0f} ms are allowed")
+        out.append(because("probation.time", ms=median, limit_ms=limits.probation_max_ms))
     if tally.base_ms and median > limits.probation_max_slowdown * tally.base_ms:
-        out.append(
-            f"a frame takes {median:.0f} ms, it took {tally.base_ms:.0f} ms before; "
-            f"{limits.probation_max_slowdown:g} times that is allowed"
-        )
+        factor = limits.probation_max_slowdown
+        out.append(because("probation.slower", ms=median, before_ms=tally.base_ms, factor=factor))
     return out
+
+
+def _errors(tally: Tally, limit: int) -> Reason:
+    failed, crashes, hangs = tally.failed, tally.crashes, tally.hangs
+    if tally.last_trouble is None:
+        return because("probation.errors", failed=failed, crashes=crashes, hangs=hangs, limit=limit)
+    last = tally.last_trouble
+    return because("probation.errors-last", last, failed=failed, crashes=crashes, hangs=hangs, limit=limit)

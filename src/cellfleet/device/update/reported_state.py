@@ -10,8 +10,11 @@ from cellfleet.device.interfaces import Slot, WorkSnapshot
 from cellfleet.device.slots import Pointer, Slots
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.wire.enrol import DeviceFacts
-from cellfleet.wire.plain import made_plain, words
+from cellfleet.wire.plain import made_plain
+from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.states import Counters, Health, ReportedState, SlotReport, UpdateReport
+
+_MOST_PROBLEMS = 32
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class HostStatus:
         min_free_mb: below it the camera waits.
         spool_items, spool_bytes: not confirmed by the server yet.
         clock_offset_s: the server's clock minus this one.
-        server_trouble: why the server cannot be reached; empty: no trouble.
+        server_trouble: why the server cannot be reached; None: no trouble.
         problems: of the agent itself.
     """
 
@@ -32,8 +35,8 @@ class HostStatus:
     spool_items: int = 0
     spool_bytes: int = 0
     clock_offset_s: float = 0.0
-    server_trouble: str = ""
-    problems: tuple[str, ...] = ()
+    server_trouble: Reason | None = None
+    problems: tuple[Reason, ...] = ()
 
 
 def slot_report(slot: Slot | None, since: str) -> SlotReport | None:
@@ -57,23 +60,25 @@ def slot_report(slot: Slot | None, since: str) -> SlotReport | None:
     )
 
 
-def update_report(entry: Entry, reason: str, numbers: dict[str, Any]) -> UpdateReport | None:
+def update_report(entry: Entry, reason: Reason | None, numbers: dict[str, Any]) -> UpdateReport | None:
     """Describe the latest update for the server.
 
     Args:
         entry: newest page of the journal.
-        reason: replaces the journal's when it is not empty.
+        reason: replaces the journal's; None: the journal's.
         numbers: replace the journal's, by key.
     """
     update = entry.update
     if update is None:
         return None
+    why = reason or update.reason
     return UpdateReport(
         deployment_id=update.deployment_id,
         release_id=None if update.folder else update.release.release_id,
         state=entry.state,
         outcome=update.outcome,
-        reason=words(reason or update.reason),
+        reason=english(why),
+        reason_data=why,
         numbers=made_plain({**update.numbers, **numbers}),
         started_at=update.started_at,
         changed_at=update.changed_at,
@@ -96,9 +101,10 @@ def health(snapshot: WorkSnapshot, host: HostStatus) -> Health:
     """
     problems = [*snapshot.problems, *host.problems]
     if host.disk_free_mb < host.min_free_mb:
-        problems.append(f"the disk is nearly full: {host.disk_free_mb:.0f} MB free, {host.min_free_mb:.0f} needed")
+        problems.append(because("camera.disk-full", free_mb=host.disk_free_mb, limit_mb=host.min_free_mb))
     if host.server_trouble:
         problems.append(host.server_trouble)
+    different = list({english(p): p for p in problems}.items())[:_MOST_PROBLEMS]
     return Health(
         disk_free_mb=max(0.0, host.disk_free_mb),
         queue_frames=snapshot.pending,
@@ -109,7 +115,8 @@ def health(snapshot: WorkSnapshot, host: HostStatus) -> Health:
         camera=snapshot.camera,
         segmenter=snapshot.segmenter,
         clock_offset_s=host.clock_offset_s,
-        problems=tuple(words(p) for p in dict.fromkeys(problems))[:32],
+        problems=tuple(text for text, _ in different),
+        problems_data=tuple(reason for _, reason in different),
     )
 
 
@@ -125,7 +132,7 @@ def reported(
     counters: Counters,
     health: Health,
     facts: DeviceFacts,
-    reason: str = "",
+    reason: Reason | None = None,
     numbers: dict[str, Any] | None = None,
 ) -> ReportedState:
     """Put the reported state together. Its sequence number is set when it is sent.
@@ -141,7 +148,7 @@ def reported(
         counters: frames since provisioning.
         health: of the instrument.
         facts: versions and hardware.
-        reason: newer than the journal's; empty: the journal's.
+        reason: newer than the journal's; None: the journal's.
         numbers: newer than the journal's, by key.
     """
     p: Pointer = slots.pointer
@@ -163,18 +170,18 @@ def reported(
     )
 
 
-def row(update: Update | None, state: str, reason: str, numbers: dict[str, Any]) -> dict[str, Any] | None:
+def row(update: Update | None, state: str, reason: Reason | None, numbers: dict[str, Any]) -> dict[str, Any] | None:
     """The update's row in ``status.json``: the fields of the report, and those that only this instrument needs.
 
     Args:
         update: None: there was none.
         state: of the agent.
-        reason: newer than the update's; empty: the update's.
+        reason: newer than the update's; None: the update's.
         numbers: newer than the update's, by key.
     """
     if update is None:
         return None
     facts = update.model_dump(mode="json", exclude={"release", "tally", "agent", "window"})
-    newer = {"reason": reason or update.reason, "numbers": {**update.numbers, **numbers}}
+    newer = {"reason": english(reason or update.reason), "numbers": {**update.numbers, **numbers}}
     named = {"state": state, "name": update.release.name, "version": update.release.version}
     return {**facts, **newer, **named, "sha256": update.release.sha256}

@@ -7,6 +7,7 @@ from datetime import datetime
 from cellfleet.device.interfaces import Scheduler, Slot
 from cellfleet.device.slots import Slots
 from cellfleet.device.update.journal import Journal, Update
+from cellfleet.wire.reason import Reason, because
 
 
 def roll_back(slots: Slots, scheduler: Scheduler, update: Update, now: datetime) -> Slot | None:
@@ -29,14 +30,14 @@ def roll_back(slots: Slots, scheduler: Scheduler, update: Update, now: datetime)
     good = slots.fallback(sha256) if slots.pointer.active == sha256 else slots.intact(slots.pointer.active)
     slots.roll_back(sha256, good.sha256 if good is not None else "", now.isoformat())
     scheduler.switch(good)
-    scheduler.repin(bad, good, update.activated_at or now, update.reason or "it was rolled back")
+    scheduler.repin(bad, good, update.activated_at or now, update.reason or because("pin.rolled-back"))
     scheduler.cool(bad)
     if sha256 not in scheduler.pinned():
         slots.remove(sha256)
     return good
 
 
-def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) -> str:
+def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) -> Reason | None:
     """Replace an active slot whose bytes are damaged by an intact one; the desired state installs it again.
 
     Experiments are repinned before the pointer changes: after a power cut between the two the slot is still found damaged.
@@ -48,14 +49,14 @@ def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) 
         now: time.
 
     Returns:
-        The reason for the report; empty when the active slot is intact or there is none.
+        The reason for the report; None when the active slot is intact or there is none.
 
     Raises:
         StorageError: the disk refuses; run it again.
     """
     sha256 = slots.pointer.active
     if not sha256 or slots.intact(sha256) is not None:
-        return ""
+        return None
     found = slots.find(sha256)
     bad = found or lost_slot(slots, sha256, "", "")
     good = slots.fallback(sha256)
@@ -65,14 +66,16 @@ def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) 
             "settled": False,
             "attempts": 0,
             "outcome": "running",
-            "reason": "its slot was damaged; it comes again",
+            "reason": because("update.comes-again"),
         }
         page = {"update": last.model_copy(update=again), "source": "", "trigger": ""}
         journal.write(journal.entry.model_copy(update=page))
-    scheduler.repin(bad, good, now, "the files of its bundle are damaged on this instrument")
+    scheduler.repin(bad, good, now, because("pin.damaged"))
     slots.roll_back(sha256, good.sha256 if good is not None else "", now.isoformat())
-    instead = good.label if good is not None else "nothing; frames wait for their masks"
-    return f"the active slot {found.label if found else sha256[:12]} is damaged; now active: {instead}"
+    name = found.label if found else sha256[:12]
+    if good is None:
+        return because("slot.damaged-only", bad=name)
+    return because("slot.damaged", bad=name, good=good.label)
 
 
 def lost_slot(slots: Slots, sha256: str, name: str, version: str) -> Slot:

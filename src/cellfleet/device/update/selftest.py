@@ -13,6 +13,7 @@ from typing import Any
 
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.interfaces import GoldenResult, SelfTested
+from cellfleet.wire.reason import Reason, because, english, joined
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Judged:
     variant: str
     run_digest: str
     worst_ms: float
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     numbers: dict[str, Any]
 
 
@@ -43,7 +44,7 @@ class Choice:
     """
 
     chosen: Judged | None
-    reason: str
+    reason: Reason
     numbers: dict[str, Any]
 
 
@@ -61,13 +62,14 @@ def judge(tested: SelfTested, limits: AgentSection, active_ap50: float | None) -
     reasons = [tested.problem] if tested.problem else []
     own = tested.results[0] if tested.results else None
     if own is None and not reasons:
-        reasons.append("its segmenter gave no results")
+        reasons.append(because("selftest.no-results"))
     for i, result in enumerate(tested.results):
-        reasons += _of_frames(result, "its own" if i == 0 else "the active bundle's", limits, own=i == 0)
+        reasons += _of_own(result, limits) if i == 0 else _of_active(result, limits)
     if own is not None and active_ap50 is not None:
         reasons += _against_active(tested, limits, active_ap50)
     if tested.memory_mb > limits.selftest_max_memory_mb:
-        reasons.append(f"it uses {tested.memory_mb:.0f} MB, {limits.selftest_max_memory_mb:.0f} MB are allowed")
+        limit_mb = limits.selftest_max_memory_mb
+        reasons.append(because("selftest.memory", memory_mb=tested.memory_mb, limit_mb=limit_mb))
     numbers: dict[str, Any] = {
         "ap50": own.ap50 if own else None,
         "agreement": own.agreement if own else None,
@@ -76,7 +78,7 @@ def judge(tested: SelfTested, limits: AgentSection, active_ap50: float | None) -
         "memory_mb": tested.memory_mb,
         "active_golden_ap50": tested.results[1].ap50 if len(tested.results) > 1 else None,
         "active_ap50": active_ap50,
-        "reasons": reasons,
+        "reasons": [english(r) for r in reasons],
     }
     worst_ms = numbers["worst_ms"]
     numbers = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
@@ -95,46 +97,53 @@ def choose(judged: Sequence[Judged], wanted: str = "") -> Choice:
     """
     numbers = {j.variant: j.numbers for j in judged}
     passed = sorted((j for j in judged if not j.reasons and wanted in ("", j.variant)), key=lambda j: j.worst_ms)
-    refused = "; ".join(f"{j.variant}: {'; '.join(j.reasons)}" for j in judged if j.reasons)
+    refused = [because("selftest.variant", *j.reasons, variant=j.variant) for j in judged if j.reasons]
     if not passed:
-        return Choice(None, refused or "no variant of it can run here", numbers)
+        return Choice(None, joined(refused) or because("selftest.no-variant"), numbers)
     best = passed[0]
     if wanted:
-        text = f"{best.variant}: asked for in the settings, passed in {best.worst_ms:.0f} ms"
+        reason = because("selftest.wanted", variant=best.variant, ms=best.worst_ms)
     else:
-        text = f"{best.variant} is the fastest that passed: " + ", ".join(
-            f"{j.variant} {j.worst_ms:.0f} ms" for j in passed
-        )
-    return Choice(best, f"{text}; not used: {refused}" if refused else text, numbers)
+        times = ", ".join(f"{j.variant} {j.worst_ms:.0f} ms" for j in passed)
+        reason = because("selftest.fastest", variant=best.variant, times=times)
+    if refused:
+        reason = because("several", reason, because("selftest.not-used", *refused))
+    return Choice(best, reason, numbers)
 
 
-def _of_frames(result: GoldenResult, whose: str, limits: AgentSection, *, own: bool) -> list[str]:
+def _of_own(result: GoldenResult, limits: AgentSection) -> list[Reason]:
+    """Golden frames of the bundle under test."""
     if result.problem:
-        return [f"{whose} golden frames: {result.problem}"]
+        return [because("selftest.frames", detail=result.problem)]
     out = []
-    least = max(limits.min_golden_ap50, result.least_ap50 if own else 0.0)
+    least = max(limits.min_golden_ap50, result.least_ap50)
     if not result.ap50 >= least:
-        out.append(f"AP@0.5 {result.ap50:.3f} on {whose} golden frames, at least {least:.3f} is asked for")
-    if own and not result.agreement >= result.least_agreement:
-        out.append(
-            f"it agrees to {result.agreement:.3f} with what its builder's machine drew, "
-            f"at least {result.least_agreement:.3f} is asked for"
-        )
+        out.append(because("selftest.ap50", ap50=result.ap50, limit=least))
+    if not result.agreement >= result.least_agreement:
+        out.append(because("selftest.agreement", agreement=result.agreement, limit=result.least_agreement))
     if not result.worst_ms <= limits.selftest_max_ms:
-        out.append(
-            f"a golden frame of {whose} takes {result.worst_ms:.0f} ms, {limits.selftest_max_ms:.0f} ms are allowed"
-        )
+        out.append(because("selftest.time", ms=result.worst_ms, limit_ms=limits.selftest_max_ms))
     return out
 
 
-def _against_active(tested: SelfTested, limits: AgentSection, active_ap50: float) -> list[str]:
+def _of_active(result: GoldenResult, limits: AgentSection) -> list[Reason]:
+    """Golden frames of the active bundle, segmented by the model under test."""
+    if result.problem:
+        return [because("selftest.frames-active", detail=result.problem)]
+    out = []
+    if not result.ap50 >= limits.min_golden_ap50:
+        out.append(because("selftest.ap50-active", ap50=result.ap50, limit=limits.min_golden_ap50))
+    if not result.worst_ms <= limits.selftest_max_ms:
+        out.append(because("selftest.time-active", ms=result.worst_ms, limit_ms=limits.selftest_max_ms))
+    return out
+
+
+def _against_active(tested: SelfTested, limits: AgentSection, active_ap50: float) -> list[Reason]:
     if len(tested.results) < 2:
-        return ["the active bundle's golden frames were not drawn"]
+        return [because("selftest.active-not-run")]
     found = tested.results[1]
     least = active_ap50 - limits.max_golden_loss_ap50
     if found.problem or found.ap50 >= least or found.ap50 < limits.min_golden_ap50:  # these two have a reason already
         return []
-    return [
-        f"AP@0.5 {found.ap50:.3f} on the active bundle's golden frames, where the active model reaches "
-        f"{active_ap50:.3f}; a loss of {limits.max_golden_loss_ap50:g} is allowed"
-    ]
+    limit = limits.max_golden_loss_ap50
+    return [because("selftest.ap50-loss", ap50=found.ap50, active=active_ap50, limit=limit)]

@@ -20,6 +20,7 @@ from cellfleet.device.update import reported_state
 from cellfleet.device.update.agent import Agent
 from cellfleet.device.update.status_file import write_status
 from cellfleet.wire.enrol import DeviceFacts
+from cellfleet.wire.reason import english
 from cellfleet.wire.states import ReportedState
 
 _LOG = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class StatusReporter:
             spool_items=items,
             spool_bytes=size,
             clock_offset_s=self._server_sync.clock_offset_s,
-            server_trouble=self._server_sync.trouble_text,
+            server_trouble=self._server_sync.trouble_reason,
             problems=self._agent.problems,
         )
 
@@ -101,8 +102,8 @@ class StatusReporter:
         return {
             **facts,
             "name": self._info.record.name,
-            "reason": agent.reason,
-            "server": {"url": self._info.record.server, "trouble": self._server_sync.trouble_text},
+            "reason": english(agent.reason),
+            "server": {"url": self._info.record.server, "trouble": english(self._server_sync.trouble_reason)},
             "update": reported_state.row(
                 agent.journal.entry.update, agent.journal.entry.state, agent.reason, agent.numbers
             ),

@@ -10,7 +10,8 @@ from cellfleet.device.system.retry import Backoff
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.device.update.policy import MAX_ATTEMPTS, same_update
 from cellfleet.device.update.state_machine import Event, next_state
-from cellfleet.wire.plain import made_plain, words
+from cellfleet.wire.plain import made_plain
+from cellfleet.wire.reason import Reason, because
 from cellfleet.wire.states import DesiredState, ReleaseRef
 
 
@@ -27,7 +28,7 @@ class ActionResult:
     """
 
     event: Event
-    reason: str = ""
+    reason: Reason | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
     temporary: bool = False
@@ -84,7 +85,7 @@ def already_active(update: Update, now: datetime) -> Update:
         update: as it was started.
         now: time.
     """
-    changes = {"outcome": "succeeded", "settled": True, "update_s": 0.0, "reason": "it is active already"}
+    changes = {"outcome": "succeeded", "settled": True, "update_s": 0.0, "reason": because("update.already-active")}
     return update.model_copy(update={**changes, "changed_at": now})
 
 
@@ -105,7 +106,7 @@ def advance(entry: Entry, update: Update, result: ActionResult, now: datetime, b
         KeyError: the event cannot happen in that state; a defect of the caller.
     """
     state = next_state(entry.state, result.event)
-    changes: dict[str, Any] = {"changed_at": now, "reason": words(result.reason), **result.changes}
+    changes: dict[str, Any] = {"changed_at": now, "reason": result.reason, **result.changes}
     if result.numbers:
         changes["numbers"] = {**update.numbers, **made_plain(result.numbers)}
     changes |= _outcome(entry, update, result, now, backoff)

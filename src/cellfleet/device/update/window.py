@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from cellfleet.wire.reason import Reason, because
 from cellfleet.wire.states import MaintenanceWindow
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def is_open(window: MaintenanceWindow, now: datetime) -> bool:
@@ -30,12 +33,14 @@ def is_open(window: MaintenanceWindow, now: datetime) -> bool:
     return (local.weekday() in window.days and minute >= start) or (yesterday in window.days and minute < end)
 
 
-def words(window: MaintenanceWindow) -> str:
-    """The window as English text."""
-    names = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-    days = "every day" if len(set(window.days)) == 7 else ", ".join(names[d] for d in sorted(set(window.days)))
-    sign, offset = ("-" if window.utc_offset_min < 0 else "+"), abs(window.utc_offset_min)
-    return f"{days} from {window.start} to {window.end} (UTC{sign}{offset // 60:02d}:{offset % 60:02d})"
+def when_open(window: MaintenanceWindow) -> Reason:
+    """The window as the reason why an activation waits."""
+    sign, minutes = ("-" if window.utc_offset_min < 0 else "+"), abs(window.utc_offset_min)
+    offset = f"{sign}{minutes // 60:02d}:{minutes % 60:02d}"
+    if len(set(window.days)) == 7:
+        return because("update.window-daily", start=window.start, end=window.end, offset=offset)
+    days = ", ".join(_DAYS[d] for d in sorted(set(window.days)))
+    return because("update.window", days=days, start=window.start, end=window.end, offset=offset)
 
 
 def _minutes(text: str) -> int:
