@@ -90,3 +90,52 @@ def test_a_failed_number_never_looks_like_its_threshold() -> None:
 def test_the_policy_has_a_digest() -> None:
     assert policy_digest(GateSection()) == policy_digest(GateSection(min_ap50=0.5))
     assert policy_digest(GateSection()) != policy_digest(GateSection(min_ap50=0.51))
+
+
+def test_rounding_of_floating_point_numbers_is_no_failure() -> None:
+    """Exactly 1e-9 beyond the threshold passes, the next number beyond that does not."""
+    for field, threshold, name in (("min_ap50", 1e-9, "ap50"), ("max_count_error", 0.0, "count_error")):
+        policy = GateSection(**{**NOTHING, field: threshold})
+        value = 0.0 if field == "min_ap50" else 1e-9
+        assert gate(evaluation(numbers(**{name: value})), policy).passed
+    champion = Champion("old", "1.0.0", "c" * 64, "onnxruntime/fp32", {"ap50": 1e-9})
+    policy = GateSection(**{**NOTHING, "max_champion_loss_ap50": 0.0})
+    assert gate(evaluation(numbers(ap50=0.0)), policy, champion).passed
+    assert not gate(evaluation(numbers(ap50=0.91)), policy, CHAMPION).passed
+
+
+@pytest.mark.parametrize(
+    ("ap50", "said"),
+    [
+        (0.92, "AP@0.5 is 0.920, the same as the 0.920 of the champion"),
+        (0.9196, "AP@0.5 is 0.920, the same as the 0.920 of the champion"),
+        (0.919, "AP@0.5 is 0.919, 0.001 below the 0.920 of the champion"),
+        (0.921, "AP@0.5 is 0.921, 0.001 above the 0.920 of the champion"),
+    ],
+)
+def test_the_difference_to_the_champion_in_words(ap50: float, said: str) -> None:
+    assert said in gate(evaluation(numbers(ap50=ap50)), GateSection(), CHAMPION).checks[-1].text
+
+
+@pytest.mark.parametrize("used", [(), ("a", "b")])
+def test_no_frame_may_have_been_used(used: tuple[str, ...]) -> None:
+    check = gate(evaluation(), GateSection(), used_in_training=used).checks[-1]
+    assert (check.name, check.value, check.threshold, check.passed) == ("held_out", len(used), 0, not used)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.5, "0.500"),
+        (0.4996, "0.4996"),
+        (0.49996, "0.49996"),
+        (0.499996, "0.499996"),
+        (0.4999996, "0.4999996"),
+        (0.5000004, "0.5000004"),
+        (0.50004, "0.50004"),
+        (0.6, "0.600"),
+    ],
+)
+def test_as_many_digits_as_it_takes_to_tell_a_number_from_its_threshold(value: float, shown: str) -> None:
+    check = gate(evaluation(numbers(ap50=value)), GateSection(**{**NOTHING, "min_ap50": 0.5})).checks[0]
+    assert check.text == f"AP@0.5 is {shown}; at least 0.5 is asked for"
