@@ -15,9 +15,7 @@ import psutil
 import pytest
 
 from cellfleet.device.launcher import Launcher
-from cellfleet.device.system.file_lock import held, holder_of, is_held
 from cellfleet.device.system.home import Home
-from cellfleet.device.system.rotating_log import RotatingLog
 from cellfleet.errors import DeviceError
 from cellfleet.ports import SystemClock
 from support_waiting import PATIENCE_S, wait_for_end, wait_until
@@ -146,49 +144,6 @@ def test_nothing_stays_behind_when_the_launcher_is_killed(tmp_path: Path, number
         launcher.send_signal(number)
         launcher.wait(PATIENCE_S)
         wait_for_end(children)
-
-
-def test_a_log_is_rotated(tmp_path: Path) -> None:
-    log = RotatingLog(tmp_path / "x.log", max_bytes=100, kept=2)
-    for i in range(60):
-        log.write(f"line {i:02d}")
-    log.close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.log", "x.log.1", "x.log.2"]
-    assert all(p.stat().st_size <= 110 for p in tmp_path.iterdir())
-    assert (tmp_path / "x.log").read_text().endswith("line 59\n")
-
-
-def test_a_log_on_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("a file where the folder should be")
-    log = RotatingLog(tmp_path / "log" / "x.log")
-    log.write("lost")
-    log.close()
-
-
-def test_a_lock_tells_who_holds_it(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "a.lock"
-    assert not is_held(path)
-    with held(path, "somebody"):
-        assert is_held(path)
-        assert holder_of(path) == f"somebody (process {os.getpid()})"
-        with pytest.raises(DeviceError, match="somebody"), held(path, "another"):
-            pass
-    assert not is_held(path)
-
-
-def test_a_lock_is_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "a.lock"
-    naps: list[float] = []
-    holder = held(path, "first")
-    holder.__enter__()
-
-    def nap(seconds: float) -> None:
-        naps.append(seconds)
-        if len(naps) == 3:
-            holder.__exit__(None, None, None)
-
-    with held(path, "second", wait_s=60, sleep=nap):
-        assert len(naps) == 3
 
 
 def test_an_instrument_s_programs_need_the_base_alone() -> None:

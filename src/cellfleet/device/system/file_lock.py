@@ -1,113 +1,77 @@
-"""Locks between processes: one launcher, one agent, one camera per instrument. The system drops a lock with its process."""
+"""Locks between processes: one launcher, one agent, one camera per instrument. A lock ends with its process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from cellfleet.errors import DeviceError
 from cellfleet.ports import make_dir
 from cellfleet.ports.disk import storage_error
 
-_POLL_S = 0.1
-
 
 @contextlib.contextmanager
 def held(
-    path: Path,
-    who: str,
-    wait_s: float = 0.0,
-    *,
-    hint: str = "stop that one first, or name another HOME",
-    monotonic_s: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    path: Path, who: str, wait_s: float = 0.0, *, hint: str = "stop that one first, or name another HOME"
 ) -> Iterator[None]:
     """Hold the lock of a file while the block runs.
 
     Args:
-        path: the lock's file; it stays when the lock is given back.
-        who: said to others who want it.
-        wait_s: patience with another holder, who may be about to end.
+        path: the lock's file, ``HOME/state/<name>.lock``; who holds it stands beside it in ``<name>.holder``.
+        who: name of this program, for others that want the lock.
+        wait_s: how long to wait for another holder to end; 0: not at all.
+        hint: of the error.
 
     Raises:
-        DeviceError: somebody else holds it.
-        StorageError: the file cannot be made.
+        DeviceError: another process holds it.
+        StorageError: the file cannot be made or locked.
     """
     make_dir(path.parent)
+    lock = _lock(path)
     try:
-        file = path.open("a+b")
+        lock.acquire(timeout=wait_s)
+    except Timeout as e:
+        raise DeviceError(f"{path.parent.parent} is in use by {holder_of(path) or 'another process'}", hint=hint) from e
     except OSError as e:
-        raise storage_error("open", path, e) from e
-    with file:
-        deadline = monotonic_s() + wait_s
-        while not _try_lock(file):
-            if monotonic_s() >= deadline:
-                raise DeviceError(
-                    f"{path.parent.parent} is in use by {holder_of(path) or 'another process'}", hint=hint
-                )
-            sleep(_POLL_S)
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps({"who": who, "pid": os.getpid()}).encode())
-        file.flush()
-        try:
-            yield
-        finally:
-            _unlock(file)
+        raise storage_error("lock", path, e) from e
+    try:
+        with contextlib.suppress(OSError):  # the name of the holder is for people; the lock holds without it
+            _holder_file(path).write_text(json.dumps({"who": who, "pid": os.getpid()}), encoding="utf-8")
+        yield
+    finally:
+        lock.release()
 
 
 def is_held(path: Path) -> bool:
-    """Somebody holds the lock now."""
+    """Whether a process holds the lock now."""
     if not path.exists():
         return False
-    with path.open("r+b") as file:
-        if not _try_lock(file):
-            return True
-        _unlock(file)
-        return False
+    try:
+        with _lock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def holder_of(path: Path) -> str:
-    """Who took the lock last, in words; empty when nobody knows."""
-    try:
-        facts = json.loads(path.read_bytes())
-        return f"{facts['who']} (process {int(facts['pid'])})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    """Who took the lock last, for people; empty when that is not known."""
+    for file in (_holder_file(path), path):  # cellfleet 0.1 wrote it into the lock's file
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            facts = json.loads(file.read_bytes())
+            return f"{facts['who']} (process {int(facts['pid'])})"
+    return ""
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _lock(path: Path) -> FileLock:
+    """A lock of the system; a file system without such locks is refused, for a marker file would outlive its process."""
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
 
-    _FAR = 1 << 30  # behind the text, which others may then read
 
-    def _try_lock(file: IO[bytes]) -> bool:
-        file.seek(_FAR)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        file.seek(_FAR)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+def _holder_file(path: Path) -> Path:
+    """Beside the lock's file, which Windows lets nobody read while it is locked."""
+    return path.with_suffix(".holder")

@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import logging
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO
 
 MAX_BYTES = 5_000_000
 KEPT = 3
 
 
-class RotatingLog:
-    """Lines appended to ``path``; ``path.1`` is the file before, and so on. Safe to be used by several threads."""
+class RotatingLog(RotatingFileHandler):
+    """Lines appended to ``path``; ``path.1`` is the file before, and so on. Safe to be used by several threads.
+
+    Args:
+        path: its folder is made when the first line is written.
+        max_bytes: of one file.
+        kept: files before the current one that are kept.
+    """
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> None:
-        self._path, self._max_bytes, self._kept = path, max_bytes, kept
-        self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+        super().__init__(path, maxBytes=max_bytes, backupCount=kept, encoding="utf-8", errors="replace", delay=True)
 
     def write(self, line: str) -> None:
         """Append a line."""
-        with self._lock, contextlib.suppress(OSError):
-            file = self._open()
-            file.write(line.encode("utf-8", "replace") + b"\n")
-            file.flush()
+        self.handle(logging.makeLogRecord({"msg": line}))
+
+    def doRollover(self) -> None:  # noqa: N802
+        """Begin another file; where files cannot be renamed, the current one grows on."""
+        with contextlib.suppress(OSError):
+            super().doRollover()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lose the line."""
 
     def close(self) -> None:
         """Close the file; the next line opens it again."""
-        with self._lock, contextlib.suppress(OSError):
-            if self._file is not None:
-                self._file.close()
-            self._file = None
+        with contextlib.suppress(OSError):
+            super().close()
 
-    def _open(self) -> IO[bytes]:
-        if self._file is not None and self._file.tell() >= self._max_bytes:
-            self._file.close()
-            self._file = None
-            self._rotate()
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
-        return self._file
-
-    def _rotate(self) -> None:
-        for number in range(self._kept, 1, -1):
-            older = self._numbered(number - 1)
-            if older.exists():
-                older.replace(self._numbered(number))
-        self._path.replace(self._numbered(1))
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()

@@ -22,7 +22,7 @@ from cellfleet.device.update.background_task import BackgroundTask
 from cellfleet.device.update.journal import Journal
 from cellfleet.device.update.status_reporter import AgentInfo, StatusReporter
 from cellfleet.device.update.transitions import ActionResult
-from cellfleet.device.update.update_sources import UpdateSources
+from cellfleet.device.update.update_source import UpdateSources
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import SystemHttp

@@ -15,7 +15,7 @@ from cellfleet.device.update.agent_factory import composed, identity_of
 from cellfleet.device.update.background_task import InlineTask
 from cellfleet.device.update.install_requests import InstallRequest, drop_request, put_request, request_name
 from cellfleet.device.update.status_file import read_status
-from cellfleet.device.update.update_sources import FolderSource
+from cellfleet.device.update.update_source import FolderSource
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
 from cellfleet.wire.reason import english

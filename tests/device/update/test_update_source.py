@@ -11,7 +11,7 @@ import pytest
 from cellfleet.device.server.client import ServerClient
 from cellfleet.device.system.identity import save_anchors
 from cellfleet.device.update.install_requests import InstallRequest, put_request
-from cellfleet.device.update.update_sources import FolderSource, ServerSource, UpdateSources, anchors_of
+from cellfleet.device.update.update_source import FolderSource, ServerSource, UpdateSources, anchors_of
 from cellfleet.errors import DeviceError, TrustError
 from cellfleet.trust.offline import export
 from cellfleet.wire.reason import english
