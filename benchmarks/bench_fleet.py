@@ -25,6 +25,7 @@ from cellfleet.fleet.context import Context, open_context
 from cellfleet.fleet.ingest import results, telemetry
 from cellfleet.fleet.people.access import Caller, Person
 from cellfleet.fleet.rollout import deployments, desired, read_side
+from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.store.models import Artifact, Device, DeviceGroup, Release, ResultRow
 from cellfleet.trust import TrustFolder
 from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
@@ -116,7 +117,7 @@ def bench_deployment(context: Context, count: int) -> None:
             for member in read_side.members(db, made[0], limit=1000):
                 db.get_one(Device, member.member.device_id)
 
-    look = median_ms(lambda: deployments.reconcile(context, made[0]), 10)
+    look = median_ms(lambda: reconcile(context, made[0]), 10)
     told(f"looking at a deployment of {count}; plain: a query for every device", look, median_ms(heavy, 3))
 
 

@@ -12,7 +12,7 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.errors import StorageError
 from cellfleet.fleet import ticker, trust_repository
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.rollout import deployments
+from cellfleet.fleet.rollout import reconcile
 from cellfleet.fleet.store.models import Lease, TrustFile
 from cellfleet.trust import TrustFolder
 from support_fleet import TestClient, World
@@ -97,14 +97,14 @@ def test_one_trouble_does_not_stop_the_others(
     for name in ("a", "b"):
         world.device(f"{name}-1", group=name)
         numbers.append(start(operator, release, name, [{"percent": 100, "silent_after_s": 60}]))
-    reconcile = deployments.reconcile
+    really = reconcile.reconcile
 
     def troubled(c: Context, number: int) -> None:
         if number == numbers[0]:
             raise trouble
-        reconcile(c, number)
+        really(c, number)
 
-    monkeypatch.setattr(deployments, "reconcile", troubled)
+    monkeypatch.setattr(reconcile, "reconcile", troubled)
     later(61)
     with caplog.at_level(logging.ERROR):
         ticker.tick(context)

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import pkgutil
-from typing import Any
+from types import ModuleType
 
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
 
 from cellfleet import __version__
-from cellfleet.fleet import api, openapi, problems
+from cellfleet.fleet import openapi, problems
+from cellfleet.fleet.api import (
+    artifacts,
+    audit,
+    claims,
+    deployments,
+    device,
+    devices,
+    groups,
+    health,
+    lineage,
+    people,
+    releases,
+    results,
+    session,
+    telemetry,
+    trust,
+    uploads,
+)  # fmt: skip
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.middleware import BodyLimit, Envelope
+from cellfleet.fleet.pages import mounting
+
+TOPICS: tuple[ModuleType, ...] = (
+    health, session, people, claims, devices, groups, device, trust, artifacts, uploads, releases, deployments, telemetry,
+    results, lineage, audit,
+)  # fmt: skip
+"""Modules whose ``router`` is a part of the API, in the order of its description."""
 
 
 def create_app(context: Context) -> FastAPI:
@@ -33,21 +55,8 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     problems.install(app)
-    for name in _topics():
-        app.include_router(importlib.import_module(name).router)
-    pages = _pages()
-    if pages is not None:
-        pages.mount(app, context)
+    for topic in TOPICS:
+        app.include_router(topic.router)
+    mounting.mount(app, context)
     openapi.install(app)
     return app
-
-
-def _topics() -> list[str]:
-    found = (m.name for m in pkgutil.iter_modules(api.__path__, f"{api.__name__}."))
-    return [name for name in found if hasattr(importlib.import_module(name), "router")]
-
-
-def _pages() -> Any:
-    name = "cellfleet.fleet.pages"
-    module = importlib.import_module(name) if importlib.util.find_spec(name) else None
-    return module if hasattr(module, "mount") else None

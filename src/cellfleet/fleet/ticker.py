@@ -16,7 +16,7 @@ from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import uploads
 from cellfleet.fleet.people.rate_limits import RateLimits
-from cellfleet.fleet.rollout import deployments
+from cellfleet.fleet.rollout import reconcile
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import DeviceToken, GaugePoint, Lease, Nonce, TelemetryBatch, WebSession
 
@@ -67,9 +67,9 @@ def tick(context: Context) -> None:
     """Do all that is due now; each part in a transaction of its own, so that one trouble does not stop the others."""
     with_errors_logged(lambda: trust_repository.take_folder(context))
     with context.reading() as db:
-        ids = deployments.live_ids(db)
+        ids = reconcile.live_ids(db)
     for deployment_id in ids:
-        with_errors_logged(lambda i=deployment_id: deployments.reconcile(context, i))  # type: ignore[misc]
+        with_errors_logged(lambda i=deployment_id: reconcile.reconcile(context, i))  # type: ignore[misc]
     with_errors_logged(lambda: trust_repository.renew(context))
 
 

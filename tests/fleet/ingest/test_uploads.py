@@ -11,7 +11,7 @@ import pytest
 from cellfleet.canonical import sha256_hex
 from cellfleet.config.fleet import FleetSection
 from cellfleet.fleet import ticker
-from cellfleet.fleet.api.byte_ranges import range_of
+from cellfleet.fleet.byte_ranges import range_of
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import uploads
 from cellfleet.fleet.refusals import RequestRefused

@@ -15,6 +15,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.provisioning import devices
 from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import deployments
+from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, TrustFile
 from cellfleet.wire.rollout import DeploymentRequest, Phase
 from support_fleet import TestClient, World, wait_until_blocked
@@ -271,7 +272,7 @@ def test_many_reports_at_once_are_all_counted(
         begin.wait(30)
         try:
             for _ in range(10):
-                deployments.reconcile(servers[1], number)
+                reconcile(servers[1], number)
         except BaseException as e:
             errors.append(e)
 

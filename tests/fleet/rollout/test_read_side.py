@@ -10,6 +10,7 @@ import pytest
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import deployments, read_side
+from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.rollout.rules import target_size
 from cellfleet.wire.rollout import DeploymentRequest
 from support_fleet import TestClient, World
@@ -50,7 +51,7 @@ def test_shares_add_up_when_the_group_has_grown(
     pilot[0].succeeds(context)
     for name in ("XYZ-101", "XYZ-102"):
         world.device(name, group="pilot")
-    deployments.reconcile(context, number)
+    reconcile(context, number)
     assert [p.share for p in phases(context, number)] == [1, 3]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.provisioning.alarms import raise_alarm
 from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.rollout.reports import judge
@@ -151,7 +152,7 @@ def test_an_alarm_is_cleared_by_a_person(
     context: Context, one: Instrument, as_role: Callable[[str], TestClient]
 ) -> None:
     with context.sessions() as db:
-        reports.alarm(db, context, one.device.device_id, "two-machines", "because")
+        raise_alarm(db, context, one.device.device_id, "two-machines", "because")
     path = f"/api/v1/devices/{one.device.name}/alarms/clear"
     assert as_role("viewer").post(path, json={}).status_code == 403
     assert as_role("operator").post(path, json={"reason": "disk image removed"}).status_code == 204

@@ -29,13 +29,13 @@ class Rehearsal:
     asked: DeploymentRequest
     members: list[Member]
     now: datetime = START
-    standing: RolloutState = field(init=False)
+    rollout: RolloutState = field(init=False)
     reason: str = ""
     waits_for: str = ""
     offers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.standing = first_state(self.asked)
+        self.rollout = first_state(self.asked)
 
     @classmethod
     def of(cls, count: int, *phases: Phase, **more: Any) -> Rehearsal:
@@ -44,13 +44,17 @@ class Rehearsal:
 
     def tick(self) -> Rehearsal:
         for _ in range(2 * len(self.asked.phases) + 2):
-            step = decide(self.asked, self.standing, self.members, self.now)
-            assert step == decide(self.asked, self.standing, list(reversed(self.members)), self.now)
-            self.standing, self.reason, self.waits_for = step.standing, step.reason or self.reason, step.waits_for
-            silent = dict(step.silent)
-            self.members = [self._after(m, silent, step.offer) for m in self.members]
-            self.offers += step.offer
-            if not silent and not step.offer:
+            decision = decide(self.asked, self.rollout, self.members, self.now)
+            assert decision == decide(self.asked, self.rollout, list(reversed(self.members)), self.now)
+            self.rollout, self.reason, self.waits_for = (
+                decision.rollout,
+                decision.reason or self.reason,
+                decision.waits_for,
+            )
+            silent = dict(decision.silent)
+            self.members = [self._after(m, silent, decision.offer) for m in self.members]
+            self.offers += decision.offer
+            if not silent and not decision.offer:
                 break
         return self
 
@@ -59,7 +63,7 @@ class Rehearsal:
             return m.model_copy(update={"state": "silent", "ended_at": self.now, "reason": silent[m.device_id]})
         if m.device_id in offer:
             assert m.state == "waiting"
-            return m.model_copy(update={"state": "offered", "phase": self.standing.phase, "offered_at": self.now})
+            return m.model_copy(update={"state": "offered", "phase": self.rollout.phase, "offered_at": self.now})
         return m
 
     def end(self, index: int, state: str, reason: str = "") -> Rehearsal:
@@ -74,7 +78,7 @@ class Rehearsal:
 
     @property
     def state(self) -> str:
-        return self.standing.state
+        return self.rollout.state
 
     @property
     def states(self) -> list[str]:
@@ -83,7 +87,7 @@ class Rehearsal:
 
 def test_phases_go_one_after_the_other_in_the_order_of_names() -> None:
     r = Rehearsal.of(4, Phase(count=1), Phase(percent=75), Phase(percent=100))
-    assert decide(r.asked, r.standing, r.members, START).waits_for.startswith("0 of 1 instruments of phase 1")
+    assert decide(r.asked, r.rollout, r.members, START).waits_for.startswith("0 of 1 instruments of phase 1")
     r.tick()
     assert r.states == ["offered", "waiting", "waiting", "waiting"]
     assert r.waits_for == "0 of 1 instruments of phase 1 have succeeded; 1 must"
@@ -172,7 +176,7 @@ def test_a_deferred_instrument_that_is_heard_is_no_failure() -> None:
 def test_soak_begins_again_after_a_tolerated_failure() -> None:
     phase = Phase(percent=50, soak_s=100, max_failures=1, min_success_percent=50)
     r = Rehearsal.of(4, phase, Phase(percent=100)).tick().end(0, "succeeded").tick()
-    assert r.standing.soak_since == START
+    assert r.rollout.soak_since == START
     assert r.waits_for == "phase 1 is watched until 2026-03-01 12:01:40 UTC"
     r.later(90).end(1, "failed").tick().later(99).tick()
     assert r.states[2:] == ["waiting", "waiting"]
@@ -181,11 +185,11 @@ def test_soak_begins_again_after_a_tolerated_failure() -> None:
 
 def test_approval_is_waited_for_before_the_phase() -> None:
     r = Rehearsal.of(2, Phase(count=1), Phase(percent=100, approval=True), needs_approval=True).tick()
-    assert (r.standing.state, r.states) == ("awaiting-approval", ["waiting", "waiting"])
-    r.standing = replace(r.standing, approved_phase=0)
+    assert (r.rollout.state, r.states) == ("awaiting-approval", ["waiting", "waiting"])
+    r.rollout = replace(r.rollout, approved_phase=0)
     r.tick().end(0, "succeeded").tick()
-    assert (r.standing.state, r.standing.phase, r.waits_for) == ("awaiting-approval", 1, "approval of phase 2")
-    r.standing = replace(r.standing, approved_phase=1)
+    assert (r.rollout.state, r.rollout.phase, r.waits_for) == ("awaiting-approval", 1, "approval of phase 2")
+    r.rollout = replace(r.rollout, approved_phase=1)
     assert r.tick().states == ["succeeded", "offered"]
 
 
@@ -199,16 +203,16 @@ def test_a_failure_while_it_waits_for_approval_halts_too() -> None:
 def test_resumed_failures_count_no_more_and_new_ones_do() -> None:
     r = Rehearsal.of(3, Phase(count=1), Phase(percent=100)).tick().end(0, "failed").tick()
     assert r.state == "halted"
-    r.standing = replace(r.standing, state="running", resumed_at=r.later(5).now)
+    r.rollout = replace(r.rollout, state="running", resumed_at=r.later(5).now)
     r.tick()
-    assert (r.standing.state, r.states) == ("running", ["failed", "offered", "offered"])
+    assert (r.rollout.state, r.states) == ("running", ["failed", "offered", "offered"])
     r.later(1).end(1, "failed").tick()
     assert r.state == "halted"
 
 
 def test_without_instruments_it_halts() -> None:
     r = Rehearsal.of(0, Phase(percent=100)).tick()
-    assert (r.standing.state, r.reason) == ("halted", "no instrument of the group is left in this deployment")
+    assert (r.rollout.state, r.reason) == ("halted", "no instrument of the group is left in this deployment")
 
 
 def test_a_deployment_waits_for_its_stragglers() -> None:
@@ -219,7 +223,7 @@ def test_a_deployment_waits_for_its_stragglers() -> None:
         .end(1, "succeeded")
         .tick()
     )
-    assert (r.standing.state, r.waits_for) == ("running", "2 instruments that have not ended")
+    assert (r.rollout.state, r.waits_for) == ("running", "2 instruments that have not ended")
     r.end(2, "succeeded").end(3, "succeeded").tick()
     assert r.state == "succeeded"
 
@@ -280,11 +284,11 @@ def _do(r: Rehearsal, word: str, number: int) -> None:
     if word == "later":
         r.later(number)
     elif word == "approve":
-        r.standing = replace(r.standing, approved_phase=r.standing.phase)
-    elif word == "halt" and r.standing.state in ("running", "awaiting-approval"):
-        r.standing = replace(r.standing, state="halted")
-    elif word == "resume" and r.standing.state == "halted":
-        r.standing = replace(r.standing, state="running", resumed_at=r.now)
+        r.rollout = replace(r.rollout, approved_phase=r.rollout.phase)
+    elif word == "halt" and r.rollout.state in ("running", "awaiting-approval"):
+        r.rollout = replace(r.rollout, state="halted")
+    elif word == "resume" and r.rollout.state == "halted":
+        r.rollout = replace(r.rollout, state="running", resumed_at=r.now)
     elif word not in ("approve", "halt", "resume"):
         member = r.members[number % len(r.members)]
         if member.state not in ENDED and member.state != "waiting":
@@ -296,27 +300,27 @@ def _do(r: Rehearsal, word: str, number: int) -> None:
 def test_whatever_happens(phases: list[Phase], devices: int, deeds: list[tuple[str, int]]) -> None:
     r = Rehearsal.of(devices, *phases).tick()
     for word, number in deeds:
-        before, offered, phase = r.standing.state, len(r.offers), r.standing.phase
+        before, offered, phase = r.rollout.state, len(r.offers), r.rollout.phase
         _do(r, word, number)
-        halted = r.standing.state == "halted"
+        halted = r.rollout.state == "halted"
         r.tick()
-        assert r.standing.phase >= phase
-        assert len(r.offers) == len(set(r.offers)) <= target_size(r.asked, r.standing.phase, devices)
+        assert r.rollout.phase >= phase
+        assert len(r.offers) == len(set(r.offers)) <= target_size(r.asked, r.rollout.phase, devices)
         if halted or before == "succeeded":
             assert len(r.offers) == offered
         assert sum(Counter(r.states).values()) == devices
         first = [m.state != "waiting" for m in in_order(r.members)]
         assert first == sorted(first, reverse=True), "offered in the order of names"
-        if r.standing.state == "succeeded":
+        if r.rollout.state == "succeeded":
             assert all(s in ENDED for s in r.states)
-        if r.standing.state == "running":
+        if r.rollout.state == "running":
             assert all(
-                r.standing.approved_phase >= i
+                r.rollout.approved_phase >= i
                 for i, p in enumerate(r.asked.phases)
-                if p.approval and i == r.standing.phase
+                if p.approval and i == r.rollout.phase
             )
-        steady = decide(r.asked, r.standing, r.members, r.now)
-        assert (steady.standing, steady.offer, steady.silent) == (r.standing, (), ()), "told again, it does nothing new"
+        steady = decide(r.asked, r.rollout, r.members, r.now)
+        assert (steady.rollout, steady.offer, steady.silent) == (r.rollout, (), ()), "told again, it does nothing new"
 
 
 @settings(max_examples=60, deadline=None)
@@ -324,7 +328,7 @@ def test_whatever_happens(phases: list[Phase], devices: int, deeds: list[tuple[s
 def test_when_everybody_succeeds_the_deployment_does(phases: list[Phase], devices: int) -> None:
     r = Rehearsal.of(devices, *phases)
     for _ in range(4 * len(phases) + 4):
-        r.standing = replace(r.standing, approved_phase=len(phases) - 1)
+        r.rollout = replace(r.rollout, approved_phase=len(phases) - 1)
         r.tick()
         for i, state in enumerate(r.states):
             if state == "offered":

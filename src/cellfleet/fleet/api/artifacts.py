@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet.api.byte_ranges import BINARY, bytes_answer
 from cellfleet.fleet.api.dependencies import Ctx, Db, DigestPath, OfEither, Operator
 from cellfleet.fleet.api.uploads import base_url
+from cellfleet.fleet.byte_ranges import BINARY, bytes_answer
 from cellfleet.fleet.ingest import uploads
 from cellfleet.fleet.people.access import Caller
 from cellfleet.fleet.refusals import not_found

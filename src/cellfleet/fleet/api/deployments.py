@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from cellfleet.fleet.api.dependencies import Approver, Ctx, Db, InPortions, Listing, Operator, RowId, person
 from cellfleet.fleet.api.releases import Why
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.rollout import deployments, read_side
+from cellfleet.fleet.rollout import deployments, read_side, reconcile
 from cellfleet.fleet.rollout.desired import ref_of
 from cellfleet.fleet.rollout.read_side import DeploymentView, MemberView
 from cellfleet.wire import Message
@@ -97,7 +97,7 @@ def answer(view: DeploymentView, waits_for: str = "") -> DeploymentAnswer:
 
 def _one(db: Session, context: Context, deployment_id: int) -> DeploymentAnswer:
     d = deployments.find(db, deployment_id)
-    waits_for = deployments.waits_for(db, context, d)
+    waits_for = reconcile.waits_for(db, context, d)
     return answer(read_side.view(db, deployment_id), waits_for)
 
 

@@ -9,13 +9,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet.api.byte_ranges import BINARY, bytes_answer
 from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, KeyPath, Listing, Operator, person
 from cellfleet.fleet.api.releases import Why
+from cellfleet.fleet.byte_ranges import BINARY, bytes_answer
 from cellfleet.fleet.ingest import results
 from cellfleet.fleet.ingest.results import FrameCounts
-from cellfleet.fleet.provisioning import devices
-from cellfleet.fleet.rollout import reports
+from cellfleet.fleet.provisioning import alarms, devices
 from cellfleet.fleet.store.models import Experiment, FrameRow, ResultRow
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time
@@ -176,7 +175,7 @@ def picture(
     kind: Annotated[Literal["thumbnail", "overlay", "mask", "raw"], Path(examples=["overlay"])],
 ) -> Response:
     found = results.picture(db, devices.find(db, device).id, experiment, frame, kind)
-    return bytes_answer(context, request, found.sha256, media_type=found.media_type, max_age_s=0)
+    return bytes_answer(context, request, found.sha256, media_type=found.media_type, cache_control="private, max-age=0")
 
 
 @router.post(
@@ -186,4 +185,4 @@ def picture(
     description="A person has looked at them; what still holds comes again with the next report.",
 )
 def clear_alarms(context: Ctx, db: Db, by: Operator, device: DeviceRef, body: Why) -> None:
-    reports.clear_alarms(db, context, by, device, body.reason)
+    alarms.clear(db, context, by, device, body.reason)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response
 
-from cellfleet.fleet.api.byte_ranges import raw_body
 from cellfleet.fleet.api.dependencies import Ctx, OfDevice
+from cellfleet.fleet.byte_ranges import raw_body
 from cellfleet.fleet.ingest import telemetry
 from cellfleet.wire.otlp import CONTENT_TYPE
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Path, Query
 from starlette.requests import Request
 
-from cellfleet.fleet.api.byte_ranges import raw_body
 from cellfleet.fleet.api.dependencies import Ctx, OfDevice, OfEither, anybody
+from cellfleet.fleet.byte_ranges import raw_body
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import uploads
 from cellfleet.fleet.refusals import RequestRefused

@@ -25,8 +25,8 @@ from cellfleet.canonical import digest_of, sha256_hex
 from cellfleet.errors import WireError
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people.access import Caller
+from cellfleet.fleet.provisioning import alarms
 from cellfleet.fleet.refusals import RequestRefused, bad_request, conflict, too_large
-from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import (
     Device,
@@ -172,7 +172,7 @@ def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch)
         if times.wrong:
             what = "one time" if times.wrong == 1 else f"{times.wrong} times"
             text = f"{what} of its telemetry cannot be true; the time of receipt stands there"
-            reports.alarm(db, context, caller.device_id, reports.CLOCK, text)
+            alarms.raise_alarm(db, context, caller.device_id, alarms.CLOCK, text)
             outcome.messages.append(text)
     return outcome
 

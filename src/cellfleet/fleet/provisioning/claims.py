@@ -20,6 +20,7 @@ from cellfleet.fleet import audit, trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access
 from cellfleet.fleet.people.access import Person
+from cellfleet.fleet.provisioning import alarms
 from cellfleet.fleet.refusals import RequestRefused, bad_request, conflict, not_found, unauthorized
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import ClaimToken, Device, Nonce
@@ -27,8 +28,6 @@ from cellfleet.wire.base import is_device_id
 from cellfleet.wire.enrol import ClaimRequest, TokenReply, TokenRequest, claim_statement, token_statement
 
 CLOCK_SKEW = timedelta(minutes=5)
-KEY_REUSED = "key-reused"
-"""Alarm of a device whose key another claim came with."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ def claim(context: Context, request: ClaimRequest) -> Claimed:
         )  # fmt: skip
         if known is not None:
             text = f"another claim came with this device's key, under the name {request.name}"
-            known.alarms = {**known.alarms, KEY_REUSED: text}
-            audit.record(db, context, "server", "device.alarm", f"device:{known.id}", text, alarm=KEY_REUSED)
+            alarms.raise_alarm(db, context, known.id, alarms.KEY_REUSED, text)
     raise refusal
 
 

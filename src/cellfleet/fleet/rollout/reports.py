@@ -16,23 +16,24 @@ from sqlalchemy.orm import Session
 
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.people.access import Caller, Person
-from cellfleet.fleet.provisioning import devices
+from cellfleet.fleet.people.access import Caller
+from cellfleet.fleet.provisioning import alarms
+from cellfleet.fleet.provisioning.alarms import ACTIVE, CLOCK, COUNTERS, TWO_MACHINES, UPDATE
 from cellfleet.fleet.refusals import conflict, forbidden
-from cellfleet.fleet.rollout import deployments
+from cellfleet.fleet.rollout.deployments import releases_of
+from cellfleet.fleet.rollout.membership import is_activated
+from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.store.models import DeploymentMember, Device, Release
 from cellfleet.wire.rollout import ENDED
 from cellfleet.wire.states import Counters, ReportedState, UpdateReport
 
-TWO_MACHINES, COUNTERS, ACTIVE, CLAIM = "two-machines", "counters-back", "active-not-offered", "update-not-offered"
-CLOCK = "clock"
 _MAX_CLOCK_OFF_S = 86400.0
 _FINAL = tuple(s for s in ENDED if s != "silent")
 _STATE_OF = {"running": "updating", "deferred": "deferred"}
 
 
 @dataclass(frozen=True)
-class Judged:
+class ReportJudgement:
     """What a report is worth.
 
     Attributes:
@@ -48,7 +49,9 @@ class Judged:
     clears: tuple[str, ...] = ()
 
 
-def judge(stored: Mapping[str, Any], sequence: int, boot_id: str, report: ReportedState, now: datetime) -> Judged:
+def judge(
+    stored: Mapping[str, Any], sequence: int, boot_id: str, report: ReportedState, now: datetime
+) -> ReportJudgement:
     """Compare a report with the one before. Pure.
 
     Args:
@@ -58,22 +61,22 @@ def judge(stored: Mapping[str, Any], sequence: int, boot_id: str, report: Report
     """
     if report.sequence <= sequence:
         if report.boot_id == boot_id:
-            return Judged(stale=True)
+            return ReportJudgement(stale=True)
         text = (
             f"report {report.sequence} of start {report.boot_id} came after report {sequence} of start {boot_id}: "
             "two machines use one key, or an old copy of its disk was put back"
         )
-        return Judged(stale=True, refused=True, alarms={TWO_MACHINES: text})
-    alarms: dict[str, str] = {}
+        return ReportJudgement(stale=True, refused=True, alarms={TWO_MACHINES: text})
+    found: dict[str, str] = {}
     before = Counters.model_validate(stored.get("counters") or {})
     for name in ("taken", "stored") if _segments_again(report) else ("taken", "stored", "segmented"):
         was, now_is = getattr(before, name), getattr(report.counters, name)
         if now_is < was:
-            alarms[COUNTERS] = f"it counts {now_is} frames {name} and counted {was} before; counters never go back"
+            found[COUNTERS] = f"it counts {now_is} frames {name} and counted {was} before; counters never go back"
     off_s = (report.at - now).total_seconds()
     if abs(off_s) > _MAX_CLOCK_OFF_S:
-        alarms[CLOCK] = f"its clock is {abs(off_s) / 3600:.0f} h {'ahead' if off_s > 0 else 'behind'}"
-    return Judged(alarms=alarms, clears=(CLOCK,) if CLOCK not in alarms else ())
+        found[CLOCK] = f"its clock is {abs(off_s) / 3600:.0f} h {'ahead' if off_s > 0 else 'behind'}"
+    return ReportJudgement(alarms=found, clears=(CLOCK,) if CLOCK not in found else ())
 
 
 def _segments_again(report: ReportedState) -> bool:
@@ -100,9 +103,9 @@ def take(context: Context, caller: Caller, report: ReportedState) -> None:
         device.last_seen_at = now
         if not judged.stale:
             judged = _take(db, context, device, report, judged, moved)
-        _note_alarms(db, context, device, judged)
+        alarms.note(db, context, device, judged.alarms, judged.clears)
     for deployment_id in moved:
-        deployments.reconcile(context, deployment_id)
+        reconcile(context, deployment_id)
     if judged.refused:
         raise conflict(
             TWO_MACHINES, judged.alarms[TWO_MACHINES], hint="provision the second machine with a key of its own"
@@ -110,28 +113,28 @@ def take(context: Context, caller: Caller, report: ReportedState) -> None:
 
 
 def _take(
-    db: Session, context: Context, device: Device, report: ReportedState, judged: Judged, moved: list[int]
-) -> Judged:
+    db: Session, context: Context, device: Device, report: ReportedState, judged: ReportJudgement, moved: list[int]
+) -> ReportJudgement:
     device.reported = report.model_dump(mode="json")
     device.reported_sequence, device.boot_id = report.sequence, report.boot_id
     device.facts = report.facts.model_dump(mode="json")
     device.active_sha256 = report.active.sha256 if report.active else ""
     db.flush()
-    alarms, clears = dict(judged.alarms), list(judged.clears)
+    raised, clears = dict(judged.alarms), list(judged.clears)
     members = {
         m.deployment_id: m
         for m in db.scalars(select(DeploymentMember).where(DeploymentMember.device_id == device.id).with_for_update())
     }
     if text := _active_problem(db, report, members):
-        alarms[ACTIVE] = text
+        raised[ACTIVE] = text
     else:
         clears.append(ACTIVE)
     if text := _move(db, context, report, members, moved):
-        alarms[CLAIM] = text
+        raised[UPDATE] = text
     else:
-        clears.append(CLAIM)
+        clears.append(UPDATE)
     moved += _already_there(context, device, report, members)
-    return Judged(judged.stale, judged.refused, alarms, tuple(clears))
+    return ReportJudgement(judged.stale, judged.refused, raised, tuple(clears))
 
 
 def _active_problem(db: Session, report: ReportedState, members: Mapping[int, DeploymentMember]) -> str:
@@ -143,7 +146,7 @@ def _active_problem(db: Session, report: ReportedState, members: Mapping[int, De
     if release is None:
         return f"{what}, which this server never published"
     deployed = {m.deployment_id for m in members.values() if m.offered_at is not None}
-    if deployed and release.id in deployments.releases_of(db, deployed):
+    if deployed and release.id in releases_of(db, deployed):
         return ""
     return f"{what}, which this server never offered it: installed by hand, or the report is not true"
 
@@ -156,47 +159,44 @@ def _move(
     moved: list[int],
 ) -> str:
     """Bring the device's place in a deployment up to date; what is wrong with its claim."""
-    said = report.update
-    if said is None or said.deployment_id is None:
+    update = report.update
+    if update is None or update.deployment_id is None:
         return ""
-    member = members.get(said.deployment_id)
+    member = members.get(update.deployment_id)
     if member is None or member.offered_at is None:
-        return f"it tells of deployment {said.deployment_id}, which was never offered to it"
-    wanted_release = next(iter(deployments.releases_of(db, {said.deployment_id})), None)
-    if said.release_id is not None and said.release_id != wanted_release:
-        return (
-            f"it tells of release {said.release_id} in deployment {said.deployment_id}, which carries {wanted_release}"
-        )
-    text = _not_true(db, report, said, wanted_release)
+        return f"it tells of deployment {update.deployment_id}, which was never offered to it"
+    wanted_release = next(iter(releases_of(db, {update.deployment_id})), None)
+    if update.release_id is not None and update.release_id != wanted_release:
+        return f"it tells of release {update.release_id} in deployment {update.deployment_id}, which carries {wanted_release}"
+    text = _not_true(db, report, update, wanted_release)
     if text:
         return text
     if member.state in _FINAL:
-        if member.state == said.outcome:
-            member.update = said.model_dump(mode="json")  # numbers that are known later, such as the time of recovery
+        if member.state == update.outcome:
+            member.update = update.model_dump(mode="json")  # numbers that are known later, such as the time of recovery
         return ""
-    _set(member, said, context.clock.now())
-    moved.append(said.deployment_id)
+    _set(member, update, context.clock.now())
+    moved.append(update.deployment_id)
     return ""
 
 
-def _not_true(db: Session, report: ReportedState, said: UpdateReport, release_id: int | None) -> str:
+def _not_true(db: Session, report: ReportedState, update: UpdateReport, release_id: int | None) -> str:
     """It says that it succeeded, and runs something else."""
-    if said.outcome != "succeeded" or release_id is None or report.state != "idle":
+    if update.outcome != "succeeded" or release_id is None or report.state != "idle":
         return ""
     release = db.get(Release, release_id)
     if release is None or (report.active is not None and report.active.sha256 == release.sha256):
         return ""
     runs = f"{report.active.name} {report.active.version}" if report.active else "nothing"
-    return f"it says that deployment {said.deployment_id} succeeded, and runs {runs}"
+    return f"it says that deployment {update.deployment_id} succeeded, and runs {runs}"
 
 
-def _set(member: DeploymentMember, said: UpdateReport, now: datetime) -> None:
-    state = _STATE_OF.get(said.outcome, said.outcome)
-    update = said.model_dump(mode="json")
-    if state == "updating" and member.state == "waiting" and not deployments.is_activated(update):
-        member.update = update  # it was withdrawn, and will see so when it asks next
+def _set(member: DeploymentMember, update: UpdateReport, now: datetime) -> None:
+    state, stored = _STATE_OF.get(update.outcome, update.outcome), update.model_dump(mode="json")
+    if state == "updating" and member.state == "waiting" and not is_activated(stored):
+        member.update = stored  # it was withdrawn, and will see so when it polls next
         return
-    member.state, member.reason, member.update = state, said.reason, update
+    member.state, member.reason, member.update = state, update.reason, stored
     member.ended_at = now if state in ENDED else None
 
 
@@ -226,45 +226,3 @@ def _already_there(
             member.reason = "it ran this release already"
             out.append(member.deployment_id)
     return out
-
-
-def _note_alarms(db: Session, context: Context, device: Device, judged: Judged) -> None:
-    alarms = {k: v for k, v in device.alarms.items() if k not in judged.clears}
-    for word, text in judged.alarms.items():
-        if word not in alarms:
-            audit.record(db, context, "server", "device.alarm", f"device:{device.id}", text, alarm=word)
-        alarms[word] = text
-    for word in device.alarms.keys() - alarms.keys():
-        audit.record(db, context, "server", "device.alarm-over", f"device:{device.id}", device.alarms[word], alarm=word)
-    if alarms != device.alarms:
-        device.alarms = alarms
-
-
-def alarm(db: Session, context: Context, device_id: str, word: str, text: str) -> None:
-    """Raise an alarm of a device; noted once."""
-    device = db.scalars(select(Device).where(Device.id == device_id).with_for_update()).one()
-    _note_alarms(db, context, device, Judged(alarms={word: text}))
-
-
-def clear_alarms(db: Session, context: Context, person: Person, device_ref: str, reason: str) -> None:
-    """A person has looked at the alarms of a device. After ``two-machines`` the next report counts, whatever its sequence:
-    a disk that was restored from a backup goes on; of two machines that still run, one raises the alarm again.
-
-    Raises:
-        RequestRefused: 403, 404.
-    """
-    person.need("operator")
-    device = devices.find(db, device_ref, lock=True)
-    if device.alarms:
-        audit.record(
-            db,
-            context,
-            person.actor,
-            "device.alarms-cleared",
-            f"device:{device.id}",
-            reason,
-            alarms=dict(device.alarms),
-        )
-        if TWO_MACHINES in device.alarms:
-            device.reported_sequence, device.boot_id = -1, ""
-        device.alarms = {}

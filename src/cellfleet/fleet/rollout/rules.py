@@ -1,4 +1,4 @@
-"""The rules of a deployment: request, standing, members and time in; what to do next out. Pure, so that a server that was
+"""The rules of a deployment: request, rollout, members and time in; what to do next out. Pure, so that a server that was
 restarted at any moment decides the same again.
 
 - A phase offers the release to devices in the order of their names until as many of *all* devices have it as its count
@@ -52,16 +52,16 @@ class RolloutState:
 
 @dataclass(frozen=True)
 class RolloutDecision:
-    """What is to be done: the new standing, who is silent, who is offered the release.
+    """What is to be done: the new rollout, who is silent, who is offered the release.
 
     Attributes:
         silent: device id -> why it counts as a failure.
-        offer: device ids, in order; they belong to ``standing.phase``.
+        offer: device ids, in order; they belong to ``rollout.phase``.
         reason: why it halts, for people; empty when it does not.
         waits_for: what has to happen next, for people.
     """
 
-    standing: RolloutState
+    rollout: RolloutState
     silent: tuple[tuple[str, str], ...] = ()
     offer: tuple[str, ...] = ()
     reason: str = ""
@@ -97,18 +97,18 @@ def _size(phase: Phase, devices: int) -> int:
 
 
 def decide(
-    request: DeploymentRequest, standing: RolloutState, members: Sequence[Member], now: datetime
+    request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member], now: datetime
 ) -> RolloutDecision:
-    """What is to be done now. The same arguments give the same step; a step that changes nothing is the standing itself.
+    """What is to be done now. The same arguments give the same decision; a decision that changes nothing has the same state.
 
     Args:
         request: as it was asked for.
-        standing: as the last step left it.
+        rollout: as the last decision left it.
         members: all devices of the deployment.
         now: the server's clock.
     """
-    if standing.state not in ("running", "awaiting-approval"):
-        return RolloutDecision(standing)
+    if rollout.state not in ("running", "awaiting-approval"):
+        return RolloutDecision(rollout)
     silent = _silent(request, members, now)
     gone = dict(silent)
     members = [
@@ -117,22 +117,20 @@ def decide(
         else m
         for m in members
     ]
-    if reason := _why_halt(request, standing, members):
-        return RolloutDecision(replace(standing, state="halted", soak_since=None), silent, reason=reason)
-    return replace(_go_on(request, standing, members, now), silent=silent)
+    if reason := _why_halt(request, rollout, members):
+        return RolloutDecision(replace(rollout, state="halted", soak_since=None), silent, reason=reason)
+    return replace(_go_on(request, rollout, members, now), silent=silent)
 
 
 def _go_on(
-    request: DeploymentRequest, standing: RolloutState, members: Sequence[Member], now: datetime
+    request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member], now: datetime
 ) -> RolloutDecision:
     """Offer, wait, soak, go to the next phase, as far as possible now."""
     while True:
-        number, at = standing.phase + 1, standing.phase
-        if needs_approval(request, at) and standing.approved_phase < at:
-            return RolloutDecision(
-                replace(standing, state="awaiting-approval"), waits_for=f"approval of phase {number}"
-            )
-        standing = replace(standing, state="running")
+        number, at = rollout.phase + 1, rollout.phase
+        if needs_approval(request, at) and rollout.approved_phase < at:
+            return RolloutDecision(replace(rollout, state="awaiting-approval"), waits_for=f"approval of phase {number}")
+        rollout = replace(rollout, state="running")
         waiting = [m for m in in_order(members) if m.state == "waiting"]
         lacking = target_size(request, at, len(members)) - (len(members) - len(waiting))
         if lacking > 0 and waiting:
@@ -141,18 +139,18 @@ def _go_on(
                 m.model_copy(update={"state": "offered", "phase": at}) if m.device_id in offer else m for m in members
             ]
             return RolloutDecision(
-                replace(standing, soak_since=None), offer=offer, waits_for=_progress(request, standing, then)
+                replace(rollout, soak_since=None), offer=offer, waits_for=_progress(request, rollout, then)
             )
-        passed_at = _passed_at(request, standing, members, now)
+        passed_at = _passed_at(request, rollout, members, now)
         if passed_at is None:
-            return RolloutDecision(replace(standing, soak_since=None), waits_for=_progress(request, standing, members))
+            return RolloutDecision(replace(rollout, soak_since=None), waits_for=_progress(request, rollout, members))
         until = passed_at + timedelta(seconds=request.phases[at].soak_s)
         if now < until:
             words = f"phase {number} is watched until {until:%Y-%m-%d %H:%M:%S} UTC"
-            return RolloutDecision(replace(standing, soak_since=passed_at), waits_for=words)
+            return RolloutDecision(replace(rollout, soak_since=passed_at), waits_for=words)
         if at == len(request.phases) - 1:
-            return RolloutDecision(replace(standing, state="succeeded", soak_since=passed_at))
-        standing = replace(standing, phase=at + 1, soak_since=None)
+            return RolloutDecision(replace(rollout, state="succeeded", soak_since=passed_at))
+        rollout = replace(rollout, phase=at + 1, soak_since=None)
 
 
 def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime) -> tuple[tuple[str, str], ...]:
@@ -167,20 +165,20 @@ def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime
     return tuple(out)
 
 
-def _counts(m: Member, standing: RolloutState) -> bool:
+def _counts(m: Member, rollout: RolloutState) -> bool:
     """A member that the thresholds look at: offered, and not a failure that a person went on after."""
     if m.state == "waiting" or m.phase is None:
         return False
-    forgiven = standing.resumed_at is not None and m.ended_at is not None and m.ended_at <= standing.resumed_at
+    forgiven = rollout.resumed_at is not None and m.ended_at is not None and m.ended_at <= rollout.resumed_at
     return not (m.state in FAILURES and forgiven)
 
 
-def _why_halt(request: DeploymentRequest, standing: RolloutState, members: Sequence[Member]) -> str:
+def _why_halt(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> str:
     if not members:
         return "no instrument of the group is left in this deployment"
-    for index in range(standing.phase + 1):
+    for index in range(rollout.phase + 1):
         phase = request.phases[index]
-        own = [m for m in in_order(members) if m.phase == index and _counts(m, standing)]
+        own = [m for m in in_order(members) if m.phase == index and _counts(m, rollout)]
         failed = [m for m in own if m.state in FAILURES]
         ended = [m for m in own if m.state in ENDED]
         if own and _too_many(phase, len(failed), len(ended), len(own)):
@@ -229,34 +227,34 @@ def _tally(phase: Phase, index: int, failed: int, ended: int) -> str:
 
 
 def _passed_at(
-    request: DeploymentRequest, standing: RolloutState, members: Sequence[Member], now: datetime
+    request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member], now: datetime
 ) -> datetime | None:
     """Since when the phase is passed and nothing failed; None: it is not."""
-    own = [m for m in members if m.phase == standing.phase and _counts(m, standing)]
+    own = [m for m in members if m.phase == rollout.phase and _counts(m, rollout)]
     failed = sum(m.state in FAILURES for m in own)
     good = sorted(m.ended_at or now for m in own if m.state == "succeeded")
-    needed = _needed(request.phases[standing.phase], len(own), failed)
+    needed = _needed(request.phases[rollout.phase], len(own), failed)
     if len(good) < needed:
         return None
-    if standing.phase == len(request.phases) - 1 and any(m.state not in ENDED for m in members):
+    if rollout.phase == len(request.phases) - 1 and any(m.state not in ENDED for m in members):
         return None
     if not own:
-        return now - timedelta(seconds=request.phases[standing.phase].soak_s)  # nobody to watch
+        return now - timedelta(seconds=request.phases[rollout.phase].soak_s)  # nobody to watch
     failures = [m.ended_at for m in members if m.state in FAILURES and m.ended_at is not None]
     begun = [m.offered_at for m in own if m.offered_at is not None]
     passed = good[needed - 1 : needed] if needed else []
-    return max([*passed, *failures, *begun, *([standing.resumed_at] if standing.resumed_at else [])])
+    return max([*passed, *failures, *begun, *([rollout.resumed_at] if rollout.resumed_at else [])])
 
 
-def _progress(request: DeploymentRequest, standing: RolloutState, members: Sequence[Member]) -> str:
-    own = [m for m in members if m.phase == standing.phase and _counts(m, standing)]
+def _progress(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> str:
+    own = [m for m in members if m.phase == rollout.phase and _counts(m, rollout)]
     failed = sum(m.state in FAILURES for m in own)
     good = sum(m.state == "succeeded" for m in own)
-    needed = _needed(request.phases[standing.phase], len(own), failed)
+    needed = _needed(request.phases[rollout.phase], len(own), failed)
     if good >= needed and own:
         left = sum(m.state not in ENDED for m in members)
         return f"{left} instrument{'s' if left != 1 else ''} that {'have' if left != 1 else 'has'} not ended"
-    return f"{good} of {len(own)} instruments of phase {standing.phase + 1} have succeeded; {needed} must"
+    return f"{good} of {len(own)} instruments of phase {rollout.phase + 1} have succeeded; {needed} must"
 
 
 def has_activated(update_state: str) -> bool:

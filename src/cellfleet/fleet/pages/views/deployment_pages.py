@@ -14,7 +14,7 @@ from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, nee
 from cellfleet.fleet.pages.queries import audit_queries, release_queries
 from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import RequestRefused, bad_request
-from cellfleet.fleet.rollout import deployments, read_side
+from cellfleet.fleet.rollout import deployments, read_side, reconcile
 from cellfleet.fleet.store.models import Deployment, Device, DeviceGroup
 from cellfleet.wire.rollout import FAILURES, LIVE
 
@@ -97,7 +97,7 @@ def deployment(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> R
         return asked.show(
             "deployment.html", here="deployments", row=row, phases=read_side.phases(db, row), members=members,
             page=part, show=show, actions=_actions(asked.person, row.deployment),
-            waits_for=deployments.waits_for(db, asked.context, row.deployment),
+            waits_for=reconcile.waits_for(db, asked.context, row.deployment),
             history=audit_queries.of_subject(db, f"deployment:{number}"),
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from cellfleet.fleet import lineage
+from cellfleet.fleet.byte_ranges import bytes_answer
 from cellfleet.fleet.ingest import results
 from cellfleet.fleet.pages.charts import WAIT, coloured, curve_chart, plate_view
 from cellfleet.fleet.pages.condition import condition
@@ -18,9 +19,8 @@ from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, nee
 from cellfleet.fleet.pages.queries import device_queries
 from cellfleet.fleet.pages.queries.device_queries import MAX_CURVES, Reading
 from cellfleet.fleet.pages.queries.fleet_queries import group_names
-from cellfleet.fleet.provisioning import devices
+from cellfleet.fleet.provisioning import alarms, devices
 from cellfleet.fleet.refusals import bad_request, not_found
-from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.store.models import Device, DeviceGroup, Experiment
 
 Posted = tuple[PageRequest, Form]
@@ -103,13 +103,9 @@ def picture(
         row = device_queries.picture(db, found.id, experiment, frame, kind) if kind in PICTURE_KINDS else None
         if row is None:
             raise not_found("picture of this frame")
-        tag, media = f'"{row.sha256}"', row.media_type if row.media_type in SAFE_TYPES else "application/octet-stream"
-        headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
-        if asked.request.query_params.get("v") != row.sha256[:12]:
-            headers["Cache-Control"] = "private, no-cache"
-        if asked.request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(asked.context.blobs.read(row.sha256), media_type=media, headers=headers)
+    media = row.media_type if row.media_type in SAFE_TYPES else "application/octet-stream"
+    keep = "max-age=31536000, immutable" if asked.request.query_params.get("v") == row.sha256[:12] else "no-cache"
+    return bytes_answer(asked.context, asked.request, row.sha256, media_type=media, cache_control=f"private, {keep}")
 
 
 @router.get("/devices/{name}/frames/{experiment}/{frame}")
@@ -162,12 +158,12 @@ def revoke(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> 
 
 
 @router.post("/devices/{name}/alarms")
-def alarms(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Somebody has looked at the alarms."""
+def clear_alarms(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
+    """End the alarms, which an operator has seen."""
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:
         raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
     with asked.writing() as db:
-        reports.clear_alarms(db, asked.context, asked.person, name, why)
+        alarms.clear(db, asked.context, asked.person, name, why)
         return asked.go(_address(devices.find(db, name)), "changed")

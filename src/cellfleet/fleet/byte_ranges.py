@@ -57,15 +57,24 @@ def bytes_answer(
     sha256: str,
     *,
     media_type: str = "application/octet-stream",
-    max_age_s: int = 86400,
+    cache_control: str = "private, max-age=86400",
 ) -> Response:
     """Bytes of the store. They never change under their digest, so that is their ETag.
+
+    Args:
+        context: the server.
+        request: its method, ``Range``, ``If-Range`` and ``If-None-Match`` are followed.
+        sha256: which bytes.
+        media_type, cache_control: headers of the answer.
+
+    Returns:
+        200, 206 or 304.
 
     Raises:
         RequestRefused: 404, 416.
     """
     length, etag = context.blobs.size(sha256), f'"{sha256}"'
-    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": f"private, max-age={max_age_s}"}
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": cache_control}
     tags = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
     if etag in tags or "*" in tags:
         return Response(status_code=304, headers=headers)
