@@ -116,14 +116,14 @@ def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[R
     if troubles > limits.probation_max_errors:
         out.append(_errors(tally, limits.probation_max_errors))
     early = median is None or len(tally.times_ms) < min(_LEAST_TIMES, limits.probation_frames)
-    if tally.memory_mb > limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):
+    if not tally.memory_mb <= limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):  # NaN does not pass
         limit_mb = limits.probation_max_memory_mb
         out.append(because("probation.memory", memory_mb=tally.memory_mb, limit_mb=limit_mb))
     if median is None or early:
         return out
-    if median > limits.probation_max_ms:
+    if not median <= limits.probation_max_ms:
         out.append(because("probation.time", ms=median, limit_ms=limits.probation_max_ms))
-    if tally.base_ms and median > limits.probation_max_slowdown * tally.base_ms:
+    if tally.base_ms and not median <= limits.probation_max_slowdown * tally.base_ms:
         factor = limits.probation_max_slowdown
         out.append(because("probation.slower", ms=median, before_ms=tally.base_ms, factor=factor))
     return out

@@ -67,7 +67,7 @@ def judge(tested: SelfTested, limits: AgentSection, active_ap50: float | None) -
         reasons += _of_own(result, limits) if i == 0 else _of_active(result, limits)
     if own is not None and active_ap50 is not None:
         reasons += _against_active(tested, limits, active_ap50)
-    if tested.memory_mb > limits.selftest_max_memory_mb:
+    if not tested.memory_mb <= limits.selftest_max_memory_mb:  # NaN does not pass, here and below
         limit_mb = limits.selftest_max_memory_mb
         reasons.append(because("selftest.memory", memory_mb=tested.memory_mb, limit_mb=limit_mb))
     numbers: dict[str, Any] = {
