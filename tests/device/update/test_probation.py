@@ -10,6 +10,7 @@ from cellfleet.config.fleet import AgentSection
 from cellfleet.device.interfaces import FrameOutcome, SegmenterFailure, WorkSnapshot
 from cellfleet.device.update.journal import Tally
 from cellfleet.device.update.probation import KEPT_TIMES, add, judge
+from cellfleet.wire.reason import text_reason
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 LIMITS = AgentSection(
@@ -76,5 +77,5 @@ def test_the_greatest_memory_of_the_slot_stays() -> None:
     first = add(Tally(), WorkSnapshot(memory_mb={"s": 300.0, "other": 900.0}), "s")
     second = add(first, WorkSnapshot(frames=(frame("s", 1.0),), memory_mb={"s": 20.0}), "s")
     assert (first.memory_mb, second.memory_mb) == (300.0, 300.0)
-    crash = SegmenterFailure("other", "crash", "x", NOW)
+    crash = SegmenterFailure("other", "crash", text_reason("x"), NOW)
     assert add(Tally(), WorkSnapshot(frames=(frame("other", 1.0),), troubles=(crash,)), "s") == Tally()

@@ -62,14 +62,16 @@ def test_experiments_are_repinned_before_the_pointer_changes(
         repair(slots, world.work, world.agent.journal, world.clock.now())
     assert Slots(world.home).pointer.active == releases.new.sha256
     assert world.work.pinned() == {releases.old.sha256}
-    assert "is damaged" in repair(Slots(world.home), world.work, world.agent.journal, world.clock.now())
+    found = repair(Slots(world.home), world.work, world.agent.journal, world.clock.now())
+    assert found is not None
+    assert found.code == "slot.damaged"
     assert Slots(world.home).pointer.active == releases.old.sha256
 
 
 def test_an_intact_slot_is_left_alone(tmp_path: Path, releases: Releases) -> None:
     world = with_new(tmp_path, releases)
     page = world.agent.journal.entry
-    assert repair(Slots(world.home), world.work, world.agent.journal, world.clock.now()) == ""
+    assert repair(Slots(world.home), world.work, world.agent.journal, world.clock.now()) is None
     assert (world.active, world.agent.journal.entry, world.work.repins) == (releases.new.sha256, page, [])
 
 
