@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cellfleet.config.model import DataSection
 from cellfleet.data import iter_frames
 from cellfleet.data.index_csv import read_index
-from cellfleet.data.sources import open_source
+from cellfleet.data.source_opening import open_source
 from cellfleet.errors import DataError, ReadError
 from support_images import plain_rows, scene, write_folder, write_png, write_tiff
 

@@ -16,7 +16,7 @@ from cellfleet.config.model import DataSection, OptimizeSection
 from cellfleet.data import DataSetVersion, freeze
 from cellfleet.errors import ConfigError, OptimizeError, SegmentError, StorageError
 from cellfleet.metrics import match, numbers_of
-from cellfleet.optimize import VariantResult, judge, load_record, optimize
+from cellfleet.optimize import MeasuredVariant, judge, load_record, optimize
 from cellfleet.optimize.measure import Measured, measure
 from cellfleet.optimize.run import INT8
 from cellfleet.ports import FixedClock, silent
@@ -37,7 +37,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> DataSetVersion:
     return freeze(DataSection(source="data"), root)
 
 
-def by_name(results: list[VariantResult]) -> dict[str, VariantResult]:
+def by_name(results: list[MeasuredVariant]) -> dict[str, MeasuredVariant]:
     return {r.name: r for r in results}
 
 

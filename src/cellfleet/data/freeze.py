@@ -11,7 +11,7 @@ from cellfleet.config.model import DataSection
 from cellfleet.data.findings import Finding, errors
 from cellfleet.data.inspection import Inspection, inspect
 from cellfleet.data.records import Entry, ImageRef, MaskRef
-from cellfleet.data.sources import open_source
+from cellfleet.data.source_opening import open_source
 from cellfleet.data.version import DataSetVersion
 from cellfleet.errors import DataError
 from cellfleet.ports import ProgressFn, silent

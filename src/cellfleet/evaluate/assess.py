@@ -26,7 +26,7 @@ REFERENCE = "onnxruntime/fp32"
 
 
 @dataclass(frozen=True)
-class VariantResult:
+class EvaluatedVariant:
     """One variant of the model on the same frames.
 
     Attributes:
@@ -69,7 +69,7 @@ class Assessment:
     origin: Origin
     lineage: dict[str, Any]
     evaluation: Evaluation
-    variants: tuple[VariantResult, ...]
+    variants: tuple[EvaluatedVariant, ...]
     champion: Champion | None
     used_in_training: tuple[str, ...] | None
     verdict: Verdict
@@ -204,7 +204,7 @@ def _attempt(
     split: SplitName,
     settings: SegmentSection | None,
     count: _Counter,
-) -> VariantResult:
+) -> EvaluatedVariant:
     try:
         evaluation, _ = _measure(model, variant, data, split, settings, count, None)
     except EngineError as e:  # an engine that is not installed is no fault of the model
@@ -213,8 +213,8 @@ def _attempt(
     return _result(model, variant, evaluation)
 
 
-def _result(model: ModelSource, variant: Variant, evaluation: Evaluation | None, reason: str = "") -> VariantResult:
-    return VariantResult(variant.name, variant.sha256, len(read_variant(model, variant)), evaluation, reason)
+def _result(model: ModelSource, variant: Variant, evaluation: Evaluation | None, reason: str = "") -> EvaluatedVariant:
+    return EvaluatedVariant(variant.name, variant.sha256, len(read_variant(model, variant)), evaluation, reason)
 
 
 def open_model(path: Path) -> ModelSource:

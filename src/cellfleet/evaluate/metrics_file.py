@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cellfleet._version import __version__
-from cellfleet.evaluate.assess import Assessment, VariantResult
+from cellfleet.evaluate.assess import Assessment, EvaluatedVariant
 from cellfleet.evaluate.evaluation import FrameResult
 from cellfleet.evaluate.gate import policy_digest, thresholds
 from cellfleet.evaluate.numbers import numbers_json, summary_json
@@ -56,7 +56,7 @@ def _frame(frame: FrameResult) -> dict[str, Any]:
     }
 
 
-def _variant(variant: VariantResult) -> dict[str, Any]:
+def _variant(variant: EvaluatedVariant) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": variant.name, "sha256": variant.sha256, "bytes": variant.bytes}
     if variant.evaluation is None:
         return {**facts, "numbers": None, "ms_per_frame": None, "reason": variant.reason}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellfleet.errors import EvaluateError
-from cellfleet.evaluate.assess import REFERENCE, Assessment, VariantResult
+from cellfleet.evaluate.assess import REFERENCE, Assessment, EvaluatedVariant
 from cellfleet.evaluate.charts import ap_chart, count_chart, style, swatch
 from cellfleet.evaluate.evaluation import FrameResult
 from cellfleet.evaluate.gate import policy_digest
@@ -138,7 +138,7 @@ def _check_name(name: str) -> str:
     return f"{words.get(base, base)} {stratum.rstrip(']')}".strip()
 
 
-def _variant(variant: VariantResult, assessment: Assessment) -> dict[str, Any]:
+def _variant(variant: EvaluatedVariant, assessment: Assessment) -> dict[str, Any]:
     reference = next((v.evaluation for v in assessment.variants if v.name == REFERENCE), None)
     facts: dict[str, Any] = {
         "name": variant.name,

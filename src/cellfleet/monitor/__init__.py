@@ -6,13 +6,13 @@
 (0.0, ['blank'])
 """
 
-from cellfleet.monitor.flags import FeatureFlag, FlagLimits, limits_for, watch_image
+from cellfleet.monitor.flags import FlagLimits, FrameFlag, limits_for, watch_image
 from cellfleet.monitor.output import output_features
 from cellfleet.monitor.quality import image_features
 
 __all__ = [
-    "FeatureFlag",
     "FlagLimits",
+    "FrameFlag",
     "image_features",
     "limits_for",
     "output_features",

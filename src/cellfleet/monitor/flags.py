@@ -9,7 +9,7 @@ from cellfleet.monitor.quality import Features, Plane, image_features
 
 
 @dataclass(frozen=True)
-class FeatureFlag:
+class FrameFlag:
     """What a reader of a frame's numbers should know.
 
     Attributes:
@@ -57,9 +57,7 @@ def limits_for(channel: str) -> FlagLimits:
     return TRANSMITTED if first in _TRANSMITTED_NAMES else FLUORESCENCE
 
 
-def watch_image(
-    plane: Plane, channel: str, limits: FlagLimits | None = None
-) -> tuple[Features, tuple[FeatureFlag, ...]]:
+def watch_image(plane: Plane, channel: str, limits: FlagLimits | None = None) -> tuple[Features, tuple[FrameFlag, ...]]:
     """Features of a frame's first channel, and its flags.
 
     Args:
@@ -79,18 +77,18 @@ def watch_image(
     return features, _flags(features, limits, str(plane.dtype))
 
 
-def _flags(f: Features, limits: FlagLimits, dtype: str) -> tuple[FeatureFlag, ...]:
+def _flags(f: Features, limits: FlagLimits, dtype: str) -> tuple[FrameFlag, ...]:
     out = []
     if blank := _blank(f, limits):
-        out.append(FeatureFlag("blank", blank))
+        out.append(FrameFlag("blank", blank))
     if f["saturated_high"] >= limits.saturated:
         text = f"{100 * f['saturated_high']:.1f} % of the pixels have the greatest value, {f['p99']:.0f} of {dtype}"
-        out.append(FeatureFlag("saturated", text))
+        out.append(FrameFlag("saturated", text))
     if not blank and (unsharp := _unsharp(f, limits)):
-        out.append(FeatureFlag("out-of-focus", unsharp))
+        out.append(FrameFlag("out-of-focus", unsharp))
     if f.get("bubbles", 0) > 0:
         text = f"{f['bubbles']:.0f} air bubble{'s' * (f['bubbles'] > 1)} on {f['bubble_percent']:.1f} % of the frame"
-        out.append(FeatureFlag("bubble", text))
+        out.append(FrameFlag("bubble", text))
     return tuple(out)
 
 

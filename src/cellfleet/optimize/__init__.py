@@ -5,7 +5,7 @@
 (True, 'loses 0.005 AP@0.5 (0.710 -> 0.705); allowed are 0.010')
 """
 
-from cellfleet.optimize.result import VariantResult, judge, load_record
+from cellfleet.optimize.result import MeasuredVariant, judge, load_record
 from cellfleet.optimize.run import optimize
 
-__all__ = ["VariantResult", "judge", "load_record", "optimize"]
+__all__ = ["MeasuredVariant", "judge", "load_record", "optimize"]

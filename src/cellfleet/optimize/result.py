@@ -19,7 +19,7 @@ OPTIMIZATION_FILE = "optimization.json"
 
 
 @dataclass(frozen=True)
-class VariantResult:
+class MeasuredVariant:
     """One variant: an engine with a file.
 
     Attributes:
@@ -78,7 +78,7 @@ def record_of(
     data_set: str,
     section: OptimizeSection,
     frames: Mapping[str, Sequence[str]],
-    results: Sequence[VariantResult],
+    results: Sequence[MeasuredVariant],
     clock: Clock,
 ) -> dict[str, Any]:
     """The record of an optimisation as plain JSON data.

@@ -16,7 +16,7 @@ from cellfleet.errors import BundleError, CellfleetError, EngineError, OptimizeE
 from cellfleet.optimize.calibration import FrameReader, choose_frames
 from cellfleet.optimize.int8 import to_int8
 from cellfleet.optimize.measure import Measured, measure
-from cellfleet.optimize.result import OPTIMIZATION_FILE, VariantResult, judge, record_of
+from cellfleet.optimize.result import OPTIMIZATION_FILE, MeasuredVariant, judge, record_of
 from cellfleet.ports import Clock, ProgressFn, SystemClock, silent, write_atomic
 from cellfleet.ports.disk import storage_error
 from cellfleet.runtime.engines import Engine, make_engine
@@ -44,7 +44,7 @@ def optimize(
     progress: ProgressFn = silent,
     *,
     clock: Clock | None = None,
-) -> list[VariantResult]:
+) -> list[MeasuredVariant]:
     """Make INT8 and OpenVINO variants of a model and keep those that lose no more AP@0.5 than allowed.
 
     The variants of an earlier optimisation are replaced. The folder gets model.json, the INT8 file when a variant that
@@ -134,7 +134,7 @@ def _measured(
     entries: list[Entry],
     section: OptimizeSection,
     progress: ProgressFn,
-) -> list[VariantResult]:
+) -> list[MeasuredVariant]:
     engines: dict[str, Engine] = {}
     problems: dict[str, str] = {}
     for candidate in candidates:
@@ -156,18 +156,18 @@ def _measured(
 
 def _result(
     candidate: _Candidate, seen: Mapping[str, Measured], problems: Mapping[str, str], wanted: float, allowed: float
-) -> VariantResult:
+) -> MeasuredVariant:
     variant = candidate.variant
     found = seen.get(variant.name)
     problem = found.failure if found else problems[variant.name]
     size = len(candidate.onnx) or None
     if found is None or problem:
-        return VariantResult(
+        return MeasuredVariant(
             variant.name, variant.engine, variant.precision, size, None, None, None, None, False, problem
         )
     numbers = found.numbers
     kept, reason = (True, "the reference") if variant.name == REFERENCE else judge(numbers.ap50, wanted, allowed)
-    return VariantResult(
+    return MeasuredVariant(
         name=variant.name,
         engine=variant.engine,
         precision=variant.precision,
@@ -181,7 +181,7 @@ def _result(
     )
 
 
-def _update(folder: ModelFolder, candidates: list[_Candidate], results: list[VariantResult]) -> None:
+def _update(folder: ModelFolder, candidates: list[_Candidate], results: list[MeasuredVariant]) -> None:
     """Put the kept variants into the folder; at every moment its description names only files that are there."""
     before = {v.file for v in folder.variants}
     earlier = [v.name for v in folder.variants if v.name != REFERENCE]

@@ -6,25 +6,13 @@ from dataclasses import dataclass
 
 from cellfleet.bundle.spec import ModelSpec
 from cellfleet.errors import SegmentError
+from cellfleet.monitor import FrameFlag
 
 TOLERANCE = 0.02
 """A frame is resampled when its pixel size is off by more than this part of the model's."""
 
 MAX_GRID_PX = 1_500_000_000
 """Greatest number of pixels on the model's grid; more is a wrong pixel size rather than a frame."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """Something about a frame that a reader of its numbers should know.
-
-    Attributes:
-        name: short and stable, such as ``pixel-size-assumed``.
-        reason: one sentence with the facts.
-    """
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,7 @@ class Grid:
     resampled: bool
     scale: float
     pixel_size_um: float | None
-    flags: tuple[Flag, ...]
+    flags: tuple[FrameFlag, ...]
 
 
 @dataclass(frozen=True)
@@ -104,7 +92,7 @@ def model_grid(spec: ModelSpec, height: int, width: int, pixel_size_um: float | 
     Raises:
         SegmentError: the pixel size is unknown and the model demands it, or it makes no sense.
     """
-    flags: tuple[Flag, ...] = ()
+    flags: tuple[FrameFlag, ...] = ()
     if pixel_size_um is None:
         if spec.demands_pixel_size:
             raise SegmentError(
@@ -118,7 +106,7 @@ def model_grid(spec: ModelSpec, height: int, width: int, pixel_size_um: float | 
     return Grid(size.height, size.width, resampled, size.scale, pixel_size_um, flags)
 
 
-def _unknown(assumed: float | None) -> Flag:
+def _unknown(assumed: float | None) -> FrameFlag:
     if assumed is None:
-        return Flag("pixel-size-unknown", "pixel size unknown: areas are in pixels only")
-    return Flag("pixel-size-assumed", f"pixel size unknown: assumed {assumed:g} um")
+        return FrameFlag("pixel-size-unknown", "pixel size unknown: areas are in pixels only")
+    return FrameFlag("pixel-size-assumed", f"pixel size unknown: assumed {assumed:g} um")

@@ -56,7 +56,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Identity:
+class InputIdentity:
     """Which frame this is; two runs over the same identity give the same mask.
 
     Attributes:
@@ -73,11 +73,11 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedFrame:
     """A frame that is ready to be segmented: what it should be called, its identity and its pixels."""
 
     name: str
-    identity: Identity
+    identity: InputIdentity
     frame: Frame
 
 
@@ -108,7 +108,7 @@ def list_inputs(paths: Sequence[Path], out: Path) -> list[Input]:
     return list(found.values())
 
 
-def load_frames(item: Input, reading: Reading, wanted: Callable[[Identity], bool]) -> Iterator[Loaded]:
+def load_frames(item: Input, reading: Reading, wanted: Callable[[InputIdentity], bool]) -> Iterator[LoadedFrame]:
     """Read the frames of a file that are ``wanted``, one after the other.
 
     Raises:
@@ -119,11 +119,11 @@ def load_frames(item: Input, reading: Reading, wanted: Callable[[Identity], bool
     rules = digest_of({"channels": list(channels), "pixel_size_um": pixel_size_um})[:16]
     if not is_video(item.path):
         raw = load_raw(item.path)
-        identity = Identity(item.source, None, raw.sha256, rules)
+        identity = InputIdentity(item.source, None, raw.sha256, rules)
         if wanted(identity):
             frame = decode_image(raw, item.source, channels=channels)
             del raw  # a frame may be most of the memory there is
-            yield Loaded(item.name, identity, _described(frame, item, pixel_size_um))
+            yield LoadedFrame(item.name, identity, _described(frame, item, pixel_size_um))
         return
     try:
         sha256 = sha256_file(item.path)
@@ -131,12 +131,14 @@ def load_frames(item: Input, reading: Reading, wanted: Callable[[Identity], bool
         raise ReadError(f"{item.source}: {e.strerror or e}", hint="check the path and its permissions") from e
 
     def ask(index: int) -> bool:
-        return wanted(Identity(item.source, index, sha256, rules))
+        return wanted(InputIdentity(item.source, index, sha256, rules))
 
     for frame in read_video(item.path, channels, pixel_size_um=pixel_size_um, wanted=ask):
         index = int(frame.metadata["frame_index"])
         name = f"{item.name}@{index:06d}"
-        yield Loaded(name, Identity(item.source, index, sha256, rules), _described(frame, item, pixel_size_um))
+        yield LoadedFrame(
+            name, InputIdentity(item.source, index, sha256, rules), _described(frame, item, pixel_size_um)
+        )
 
 
 def printable(text: str) -> str:

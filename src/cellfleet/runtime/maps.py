@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from cellfleet.bundle.spec import ModelSpec
 from cellfleet.errors import EngineError, SegmentError
+from cellfleet.monitor import FrameFlag
 from cellfleet.ports import Clock
 from cellfleet.runtime.engines import Engine
-from cellfleet.runtime.grid import Flag, Grid, model_grid
+from cellfleet.runtime.grid import Grid, model_grid
 from cellfleet.runtime.objects import frame_moments, quantise, resample_labels, resample_pixels
 from cellfleet.runtime.tiles import Tile, cut
 
@@ -41,7 +42,7 @@ class Maps:
     classes: NDArray[np.uint8] | None
     scale: float
     pixel_size_um: float | None
-    flags: tuple[Flag, ...]
+    flags: tuple[FrameFlag, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from cellfleet.bundle.spec import ModelSpec
 from cellfleet.errors import SegmentError
-from cellfleet.monitor import output_features, watch_image
+from cellfleet.monitor import FrameFlag, output_features, watch_image
 from cellfleet.ports import Clock, SystemClock
 from cellfleet.runtime.engines import Engine
-from cellfleet.runtime.grid import Flag
 from cellfleet.runtime.maps import Maps, make_maps, select_channels
 from cellfleet.runtime.objects import measure_objects, objects_from_maps, threshold_of
 
@@ -76,7 +75,7 @@ class Segmentation:
     count: int
     per_mm2: float | None
     pixel_size_um: float | None
-    flags: tuple[Flag, ...]
+    flags: tuple[FrameFlag, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
     run_digest: str = ""
     features: dict[str, float | None] = field(default_factory=dict)
@@ -167,10 +166,10 @@ class Segmenter:
 
     def _watch(
         self, frame: Frame, table: Table, foreground: NDArray[np.uint16], pixel_size_um: float | None
-    ) -> tuple[dict[str, float | None], tuple[Flag, ...]]:
+    ) -> tuple[dict[str, float | None], tuple[FrameFlag, ...]]:
         image, flags = watch_image(select_channels(self.spec, frame)[0], self.spec.channels[0])
         features = {**image, **output_features(table, foreground, pixel_size_um)}
-        return features, tuple(Flag(flag.name, flag.reason) for flag in flags)
+        return features, flags
 
     def _check_heads(self) -> None:
         absent = [kind for kind in ("foreground", "distance") if self.spec.head(kind) is None]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-class Source(Protocol):
+class ImageAndTargets(Protocol):
     """An image with its targets."""
 
     @property
@@ -36,7 +36,7 @@ class Augmentation:
 
     strength: float = 1.0
 
-    def crop(self, source: Source, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    def crop(self, source: ImageAndTargets, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """A random crop [C,side,side] with its targets [T,side,side]."""
         if self.strength == 0:
             image, targets = _plain_crop(source, side, rng)
@@ -46,7 +46,7 @@ class Augmentation:
             image = self._light(image, rng)
         return np.ascontiguousarray(image, np.float32), np.ascontiguousarray(targets, np.float32)
 
-    def _warped_crop(self, source: Source, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    def _warped_crop(self, source: ImageAndTargets, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         if rng.random() > 0.5 * self.strength:
             return _plain_crop(source, side, rng)
         angle = float(rng.uniform(-45, 45)) * min(1.0, self.strength)
@@ -85,7 +85,7 @@ class Augmentation:
         return out
 
 
-def _plain_crop(source: Source, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _plain_crop(source: ImageAndTargets, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     height, width = source.image.shape[1:]
     y, x = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
     return source.image[:, y : y + side, x : x + side], source.targets[:, y : y + side, x : x + side]

@@ -22,7 +22,7 @@ from cellfleet.cli.model.train import DEFAULT_RUN
 from cellfleet.config import Project
 
 if TYPE_CHECKING:
-    from cellfleet.optimize import VariantResult
+    from cellfleet.optimize import MeasuredVariant
 
 
 def optimize(
@@ -56,7 +56,7 @@ def optimize(
     say(f"written to {folder.path}")
 
 
-def show_variants(results: list[VariantResult]) -> None:
+def show_variants(results: list[MeasuredVariant]) -> None:
     """Print the table of variants; times are of this machine."""
     rows = [
         [

@@ -21,7 +21,7 @@ from cellfleet.data.images.reader import decode_image, load_raw
 from cellfleet.device.segmenter.thumbnails import frame_jpeg, overlay_jpeg
 from cellfleet.errors import CellfleetError, EngineError, ReadError, SegmentError, StorageError
 from cellfleet.ports import Clock, SystemClock, write_atomic
-from cellfleet.runtime.inputs import Identity, Loaded
+from cellfleet.runtime.inputs import InputIdentity, LoadedFrame
 from cellfleet.runtime.loader import load_segmenter
 from cellfleet.runtime.maps import select_channels
 from cellfleet.runtime.results.frame_writer import FrameWriter
@@ -123,7 +123,7 @@ class SegmenterService:
             files |= self._pictures(Path(request["thumbnail"]), loaded.frame, found, folder, row)
         return {"event": "segmented", "row": self._row(facts, row, timings, at), "files": files}
 
-    def _load(self, path: Path, out: Path, facts: dict[str, Any], request: dict[str, Any]) -> Loaded:
+    def _load(self, path: Path, out: Path, facts: dict[str, Any], request: dict[str, Any]) -> LoadedFrame:
         raw = load_raw(path)
         if raw.sha256 != facts["sha256"]:
             raise ReadError(f"{path}: changed since it was taken (its SHA-256 differs)", hint="check the disk")
@@ -138,7 +138,7 @@ class SegmenterService:
         metadata: dict[str, str] = {**frame.metadata, **known}
         source = Path(os.path.relpath(path, out)).as_posix()  # stays true when the instrument's folder is moved
         named = Frame(frame.pixels, frame.channels, size, metadata, path.name)
-        return Loaded(facts["frame"], Identity(source, None, raw.sha256, rules), named)
+        return LoadedFrame(facts["frame"], InputIdentity(source, None, raw.sha256, rules), named)
 
     def _folder(self, out: Path) -> RunFolder:
         key = str(out)
@@ -214,6 +214,6 @@ class SegmenterService:
         }
 
 
-def _done_row(folder: RunFolder, identity: Identity) -> Row | None:
+def _done_row(folder: RunFolder, identity: InputIdentity) -> Row | None:
     wanted = asdict(identity)
     return next((row for row in folder.current() if row["identity"] == wanted), None)

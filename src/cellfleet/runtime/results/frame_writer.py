@@ -12,7 +12,7 @@ from cellfleet.canonical import sha256_file
 from cellfleet.data.images.frame import Frame
 from cellfleet.ports import write_atomic
 from cellfleet.ports.disk import storage_error
-from cellfleet.runtime.inputs import Identity, Loaded
+from cellfleet.runtime.inputs import InputIdentity, LoadedFrame
 from cellfleet.runtime.maps import select_channels
 from cellfleet.runtime.results.contours import contours_geojson
 from cellfleet.runtime.results.mask_file import write_mask
@@ -38,11 +38,11 @@ class FrameWriter:
         self._origin = origin
         self.kinds = (MASK, *([CONTOURS] if contours else []), *([OVERLAY] if overlays else []))
 
-    def is_done(self, identity: Identity) -> bool:
+    def is_done(self, identity: InputIdentity) -> bool:
         """All files that would be written are there already."""
         return self._folder.is_done(identity, self.kinds)
 
-    def write(self, loaded: Loaded, result: Segmentation, spec: ModelSpec) -> Row:
+    def write(self, loaded: LoadedFrame, result: Segmentation, spec: ModelSpec) -> Row:
         """Write the files and then the row of a frame.
 
         Returns:
@@ -82,7 +82,7 @@ class FrameWriter:
         self._folder.put(row)
         return row
 
-    def _facts(self, name: str, loaded: Loaded, result: Segmentation) -> dict[str, Any]:
+    def _facts(self, name: str, loaded: LoadedFrame, result: Segmentation) -> dict[str, Any]:
         origin = self._origin
         return {
             "run_digest": origin.run_digest,

@@ -11,7 +11,7 @@ from typing import Any
 from cellfleet._version import __version__
 from cellfleet.errors import CellfleetError, ReadError, SegmentError
 from cellfleet.ports import Clock, ProgressFn, SystemClock, silent
-from cellfleet.runtime.inputs import Identity, Input, Loaded, Reading, list_inputs, load_frames, printable
+from cellfleet.runtime.inputs import Input, InputIdentity, LoadedFrame, Reading, list_inputs, load_frames, printable
 from cellfleet.runtime.results.frame_writer import FrameWriter
 from cellfleet.runtime.results.run_folder import RunFolder
 from cellfleet.runtime.results.run_tables import write_run_tables
@@ -177,12 +177,12 @@ class _Work:
         except (ReadError, SegmentError) as e:
             self._fail(item.source, e)
 
-    def _wanted(self, identity: Identity) -> bool:
+    def _wanted(self, identity: InputIdentity) -> bool:
         done = self._writer.is_done(identity)
         self.skipped += done
         return not done
 
-    def _one(self, loaded: Loaded) -> None:
+    def _one(self, loaded: LoadedFrame) -> None:
         try:
             result = self._segmenter.segment(loaded.frame)
         except SegmentError as e:

@@ -27,7 +27,7 @@ from cellfleet.data.files import natural_key
 from cellfleet.errors import StorageError
 from cellfleet.ports import make_dir, write_atomic
 from cellfleet.ports.disk import storage_error
-from cellfleet.runtime.inputs import Identity
+from cellfleet.runtime.inputs import InputIdentity
 
 RUNS = "runs.jsonl"
 RUN = "run.json"
@@ -67,14 +67,14 @@ class RunFolder:
         """Names of frames whose file changed since."""
         return sorted(self._superseded, key=natural_key)
 
-    def is_done(self, identity: Identity, kinds: tuple[str, ...]) -> bool:
+    def is_done(self, identity: InputIdentity, kinds: tuple[str, ...]) -> bool:
         """The newest row of this frame is of this very identity, and its files of these kinds are there."""
         row = self._find(identity)
         if row is None or row["identity"] != asdict(identity):
             return False
         return all(kind in row["files"] and (self.path / row["files"][kind]).is_file() for kind in kinds)
 
-    def claim(self, name: str, identity: Identity) -> tuple[str, int]:
+    def claim(self, name: str, identity: InputIdentity) -> tuple[str, int]:
         """The name and revision for the results of a frame: its own, or with ``-2``, ``-3`` when that is taken."""
         row = self._find(identity)
         if row is not None and row["identity"] == asdict(identity):
@@ -124,7 +124,7 @@ class RunFolder:
         write_atomic(file, data)
         return before
 
-    def _find(self, identity: Identity) -> Row | None:
+    def _find(self, identity: InputIdentity) -> Row | None:
         return self._newest.get((identity.source, identity.index))
 
     def _keep(self, row: Row) -> None:
