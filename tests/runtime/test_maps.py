@@ -144,17 +144,28 @@ def test_the_network_sees_the_moments_of_the_frame_on_the_model_s_grid() -> None
     assert std[0, 0] < 0.5 * frame.pixels.std()
 
 
+def test_a_frame_that_is_coarser_than_the_model_s_grid_is_resampled_too() -> None:
+    flat = np.zeros((1, 1, 6, 8))
+    engine = Recorder(foreground=flat, distance=flat)
+    maps = Segmenter(tiny_spec(target_pixel_size_um=1.0, demands_pixel_size=True), engine).maps(
+        phase(np.arange(12, dtype=np.uint8).reshape(3, 4), 2.0)
+    )
+    assert engine.seen[0][0].shape == (1, 1, 6, 8)
+    assert maps.foreground is not None
+    assert (maps.foreground.shape, maps.scale) == ((3, 4), 0.5)
+
+
 def test_classes_on_another_grid_are_those_at_pixel_centres() -> None:
     head = Head(name="kind", kind="classes", classes=("a", "b", "c"))
     spec = tiny_spec(heads=(*HEADS, head), target_pixel_size_um=1.0, demands_pixel_size=True)
-    winners = np.array([[0, 1, 2]])
+    winners = np.array([[0, 2, 0]])
     kinds = (np.arange(3)[:, None, None] == winners[None]).astype(np.float32)[None]
     flat = np.zeros((1, 1, 1, 3))
     maps = Segmenter(spec, Recorder(foreground=flat, distance=flat, kind=kinds)).maps(
         phase(np.zeros((2, 5), np.uint8), 0.6)
     )
     assert maps.classes is not None
-    assert maps.classes.tolist() == [[0, 0, 1, 2, 2]] * 2
+    assert maps.classes.tolist() == [[0, 0, 2, 0, 0]] * 2, "indices are not averaged"
     assert maps.scale == pytest.approx(1 / 0.6)
 
 
