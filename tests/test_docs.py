@@ -65,6 +65,11 @@ def test_the_reference_page_is_current() -> None:
     assert text_of("docs/cli.md") == reference.page(), "run `python docs/make_reference.py`"
 
 
+def test_the_schema_of_the_segmenter_protocol_is_current() -> None:
+    script = load_script(ROOT / "docs" / "make_segmenter_schema.py")
+    assert text_of("docs/segmenter.schema.json") == script.schema(), "run `python docs/make_segmenter_schema.py`"
+
+
 @pytest.mark.parametrize("name", [*READMES, "docs/architecture.md", "CONTRIBUTING.md"])
 def test_commands_on_a_page_are_real(name: str) -> None:
     for argv in commands_in(text_of(name)):

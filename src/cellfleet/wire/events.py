@@ -68,23 +68,21 @@ class FrameTaken(Message):
     problem: Text = ""
 
 
-class FrameSegmented(Message):
-    """A frame has a mask. Its identity is (experiment, frame, run digest).
+class SegmentedRow(Message):
+    """The numbers of a frame that has a mask, as a segmenter program answers them.
 
     Attributes:
-        pin: of the experiment when it was drawn.
         features: of ``cellfleet.monitor``: quality of the image and statistics of the output; name -> number.
-        timings_ms: stage -> milliseconds, ``total`` among them; ``wait`` is the time from disk to segmenter.
-        objects: number of objects; area_um2 may be unknown.
+        timings_ms: stage -> milliseconds, ``total`` among them.
+        count: number of objects.
+        per_mm2: objects per mm2; None: the pixel size is unknown.
     """
 
     event: Literal["segmented"] = "segmented"
     experiment: Key
     frame: Key
-    pin: int = Field(ge=1)
     run_digest: Sha256
     bundle_sha256: Sha256
-    release_id: int | None = None
     variant: Text
     engine_version: Text = ""
     count: int = Field(ge=0)
@@ -95,6 +93,18 @@ class FrameSegmented(Message):
     timings_ms: dict[str, float] = Field(default={}, max_length=32)
     mask_sha256: Sha256
     segmented_at: Time
+
+
+class FrameSegmented(SegmentedRow):
+    """A frame has a mask. Its identity is (experiment, frame, run digest).
+
+    Attributes:
+        pin: of the experiment when the frame was segmented.
+        timings_ms: also has ``wait``, the time from the disk to the segmenter.
+    """
+
+    pin: int = Field(ge=1)
+    release_id: int | None = None
 
 
 class FrameFailed(Message):

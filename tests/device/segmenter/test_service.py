@@ -83,7 +83,7 @@ def request(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     image = write_png(tmp_path / "frames" / "e1" / "f00000.png", discs(1)[0])
     facts = {
         "experiment": "e1", "frame": "f00000", "index": 0, "well": "B3", "field": 1, "time_s": 12.5,
-        "sha256": sha256_file(image),
+        "sha256": sha256_file(image), "taken_at": "2026-01-31T12:00:00Z", "bytes": image.stat().st_size,
     }  # fmt: skip
     base = {
         "id": 1, "do": "segment", "frame": str(image), "facts": facts, "channels": ["phase"], "pixel_size_um": 0.5,

@@ -6,7 +6,6 @@ One JSON object per line in, one per line out; logs go to standard error; the en
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import queue
@@ -14,16 +13,17 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from cellfleet.errors import CellfleetError
+from cellfleet.wire.segmenter import REFUSED_EXIT, Answer, Failed, Line, Refused, read_object, read_request
 
-PROTOCOL = 1
-REFUSED_EXIT = 3
+if TYPE_CHECKING:
+    from cellfleet.device.segmenter.service import SegmenterService
+
+_LOG = logging.getLogger(__name__)
 _GRACE_S = 20.0
 _CHUNK = 1 << 16
-
-Line = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,17 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = _own_output()
     lines = _requests()
     try:
-        desk = _open_desk(args)
+        service = _open_service(args)
     except CellfleetError as e:
-        _say(out, {"event": "refused", "message": e.message, "hint": e.hint})
+        _write(out, Refused(message=e.message, hint=e.hint))
         return REFUSED_EXIT
-    _say(out, desk.ready() | {"event": "ready", "protocol": PROTOCOL})
+    _write(out, service.ready())
     while (line := lines.get()) is not None:
-        _say(out, _answer(desk, line))
+        _write(out, answer_line(service, line))
     return 0
 
 
-def _open_desk(args: argparse.Namespace) -> Any:
+def _open_service(args: argparse.Namespace) -> SegmenterService:
     if args.threads > 0:
         os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     from cellfleet.device.segmenter.service import open_service
@@ -56,19 +56,27 @@ def _open_desk(args: argparse.Namespace) -> Any:
     return open_service(args.bundle, args.variant, args.threads, args.tile_px)
 
 
-def _answer(desk: Any, line: bytes) -> Line:
+def answer_line(service: SegmenterService, line: bytes) -> Answer:
+    """The answer to a line, whatever is in it.
+
+    Args:
+        service: the loaded model.
+        line: as it was read.
+
+    Returns:
+        What the service answers; ``Failed`` with the line's id, where it has one, for what cannot be done or understood.
+    """
+    number: int | None = None
     try:
-        request = json.loads(line)
-        number, what = request["id"], request["do"]
-    except (ValueError, KeyError, TypeError):
-        return {"id": None, "event": "failed", "message": "not understood", "hint": "one JSON object per line"}
-    try:
-        done: Line = desk.do(what, request)
+        data = read_object(line)
+        found = data.get("id")
+        number = found if isinstance(found, int) and found >= 0 else None
+        return service.answer(read_request(data))
     except CellfleetError as e:
-        done = {"event": "failed", "message": e.message, "hint": e.hint, "kind": desk.kind_of(e)}
-    except (KeyError, TypeError, ValueError) as e:
-        done = {"event": "failed", "message": f"{what}: {type(e).__name__}: {e}", "hint": "", "kind": "model"}
-    return {"id": number, **done, "memory_mb": desk.memory_mb()}
+        return service.failed(number, e)
+    except Exception as e:  # a defect fails one request; the program goes on
+        _LOG.exception("the request failed: %.200r", line)
+        return Failed(id=number, message=f"{type(e).__name__}: {e}", memory_mb=service.memory_mb())
 
 
 def _own_output() -> IO[bytes]:
@@ -99,11 +107,11 @@ def _requests() -> queue.SimpleQueue[bytes | None]:
     return lines
 
 
-def _say(out: IO[bytes], answer: Line) -> None:
+def _write(out: IO[bytes], line: Line) -> None:
     try:
-        out.write(json.dumps(answer, allow_nan=False).encode() + b"\n")
+        out.write(line.to_json() + b"\n")
     except BrokenPipeError:
-        os._exit(0)  # nobody listens any more
+        os._exit(0)  # no reader is left
 
 
 if __name__ == "__main__":

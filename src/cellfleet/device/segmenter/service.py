@@ -7,7 +7,6 @@ import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import cv2
 import psutil
@@ -19,7 +18,7 @@ from cellfleet.config.model import SegmentSection
 from cellfleet.data.images.frame import Frame
 from cellfleet.data.images.reader import decode_image, load_raw
 from cellfleet.device.segmenter.thumbnails import frame_jpeg, overlay_jpeg
-from cellfleet.errors import CellfleetError, EngineError, ReadError, SegmentError, StorageError
+from cellfleet.errors import CellfleetError, ReadError, SegmentError, StorageError
 from cellfleet.ports import Clock, SystemClock, write_atomic
 from cellfleet.runtime.inputs import InputIdentity, LoadedFrame
 from cellfleet.runtime.loader import load_segmenter
@@ -30,10 +29,33 @@ from cellfleet.runtime.results.run_folder import Row, RunFolder
 from cellfleet.runtime.results.run_tables import write_run_tables
 from cellfleet.runtime.segmenter import Segmentation, Segmenter
 from cellfleet.runtime.selftest import least_scores, score_golden
+from cellfleet.wire.events import Flag
+from cellfleet.wire.segmenter import (
+    PROTOCOL,
+    Answer,
+    Failed,
+    FailureKind,
+    FrameFacts,
+    GoldenFrameResult,
+    GoldenResult,
+    MaskRow,
+    PingRequest,
+    Pong,
+    Ready,
+    Request,
+    Segmented,
+    SegmentRequest,
+    SelfTestRequest,
+    SelfTestResult,
+    Tables,
+    TablesRequest,
+)
 
 _LOG = logging.getLogger(__name__)
 _KEPT_FOLDERS = 4
 _RUN_FORMAT = 1
+_NAMED_FACTS = ("experiment", "well", "field", "time_s", "index", "taken_at")
+"""What the tables name of a frame, of what the camera knows."""
 
 
 def open_service(bundle: Path, variant: str, threads: int, tile_px: int) -> SegmenterService:
@@ -58,54 +80,61 @@ class SegmenterService:
         self._bundle, self._segmenter, self._origin, self._clock = bundle, segmenter, segmenter.origin, clock
         self._folders: dict[str, RunFolder] = {}
 
-    def ready(self) -> dict[str, Any]:
+    def ready(self) -> Ready:
         """What this segmenter is."""
         origin = self._origin
-        return {
-            "run_digest": origin.run_digest,
-            "variant": origin.variant,
-            "engine": origin.engine,
-            "engine_version": origin.engine_version,
-            "memory_mb": self.memory_mb(),
-            "origin": asdict(origin),
-        }
+        return Ready(
+            protocol=PROTOCOL,
+            run_digest=origin.run_digest,
+            variant=origin.variant,
+            engine=origin.engine,
+            engine_version=origin.engine_version,
+            memory_mb=self.memory_mb(),
+            origin=asdict(origin),
+        )
 
     def memory_mb(self) -> float:
         """Memory of this process."""
         return round(float(psutil.Process().memory_info().rss) / 1e6, 1)
 
-    def do(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer a request.
+    def answer(self, request: Request) -> Answer:
+        """Do what a request asks for.
 
         Raises:
             CellfleetError: it cannot be done.
-            KeyError, TypeError, ValueError: the request is not understood.
         """
-        match what:
-            case "segment":
+        match request:
+            case SegmentRequest():
                 return self._segment(request)
-            case "selftest":
-                return {"event": "selftest", "results": [self._golden_of(Path(p)) for p in request["golden_of"]]}
-            case "tables":
-                frames, objects, _ = write_run_tables(self._folder(Path(request["out"])))
-                return {"event": "tables", "frames": frames, "objects": objects}
-            case "ping":
-                return {"event": "pong"}
-        raise SegmentError(f"there is no request {what!r}", hint="the agent and its segmenter must fit together")
+            case SelfTestRequest():
+                results = tuple(self._golden_of(Path(p)) for p in request.golden_of)
+                return SelfTestResult(id=request.id, results=results, memory_mb=self.memory_mb())
+            case TablesRequest():
+                frames, objects, _ = write_run_tables(self._folder(Path(request.out)))
+                return Tables(id=request.id, frames=frames, objects=objects, memory_mb=self.memory_mb())
+            case PingRequest():
+                return Pong(id=request.id, memory_mb=self.memory_mb())
 
-    @staticmethod
-    def kind_of(error: CellfleetError) -> str:
-        """Whose fault a failure is: ``frame`` (its bytes), ``disk`` (it may go well later), ``model``."""
+    def failed(self, number: int | None, error: CellfleetError) -> Failed:
+        """The answer to a request that could not be done.
+
+        Args:
+            number: id of the request; None: the line was not understood.
+            error: why; its class says whose fault it is.
+        """
+        kind: FailureKind = "model"
         if isinstance(error, ReadError):
-            return "frame"
-        return "disk" if isinstance(error, StorageError) else "model"
+            kind = "frame"
+        elif isinstance(error, StorageError):
+            kind = "disk"
+        return Failed(id=number, kind=kind, message=error.message, hint=error.hint, memory_mb=self.memory_mb())
 
-    def _segment(self, request: dict[str, Any]) -> dict[str, Any]:
-        facts, path, out = request["facts"], Path(request["frame"]), Path(request["out"])
+    def _segment(self, request: SegmentRequest) -> Segmented:
+        out = Path(request.out)
         start = self._clock.monotonic_s()
-        loaded = self._load(path, out, facts, request)
+        loaded = self._load(Path(request.frame), out, request)
         folder = self._folder(out)
-        writer = FrameWriter(folder, self._origin, contours=False, overlays=bool(request.get("overlay", True)))
+        writer = FrameWriter(folder, self._origin, contours=False, overlays=request.overlay)
         read_ms = 1e3 * (self._clock.monotonic_s() - start)
         row = _done_row(folder, loaded.identity) if writer.is_done(loaded.identity) else None
         if row is None:
@@ -115,30 +144,29 @@ class SegmenterService:
             total = 1e3 * (self._clock.monotonic_s() - start)
             timings = stages | {"write": max(0.0, total - read_ms - row["timings_ms"]["total"]), "total": total}
             at = datetime.now(UTC)
-        else:  # a power cut came between the row and the answer: it is not drawn again
+        else:  # a power cut came between the row and the answer: the frame is not segmented again
             found, timings = None, dict(row["timings_ms"])
             at = datetime.fromtimestamp((folder.path / row["files"]["mask"]).stat().st_mtime, UTC)
         files: dict[str, str] = {k: str(folder.path / v) for k, v in row["files"].items()}
-        if request.get("thumbnail"):
-            files |= self._pictures(Path(request["thumbnail"]), loaded.frame, found, folder, row)
-        return {"event": "segmented", "row": self._row(facts, row, timings, at), "files": files}
+        if request.thumbnail:
+            files |= self._pictures(Path(request.thumbnail), loaded.frame, found, folder, row)
+        numbers = self._row(request.facts, row, timings, at)
+        return Segmented(id=request.id, row=numbers, files=files, memory_mb=self.memory_mb())
 
-    def _load(self, path: Path, out: Path, facts: dict[str, Any], request: dict[str, Any]) -> LoadedFrame:
-        raw = load_raw(path)
-        if raw.sha256 != facts["sha256"]:
+    def _load(self, path: Path, out: Path, request: SegmentRequest) -> LoadedFrame:
+        raw, facts = load_raw(path), request.facts
+        if raw.sha256 != facts.sha256:
             raise ReadError(f"{path}: changed since it was taken (its SHA-256 differs)", hint="check the disk")
-        channels = tuple(request.get("channels") or self._segmenter.spec.channels)
-        told, default = request.get("pixel_size_um"), request.get("default_pixel_size_um")
+        channels = request.channels or tuple(self._segmenter.spec.channels)
+        asked, default = request.pixel_size_um, request.default_pixel_size_um
         frame = decode_image(raw, str(path), channels=channels)
-        size = next((s for s in (told, frame.pixel_size_um, default) if s is not None), None)
-        rules = digest_of({"channels": list(channels), "pixel_size_um": told, "default": default})[:16]
-        known: dict[str, str] = {
-            k: str(facts[k]) for k in ("experiment", "well", "field", "time_s", "index", "taken_at") if k in facts
-        }
-        metadata: dict[str, str] = {**frame.metadata, **known}
+        size = next((s for s in (asked, frame.pixel_size_um, default) if s is not None), None)
+        rules = digest_of({"channels": list(channels), "pixel_size_um": asked, "default": default})[:16]
+        known = facts.model_dump(mode="json", include=set(_NAMED_FACTS))
+        metadata: dict[str, str] = {**frame.metadata, **{name: str(known[name]) for name in _NAMED_FACTS}}
         source = Path(os.path.relpath(path, out)).as_posix()  # stays true when the instrument's folder is moved
         named = Frame(frame.pixels, frame.channels, size, metadata, path.name)
-        return LoadedFrame(facts["frame"], InputIdentity(source, None, raw.sha256, rules), named)
+        return LoadedFrame(facts.frame, InputIdentity(source, None, raw.sha256, rules), named)
 
     def _folder(self, out: Path) -> RunFolder:
         key = str(out)
@@ -170,48 +198,50 @@ class SegmenterService:
         write_atomic(over, overlay_jpeg(plane, labels))
         return {"thumbnail": str(path), "thumbnail_overlay": str(over)}
 
-    def _row(self, facts: dict[str, Any], row: Row, timings: dict[str, float], at: datetime) -> dict[str, Any]:
+    def _row(self, facts: FrameFacts, row: Row, timings: dict[str, float], at: datetime) -> MaskRow:
         origin = self._origin
-        return {
-            "event": "segmented",
-            "experiment": facts["experiment"],
-            "frame": facts["frame"],
-            "run_digest": origin.run_digest,
-            "bundle_sha256": origin.model_sha256,
-            "variant": origin.variant,
-            "engine_version": f"{origin.engine} {origin.engine_version}",
-            "count": row["count"],
-            "confluence_percent": row["confluence_percent"],
-            "per_mm2": row["per_mm2"],
-            "features": row.get("features", {}),
-            "flags": row["flags"],
-            "timings_ms": {k: round(v, 3) for k, v in timings.items()},
-            "mask_sha256": row["mask_sha256"],
-            "segmented_at": at.isoformat(),
-        }
+        return MaskRow(
+            experiment=facts.experiment,
+            frame=facts.frame,
+            run_digest=origin.run_digest,
+            bundle_sha256=origin.model_sha256,
+            variant=origin.variant,
+            engine_version=f"{origin.engine} {origin.engine_version}",
+            count=row["count"],
+            confluence_percent=row["confluence_percent"],
+            per_mm2=row["per_mm2"],
+            features=row.get("features", {}),
+            flags=tuple(Flag.model_validate(flag) for flag in row["flags"]),
+            timings_ms={k: round(v, 3) for k, v in timings.items()},
+            mask_sha256=row["mask_sha256"],
+            segmented_at=at,
+        )
 
-    def _golden_of(self, path: Path) -> dict[str, Any]:
+    def _golden_of(self, path: Path) -> GoldenResult:
         """Segment and score the golden frames of a bundle: its own, or those of the active one."""
-        facts: dict[str, Any] = {"of": str(path), "frames": [], "ap50": 0.0, "agreement": 0.0, "worst_ms": 0.0}
-        facts |= {"least_ap50": 0.0, "least_agreement": 0.0, "problem": ""}
         name = self._origin.variant
         try:
             bundle = self._bundle if path == self._bundle.path else open_bundle(path)
             own = bundle.sha256 == self._bundle.sha256
             found = score_golden(self._segmenter, bundle.golden(), name if own else "")
-        except (SegmentError, EngineError, ReadError) as e:
-            return facts | {"problem": e.message}
+        except StorageError:
+            raise
+        except CellfleetError as e:
+            return GoldenResult(
+                of=str(path), ap50=0, agreement=0, least_ap50=0, least_agreement=0, worst_ms=0, problem=e.message
+            )
         variant = next(v for v in self._bundle.variants if v.name == name)
         least_ap50, least_agreement = least_scores(bundle, variant) if own else (0.0, 0.0)
-        frames = [{"name": f.name, "ap50": f.ap50, "count": f.count, "ms": f.milliseconds} for f in found.frames]
-        return facts | {
-            "frames": frames,
-            "ap50": found.ap50,
-            "agreement": found.agreement,
-            "least_ap50": least_ap50,
-            "least_agreement": least_agreement,
-            "worst_ms": found.milliseconds,
-        }
+        frames = (GoldenFrameResult(name=f.name, ap50=f.ap50, count=f.count, ms=f.milliseconds) for f in found.frames)
+        return GoldenResult(
+            of=str(path),
+            frames=tuple(frames),
+            ap50=found.ap50,
+            agreement=found.agreement,
+            least_ap50=least_ap50,
+            least_agreement=least_agreement,
+            worst_ms=found.milliseconds,
+        )
 
 
 def _done_row(folder: RunFolder, identity: InputIdentity) -> Row | None:
