@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from sqlalchemy import create_engine, text
 
@@ -17,6 +18,7 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.config.project import Project, Settings
 from cellfleet.fleet.app import create_app
 from cellfleet.fleet.context import Context, open_context
+from cellfleet.fleet.people import access
 from cellfleet.fleet.store import database
 from cellfleet.fleet.store.database import Database
 from cellfleet.ports import FixedClock
@@ -35,6 +37,15 @@ def synchronous() -> Iterator[str]:
     shipped = database.SYNCHRONOUS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "SYNCHRONOUS", "OFF")
+        yield shipped
+
+
+@pytest.fixture(scope="session", autouse=True)
+def password_hasher() -> Iterator[PasswordHasher]:
+    """Passwords of the tests are cheap to hash. Gives the hasher that is shipped."""
+    shipped = access.HASHER
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(access, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         yield shipped
 
 

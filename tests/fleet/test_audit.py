@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from cellfleet.canonical import digest_of
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.store.models import AuditEvent
 from support_fleet import World
 
 
@@ -101,6 +103,65 @@ def test_tampering_shows(context: Context, statement: str, broken_at: int, why: 
     assert found.broken_at == broken_at
     assert why in found.why
     assert found.count == broken_at - 1
+
+
+def rewrite(context: Context, seq: int, reason: str, previous: str = "") -> str:
+    """Change an event and give it the hash that fits it, as somebody who knows the format would; the new hash."""
+    with context.reading() as db:
+        row = db.scalars(select(AuditEvent).where(AuditEvent.seq == seq)).one()
+        content = {
+            "format_version": 1, "seq": row.seq, "at": row.at.isoformat(timespec="microseconds"), "actor": row.actor,
+            "action": row.action, "subject": row.subject, "reason": reason, "detail": row.detail,
+            "previous": previous or row.previous,
+        }  # fmt: skip
+    digest = digest_of(content)
+    with context.database.engine.begin() as connection:
+        values = {"reason": reason, "previous": content["previous"], "hash": digest, "seq": seq}
+        change = "UPDATE audit_events SET reason = :reason, previous = :previous, hash = :hash WHERE seq = :seq"
+        connection.execute(text(change), values)
+    return digest
+
+
+def test_the_hash_of_an_event_is_over_what_the_api_says(context: Context) -> None:
+    note(context, 3)
+    without_triggers(context)
+    before = verified(context).head
+    assert rewrite(context, 3, "because") == before
+
+
+def test_a_changed_event_with_a_hash_that_fits_shows_at_the_next_one(context: Context) -> None:
+    note(context, 6)
+    without_triggers(context)
+    rewrite(context, 3, "another reason")
+    found = verified(context)
+    assert (found.broken_at, found.count) == (4, 3)
+    assert "does not follow" in found.why
+
+
+def test_a_link_that_was_patched_to_fit_shows(context: Context) -> None:
+    note(context, 6)
+    without_triggers(context)
+    digest = rewrite(context, 3, "another reason")
+    with context.database.engine.begin() as connection:
+        connection.execute(text("UPDATE audit_events SET previous = :hash WHERE seq = 4"), {"hash": digest})
+    found = verified(context)
+    assert (found.broken_at, found.count) == (4, 3)
+    assert "was changed" in found.why
+
+
+def test_a_chain_that_was_rewritten_to_its_end_shows_by_its_head(context: Context) -> None:
+    note(context, 6)
+    kept = verified(context).head
+    without_triggers(context)
+    digest = rewrite(context, 3, "another reason")
+    for seq in (4, 5, 6):
+        digest = rewrite(context, seq, "because", digest)
+    assert verified(context).broken_at == 7
+    with context.database.engine.begin() as connection:
+        connection.execute(text("UPDATE audit_head SET hash = :hash"), {"hash": digest})
+    assert verified(context).broken_at is None, "whoever owns the database can do that"
+    with context.reading() as db:
+        assert audit.verify(db, kept).broken_at == 7, "and a head that was kept elsewhere shows it"
 
 
 def test_an_end_that_was_cut_off_with_its_note_shows(context: Context) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
+from argon2 import PasswordHasher
 
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access, accounts
@@ -40,6 +42,60 @@ def test_nothing_secret_is_stored(context: Context, anna: str, client: TestClien
         assert user.password_hash.startswith("$argon2id$")
         assert PASSWORD not in user.password_hash
         assert session.token_sha256 != client.cookies[COOKIE]
+
+
+def test_passwords_are_hashed_with_the_parameters_of_rfc_9106(
+    password_hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (password_hasher.memory_cost, password_hasher.time_cost, password_hasher.parallelism) == (65536, 3, 4)
+    monkeypatch.setattr(access, "HASHER", password_hasher)
+    stored = access.hash_password(PASSWORD)
+    assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert access.password_matches(stored, PASSWORD)
+    assert not access.password_matches(stored, PASSWORD + "x")
+    assert not access.password_matches(None, PASSWORD)
+
+
+def test_somebody_who_is_not_there_takes_as_long_as_a_wrong_password(
+    monkeypatch: pytest.MonkeyPatch, password_hasher: PasswordHasher
+) -> None:
+    checked: list[str] = []
+
+    class Noting(PasswordHasher):
+        def verify(self, stored: str | bytes, password: str | bytes) -> Literal[True]:
+            checked.append(str(stored))
+            return super().verify(stored, password)
+
+    monkeypatch.setattr(access, "HASHER", Noting(time_cost=2, memory_cost=16, parallelism=1))
+    assert not access.password_matches(None, PASSWORD)
+    assert not access.password_matches(access.hash_password("another one"), PASSWORD)
+    assert [c.rsplit("$", 2)[0] for c in checked] == ["$argon2id$v=19$m=16,t=2,p=1"] * 2
+    assert password_hasher is not access.HASHER
+
+
+def test_a_new_password_ends_the_sessions(client: TestClient, anna: str, world: World) -> None:
+    sign_in(client)
+    old = TestClient(client.app, base_url="http://fleet.test", cookies={COOKIE: client.cookies[COOKIE]})
+    client.cookies.clear()
+    admin, token = world.as_role("admin"), world.as_role("operator", anna)
+    assert old.get("/api/v1/me").status_code == 200
+    assert admin.patch("/api/v1/users/anna", json={"role": "operator"}).status_code == 200
+    assert old.get("/api/v1/me").status_code == 200, "a role that stays ends nothing"
+    assert admin.patch("/api/v1/users/anna", json={"password": "another long one"}).status_code == 200
+    assert old.get("/api/v1/me").status_code == 401
+    assert token.get("/api/v1/me").status_code == 200, "a token is revoked by itself"
+    assert word_of(sign_in(client)) == "wrong-password"
+    assert client.post("/api/v1/session", json={"name": anna, "password": "another long one"}).status_code == 201
+
+
+def test_sessions_from_before_an_account_was_disabled_do_not_come_back(
+    client: TestClient, anna: str, world: World
+) -> None:
+    sign_in(client)
+    admin = world.as_role("admin")
+    for disabled in (True, False):
+        assert admin.patch(f"/api/v1/users/{anna}", json={"disabled": disabled}).status_code == 200
+    assert client.get("/api/v1/me").status_code == 401
 
 
 def test_a_session_of_a_browser(client: TestClient, anna: str) -> None:

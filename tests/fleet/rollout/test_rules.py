@@ -126,6 +126,51 @@ def test_as_many_failures_as_tolerated_do_not_halt() -> None:
     assert r.end(4, "succeeded").tick().state == "succeeded"
 
 
+def test_a_share_of_failures_at_the_limit_is_good() -> None:
+    phase = Phase(percent=100, max_failure_percent=20, min_ended=5, min_success_percent=50)
+    r = Rehearsal.of(10, phase).tick().end(0, "failed")
+    for i in range(1, 5):
+        r.end(i, "succeeded")
+    assert r.tick().state == "running", "1 of 5 is 20 %"
+    for i in range(5, 9):
+        r.end(i, "succeeded")
+    assert r.end(9, "failed").tick().state == "succeeded", "2 of 10 are 20 %"
+
+
+def test_a_share_that_no_binary_fraction_hits_is_good_at_the_limit() -> None:
+    phase = Phase(percent=100, max_failure_percent=100 * 3 / 7, min_ended=7, min_success_percent=1)
+    r = Rehearsal.of(7, phase).tick()
+    for i in range(7):
+        r.end(i, "failed" if i < 3 else "succeeded")
+    assert r.tick().state == "succeeded"
+
+
+def test_the_share_that_must_succeed_is_enough_at_the_limit() -> None:
+    r = Rehearsal.of(10, Phase(percent=100, max_failures=10, min_success_percent=70)).tick()
+    for i in range(10):
+        r.end(i, "failed" if i < 3 else "succeeded")
+    assert r.tick().state == "succeeded"
+    r = Rehearsal.of(10, Phase(percent=100, max_failures=10, min_success_percent=70)).tick()
+    for i in range(4):
+        r.end(i, "failed")
+    assert "At most 6 of the 10 instruments of phase 1 can succeed; 7 must." in r.tick().reason
+
+
+def test_times_are_good_at_the_limit() -> None:
+    r = Rehearsal.of(1, Phase(percent=100, silent_after_s=60, soak_s=30)).tick().later(60).tick()
+    assert r.states == ["offered"], "exactly as long as is tolerated"
+    assert r.end(0, "succeeded").later(29).tick().state == "running"
+    assert r.later(1).tick().state == "succeeded", "the soak time is over"
+
+
+def test_a_failure_at_the_moment_of_resuming_is_forgiven() -> None:
+    r = Rehearsal.of(3, Phase(percent=100)).tick().end(0, "failed").tick()
+    assert r.state == "halted"
+    r.rollout = replace(r.rollout, state="running", resumed_at=r.now)
+    assert r.tick().state == "running"
+    assert r.later(1).end(1, "failed").tick().state == "halted"
+
+
 def test_a_share_of_failures_is_judged_from_the_least_count_on() -> None:
     phase = Phase(percent=100, max_failure_percent=20, min_ended=5, min_success_percent=50)
     r = Rehearsal.of(10, phase).tick()
