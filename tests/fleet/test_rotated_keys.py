@@ -59,16 +59,16 @@ def test_instruments_go_on_after_a_rotation(
 
 def test_a_key_without_its_root_is_not_signed_with(context: Context, publisher: Publisher) -> None:
     """The folder is being copied to the server: the book came, the root did not yet."""
-    context.service(trust_repository.Keys).get()
+    context.service(trust_repository.LoadedKeys).get()
     rotate(TrustFolder.load(publisher.folder), "director", secrets, context.clock.now())
     root = publisher.folder / "director" / "2.root.json"
     content = root.read_bytes()
     root.unlink()
     with pytest.raises(RequestRefused, match="does not know the key director") as e:
-        context.service(trust_repository.Keys).get()
+        context.service(trust_repository.LoadedKeys).get()
     assert e.value.status == 503
     root.write_bytes(content)
-    context.service(trust_repository.Keys).get()
+    context.service(trust_repository.LoadedKeys).get()
 
 
 def test_a_folder_of_another_publisher_is_refused(context: Context, publisher: Publisher, tmp_path: Path) -> None:

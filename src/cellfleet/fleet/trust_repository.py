@@ -49,8 +49,8 @@ class Wanted:
     generation: int
 
 
-class Keys:
-    """The online keys of this replica, loaded when first needed and when they were rotated; ``context.service(Keys)``."""
+class LoadedKeys:
+    """The online keys of this replica, loaded when first needed and when they were rotated; ``context.service(LoadedKeys)``."""
 
     def __init__(self, context: Context) -> None:
         self._context, self._lock = context, threading.Lock()
@@ -139,7 +139,7 @@ def accept(db: Session, context: Context, new: Mapping[str, str]) -> Mapping[str
     Raises:
         RequestRefused: 409 ``metadata-refused``, 503 ``trust-keys``.
     """
-    keys = context.service(Keys).get()
+    keys = context.service(LoadedKeys).get()
     current = _locked_image_files(db)
     now = context.clock.now()
     if not any(name.endswith(".root.json") for name in current):
@@ -159,7 +159,7 @@ def _timestamp(keys: OnlineKeys, snapshot: bytes, previous: bytes | None, now: d
     return renew_timestamp(keys.timestamp, snapshot, previous, now, context.settings.timestamp_s)
 
 
-class _Seen:
+class _FolderState:
     """What the operator's folder looked like when there was nothing new in it."""
 
     def __init__(self, _context: Context) -> None:
@@ -184,7 +184,7 @@ def take_folder(context: Context) -> bool:
         RequestRefused: 503, no keys.
     """
     folder = context.path(context.settings.trust)
-    seen = context.service(_Seen)
+    seen = context.service(_FolderState)
     listing = _listing(folder)
     if not listing or listing == seen.listing:
         return False
@@ -196,7 +196,7 @@ def take_folder(context: Context) -> bool:
     if not fresh and not fresh_roots:
         seen.listing = listing
         return False
-    keys = context.service(Keys).get()
+    keys = context.service(LoadedKeys).get()
     with context.sessions() as db:
         now = context.clock.now()
         current = _locked_image_files(db)
@@ -226,7 +226,7 @@ def renew(context: Context) -> int:
         devices = _devices_due(db, _stale_before(db, now - timedelta(seconds=context.settings.director_s / 2)))
     if not due and not devices:
         return 0
-    keys = context.service(Keys).get()
+    keys = context.service(LoadedKeys).get()
     with context.sessions() as db:
         current = _locked_image_files(db)
         if due and needs_renewal(current[TIMESTAMP], now, life_s):
@@ -283,7 +283,7 @@ def sign(db: Session, context: Context, wanted: Sequence[Wanted]) -> None:
     """
     if not wanted:
         return
-    director, now = Director(context.service(Keys).get().director), context.clock.now()
+    director, now = Director(context.service(LoadedKeys).get().director), context.clock.now()
     life_s = context.settings.director_s
     versions = _versions(db, [w.device_id for w in wanted])
     stale: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 
 from cellfleet.fleet.pages.charts import coloured, curve_chart, plate_view
 from cellfleet.fleet.pages.i18n import Translator
-from cellfleet.fleet.pages.queries.device_queries import Reading, well_order
+from cellfleet.fleet.pages.queries.device_queries import WellReading, well_order
 from cellfleet.fleet.pages.rendering import json_for_script, parsed_time, static_address
 from cellfleet.fleet.pages.words import (
     ago_text,
@@ -26,8 +26,8 @@ EN, ZH = Translator("en"), Translator("zh-TW")
 AT = datetime(2026, 3, 2, 9, 5, tzinfo=UTC)
 
 
-def reading(well: str, confluence: float = 50.0, count: int = 10) -> Reading:
-    return Reading(well, f"{well}_t0", 0.0, confluence, count, ())
+def reading(well: str, confluence: float = 50.0, count: int = 10) -> WellReading:
+    return WellReading(well, f"{well}_t0", 0.0, confluence, count, ())
 
 
 @pytest.mark.parametrize(("wells", "rows", "columns"), [(6, 2, 3), (24, 4, 6), (96, 8, 12), (384, 16, 24)])

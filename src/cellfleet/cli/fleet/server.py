@@ -60,7 +60,7 @@ def _first_steps(context: Any) -> list[str]:
     """What the server still lacks."""
     from cellfleet.fleet.people import accounts
     from cellfleet.fleet.refusals import RequestRefused
-    from cellfleet.fleet.trust_repository import Keys
+    from cellfleet.fleet.trust_repository import LoadedKeys
 
     lines = []
     with context.reading() as db:
@@ -70,7 +70,7 @@ def _first_steps(context: Any) -> list[str]:
         lines.append("there are no trust roots yet, so no device can be provisioned: cellfleet trust init")
         return lines
     try:
-        context.service(Keys).get()
+        context.service(LoadedKeys).get()
     except RequestRefused as e:
         lines.append(f"{e.message}; nothing can be released or deployed until it can: {e.hint}")
     return lines

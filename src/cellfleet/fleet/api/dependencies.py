@@ -22,6 +22,7 @@ from cellfleet.fleet.people.access import Caller, Person
 from cellfleet.fleet.people.rate_limits import RateLimits
 from cellfleet.fleet.refusals import RequestRefused, forbidden, unauthorized
 from cellfleet.wire import Message
+from cellfleet.wire.base import Text
 from cellfleet.wire.features import HEADER, read_announcement
 
 T = TypeVar("T")
@@ -185,6 +186,18 @@ def anybody(request: Request, context: Ctx) -> None:
     context.service(RateLimits).take(
         f"address:{address_of(request)}", context.settings.max_requests_per_min, what="requests from this address"
     )
+
+
+class RequiredReason(Message):
+    """The reason of a change, for the audit."""
+
+    reason: Text = Field(min_length=1, examples=["the instrument was sold"])
+
+
+class OptionalReason(Message):
+    """The reason of a change, for the audit; it may be left out."""
+
+    reason: Text = Field(default="", examples=["it takes debris for cells"])
 
 
 class Portion(Message):

@@ -8,8 +8,17 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from cellfleet.fleet.api.dependencies import Approver, Ctx, Db, InPortions, Listing, Operator, RowId, person
-from cellfleet.fleet.api.releases import Why
+from cellfleet.fleet.api.dependencies import (
+    Approver,
+    Ctx,
+    Db,
+    InPortions,
+    Listing,
+    Operator,
+    OptionalReason,
+    RowId,
+    person,
+)
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.rollout import deployments, read_side, reconcile
 from cellfleet.fleet.rollout.desired import ref_of
@@ -167,7 +176,7 @@ def members(db: Db, deployment_id: RowId, portion: InPortions) -> Listing[Member
 
 
 @router.post("/{deployment_id}/approve", summary="Approve the phase that waits", description="For approvers.")
-def approve(context: Ctx, db: Db, by: Approver, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+def approve(context: Ctx, db: Db, by: Approver, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.approve(db, context, by, deployment_id, body.reason).id)
 
 
@@ -176,7 +185,7 @@ def approve(context: Ctx, db: Db, by: Approver, deployment_id: RowId, body: Why)
     summary="Halt a deployment",
     description="Nobody else is offered the release; devices that have not activated it keep what they have.",
 )
-def halt(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+def halt(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.halt(db, context, by, deployment_id, body.reason).id)
 
 
@@ -185,10 +194,10 @@ def halt(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) ->
     summary="Go on with a halted deployment",
     description="Failures up to now count against no threshold any more.",
 )
-def resume(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+def resume(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.resume(db, context, by, deployment_id, body.reason).id)
 
 
 @router.post("/{deployment_id}/cancel", summary="End a deployment as it stands", description="It cannot be resumed.")
-def cancel(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Why) -> DeploymentAnswer:
+def cancel(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.cancel(db, context, by, deployment_id, body.reason).id)

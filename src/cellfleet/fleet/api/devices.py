@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, Listing, Operator, Viewer
+from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, Listing, Operator, RequiredReason, Viewer
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.provisioning import devices
 from cellfleet.fleet.store.models import Device
@@ -51,12 +51,6 @@ class Acceptance(Message):
 
     group: Key | None = Field(default=None, examples=["pilot"])
     reason: Text = Field(default="", examples=["checked its label on the phone"])
-
-
-class Reason(Message):
-    """Why."""
-
-    reason: Text = Field(min_length=1, examples=["the instrument was sold"])
 
 
 class GroupChoice(Message):
@@ -103,7 +97,7 @@ def accept(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: Acceptance)
 
 
 @router.post("/{ref}/reject", summary="Reject a device", description="A pending device is not taken; its key ends.")
-def reject(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: Reason) -> DeviceAnswer:
+def reject(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: RequiredReason) -> DeviceAnswer:
     device = devices.reject(db, context, by, ref, body.reason)
     return _answer(context, device, devices.group_of(db, device))
 
@@ -111,7 +105,7 @@ def reject(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: Reason) -> 
 @router.post(
     "/{ref}/revoke", summary="Revoke a device", description="It is no member any more; its tokens end at once."
 )
-def revoke(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: Reason) -> DeviceAnswer:
+def revoke(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: RequiredReason) -> DeviceAnswer:
     device = devices.revoke(db, context, by, ref, body.reason)
     return _answer(context, device, devices.group_of(db, device))
 

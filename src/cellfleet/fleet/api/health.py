@@ -19,7 +19,7 @@ class Alive(Message):
     status: str = Field(examples=["ok"])
 
 
-class Version(Message):
+class VersionAnswer(Message):
     """Of the program and of the messages between devices and server."""
 
     version: str = Field(examples=["0.2.0"])
@@ -38,6 +38,6 @@ def readyz(context: Ctx) -> Alive:
     return Alive(status="ready")
 
 
-@router.get("/version", summary="Version", description="Of the program and of the messages.")
-async def version() -> Version:
-    return Version(version=__version__, protocol=PROTOCOL)
+@router.get("/version", summary="VersionAnswer", description="Of the program and of the messages.")
+async def version() -> VersionAnswer:
+    return VersionAnswer(version=__version__, protocol=PROTOCOL)

@@ -9,11 +9,11 @@ from pydantic import Field
 from starlette.responses import Response
 
 from cellfleet.fleet import releases
-from cellfleet.fleet.api.dependencies import Ctx, Db, InPortions, Listing, Operator, RowId, person
+from cellfleet.fleet.api.dependencies import Ctx, Db, InPortions, Listing, Operator, OptionalReason, RowId, person
 from cellfleet.fleet.rollout.desired import ref_of
 from cellfleet.fleet.store.models import Release
 from cellfleet.wire import Message
-from cellfleet.wire.base import Text, Time
+from cellfleet.wire.base import Time
 from cellfleet.wire.rollout import ReleaseRequest
 from cellfleet.wire.states import ReleaseRef
 
@@ -35,12 +35,6 @@ REQUEST: dict[str, Any] = {
     "override": {"reason": "Asked for by the lab in Leiden today; agreed by phone."},
     "notes": "Finer outlines at high confluence.",
 }
-
-
-class Why(Message):
-    """The reason of a change, for the audit events."""
-
-    reason: Text = Field(default="", examples=["it draws debris as cells"])
 
 
 class ReleaseAnswer(Message):
@@ -132,5 +126,5 @@ def show(context: Ctx, db: Db, release_id: RowId) -> ReleaseAnswer:
     summary="Withdraw a release",
     description="No new deployment may use it. Downloads of a deployment that runs go on; halt that if they should not.",
 )
-def withdraw(context: Ctx, db: Db, by: Operator, release_id: RowId, body: Why) -> ReleaseAnswer:
+def withdraw(context: Ctx, db: Db, by: Operator, release_id: RowId, body: OptionalReason) -> ReleaseAnswer:
     return answer(releases.withdraw(db, context, by, release_id, body.reason))

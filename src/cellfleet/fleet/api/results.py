@@ -9,8 +9,17 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, KeyPath, Listing, Operator, person
-from cellfleet.fleet.api.releases import Why
+from cellfleet.fleet.api.dependencies import (
+    Ctx,
+    Db,
+    DeviceRef,
+    InPortions,
+    KeyPath,
+    Listing,
+    Operator,
+    OptionalReason,
+    person,
+)
 from cellfleet.fleet.byte_ranges import BINARY, bytes_answer
 from cellfleet.fleet.ingest import results
 from cellfleet.fleet.ingest.results import FrameCounts
@@ -184,5 +193,5 @@ def picture(
     summary="Clear the alarms of a device",
     description="A person has looked at them; what still holds comes again with the next report.",
 )
-def clear_alarms(context: Ctx, db: Db, by: Operator, device: DeviceRef, body: Why) -> None:
+def clear_alarms(context: Ctx, db: Db, by: Operator, device: DeviceRef, body: OptionalReason) -> None:
     alarms.clear(db, context, by, device, body.reason)

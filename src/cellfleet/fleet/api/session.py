@@ -22,7 +22,7 @@ class SignIn(Message):
     password: str = Field(min_length=1, max_length=1000, examples=["correct horse battery staple"])
 
 
-class SignedIn(Message):
+class SessionAnswer(Message):
     """The session's cookie comes with the answer; ``csrf`` goes into the header ``X-CSRF-Token`` of every change."""
 
     name: str = Field(examples=["anna"])
@@ -46,10 +46,10 @@ class Me(Message):
     description="Sets a cookie. Too many attempts for one name or from one address are refused for a minute.",
     dependencies=[Depends(anybody)],
 )
-def sign_in(context: Ctx, request: Request, response: Response, body: SignIn) -> SignedIn:
+def sign_in(context: Ctx, request: Request, response: Response, body: SignIn) -> SessionAnswer:
     secret, signed_in = accounts.sign_in(context, body.name, body.password, address_of(request))
     set_cookie(context, response, secret)
-    return SignedIn(name=signed_in.name, role=signed_in.role, csrf=signed_in.csrf, expires_at=signed_in.expires_at)
+    return SessionAnswer(name=signed_in.name, role=signed_in.role, csrf=signed_in.csrf, expires_at=signed_in.expires_at)
 
 
 @router.delete("/session", status_code=204, summary="Sign out", description="Ends the session of the cookie.")

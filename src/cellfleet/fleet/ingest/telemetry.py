@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Times:
+class ReceiptTimes:
     """Puts impossible times right, and counts them."""
 
     now: datetime
@@ -62,7 +62,7 @@ class Times:
 
 
 @dataclass
-class Outcome:
+class BatchOutcome:
     """What became of a batch."""
 
     rejected: int = 0
@@ -129,14 +129,14 @@ def take_metrics(context: Context, caller: Caller, key: str, body: bytes) -> byt
     return bytes(answer.SerializeToString())
 
 
-def _take(context: Context, caller: Caller, key: str, body: bytes, decode: Callable[[bytes], Batch]) -> Outcome:
+def _take(context: Context, caller: Caller, key: str, body: bytes, decode: Callable[[bytes], Batch]) -> BatchOutcome:
     digest = sha256_hex(body)
     key = key or digest
     if len(key) > 128 or not key.isprintable():
         raise bad_request("idempotency-key", "an Idempotency-Key has at most 128 printable characters")
     with context.reading() as db:
         if _is_known(db, caller.device_id, key, digest):
-            return Outcome()  # a device that sends again costs next to nothing
+            return BatchOutcome()  # a device that sends again costs next to nothing
     try:
         batch = decode(body)
     except WireError as e:
@@ -156,15 +156,15 @@ def _is_known(db: Session, device_id: str, key: str, digest: str) -> bool:
     return found is not None
 
 
-def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch) -> Outcome:
+def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch) -> BatchOutcome:
     now = context.clock.now()
-    outcome = Outcome(len(batch.bad), list(batch.bad))
+    outcome = BatchOutcome(len(batch.bad), list(batch.bad))
     items = len(batch.events) + len(batch.gauges)
     row = {"device_id": caller.device_id, "key": key, "received_at": now, "items": items, "sha256": digest}
     with context.sessions() as db:
         if not insert_or_ignore(db, TelemetryBatch, [row]) and _is_known(db, caller.device_id, key, digest):
             return outcome  # it came twice at once
-        times = Times(now)
+        times = ReceiptTimes(now)
         # This holds the device: of two batches at once the second sees the rows of the first, and supersedes rightly.
         db.execute(update(Device).where(Device.id == caller.device_id).values(last_seen_at=now))
         _take_events(db, caller.device_id, batch, times)
@@ -177,7 +177,7 @@ def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch)
     return outcome
 
 
-def _take_events(db: Session, device_id: str, batch: Batch, times: Times) -> None:
+def _take_events(db: Session, device_id: str, batch: Batch, times: ReceiptTimes) -> None:
     _experiments(db, device_id, _of(batch, ExperimentStarted), times)
     _frames(db, device_id, _of(batch, FrameTaken), times)
     _results(db, device_id, _of(batch, FrameSegmented), times)
@@ -206,7 +206,7 @@ def _told(batch: Batch) -> Iterable[tuple[AgentMoved | Incident | FrameFailed, d
             yield e, e.failed_at, e.model_dump(mode="json")
 
 
-def _frames(db: Session, device_id: str, events: Sequence[FrameTaken], times: Times) -> None:
+def _frames(db: Session, device_id: str, events: Sequence[FrameTaken], times: ReceiptTimes) -> None:
     rows = [
         {
             "device_id": device_id,
@@ -226,7 +226,7 @@ def _frames(db: Session, device_id: str, events: Sequence[FrameTaken], times: Ti
     insert_or_ignore(db, FrameRow, rows)
 
 
-def _results(db: Session, device_id: str, events: Sequence[FrameSegmented], times: Times) -> None:
+def _results(db: Session, device_id: str, events: Sequence[FrameSegmented], times: ReceiptTimes) -> None:
     rows = [
         {
             "device_id": device_id,
@@ -280,7 +280,7 @@ def _supersede(db: Session, device_id: str, experiment: str, frames: Sequence[st
             db.execute(update(ResultRow), changes)
 
 
-def _experiments(db: Session, device_id: str, events: Sequence[ExperimentStarted], times: Times) -> None:
+def _experiments(db: Session, device_id: str, events: Sequence[ExperimentStarted], times: ReceiptTimes) -> None:
     """One row per experiment: the pin that counts is the highest; what was told is kept, oldest pin first."""
     by_name: dict[str, list[ExperimentStarted]] = defaultdict(list)
     for e in events:
@@ -308,7 +308,7 @@ def _experiments(db: Session, device_id: str, events: Sequence[ExperimentStarted
         row.run_digest = last.run_digest[:64]
 
 
-def _take_gauges(db: Session, device_id: str, batch: Batch, times: Times) -> None:
+def _take_gauges(db: Session, device_id: str, batch: Batch, times: ReceiptTimes) -> None:
     rows = {
         (g.name[:64], at): {
             "device_id": device_id,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellfleet.fleet.pages.queries.device_queries import Reading, well_order
+from cellfleet.fleet.pages.queries.device_queries import WellReading, well_order
 from cellfleet.wire.rollout import FAILURES
 
 PLATES: Mapping[int, tuple[int, int]] = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24)}
@@ -37,7 +37,7 @@ class Cell:
     well: str
     text: str
     heat: int
-    reading: Reading | None
+    reading: WellReading | None
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Plate:
 
     columns: tuple[int, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    off: tuple[Reading, ...]
+    off: tuple[WellReading, ...]
     low: float
     high: float
 
 
-def plate_view(readings: Sequence[Reading], plate_format: int, by: str) -> Plate:
+def plate_view(readings: Sequence[WellReading], plate_format: int, by: str) -> Plate:
     """Lay readings out as a plate.
 
     Args:
@@ -80,7 +80,7 @@ def _plain(well: str) -> str:
     return f"{letters.strip()}{number}" if number else well
 
 
-def _cell(well: str, reading: Reading | None, by: str, high: float) -> Cell:
+def _cell(well: str, reading: WellReading | None, by: str, high: float) -> Cell:
     if reading is None:
         return Cell(well, "", 0, None)
     value = float(reading.count) if by == "count" else reading.confluence_percent

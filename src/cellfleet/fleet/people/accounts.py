@@ -24,7 +24,7 @@ LEAST_PASSWORD = 10
 
 
 @dataclass(frozen=True)
-class SignedIn:
+class OpenedSession:
     """A new session of a person."""
 
     name: str
@@ -33,7 +33,7 @@ class SignedIn:
     expires_at: datetime
 
 
-def sign_in(context: Context, name: str, password: str, address: str) -> tuple[str, SignedIn]:
+def sign_in(context: Context, name: str, password: str, address: str) -> tuple[str, OpenedSession]:
     """Open a session: the cookie's value, and the session.
 
     Raises:
@@ -51,7 +51,7 @@ def sign_in(context: Context, name: str, password: str, address: str) -> tuple[s
         if user is not None and matches and not user.disabled:
             secret, row = access.open_session(db, context, user)
             audit.record(db, context, f"person:{user.name}", "session.opened", f"person:{user.name}", address=address)
-            return secret, SignedIn(user.name, cast(Role, user.role), row.csrf, row.expires_at)
+            return secret, OpenedSession(user.name, cast(Role, user.role), row.csrf, row.expires_at)
         audit.record(db, context, "nobody", "session.refused", f"person:{name}", address=address)
     raise unauthorized("wrong-password", "that name or password is wrong", hint="an admin can set a new password")
 

@@ -61,7 +61,7 @@ def create(db: Session, context: Context, person: Person, request: DeploymentReq
     """
     person.need("operator")
     release, group, devices = _checked(db, request)
-    context.service(trust_repository.Keys).get()
+    context.service(trust_repository.LoadedKeys).get()
     now = context.clock.now()
     made = Deployment(
         release_id=release.id,

@@ -23,7 +23,7 @@ _TOUCH_S = 10.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class DesiredAnswer:
     """A desired state and its ETag; ``state`` is None when the caller has it already."""
 
     etag: str
@@ -105,7 +105,7 @@ def before(db: Session, devices: Sequence[Device], deployment_id: int) -> dict[s
     return found
 
 
-def ask(context: Context, device_id: str, if_none_match: str = "", features: frozenset[str] = NONE) -> Answer:
+def ask(context: Context, device_id: str, if_none_match: str = "", features: frozenset[str] = NONE) -> DesiredAnswer:
     """The desired state of a device; one row is read.
 
     Args:
@@ -133,8 +133,8 @@ def ask(context: Context, device_id: str, if_none_match: str = "", features: fro
     if row.last_seen_at is None or (now - row.last_seen_at).total_seconds() >= _TOUCH_S:
         touch(context, device_id)
     if same:
-        return Answer(etag, None)
-    return Answer(
+        return DesiredAnswer(etag, None)
+    return DesiredAnswer(
         etag,
         DesiredState.model_validate(
             {**NOTHING, **content, "device_id": device_id, "generation": row.desired_generation, "poll_s": poll_s}

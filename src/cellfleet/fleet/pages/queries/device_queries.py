@@ -31,7 +31,7 @@ LAP_FRAMES = 3000
 
 
 @dataclass(frozen=True)
-class Reading:
+class WellReading:
     """A well now: its newest frame that counts. ``time_s`` since the experiment began."""
 
     well: str
@@ -52,7 +52,7 @@ class FramePicture:
 
 
 @dataclass(frozen=True)
-class Why:
+class BroughtBy:
     """The deployment that brought what runs."""
 
     deployment_id: int
@@ -65,8 +65,8 @@ def release_of(db: Session, release_id: Any) -> Release | None:
     return db.get(Release, release_id) if isinstance(release_id, int) else None
 
 
-def why(db: Session, device_id: str, release_id: Any) -> Why | None:
-    """Why an instrument runs a release: the latest deployment in which it took it."""
+def why(db: Session, device_id: str, release_id: Any) -> BroughtBy | None:
+    """BroughtBy an instrument runs a release: the latest deployment in which it took it."""
     row = db.execute(
         select(Deployment.id, Deployment.request, Deployment.created_by)
         .join(DeploymentMember, DeploymentMember.deployment_id == Deployment.id)
@@ -78,7 +78,7 @@ def why(db: Session, device_id: str, release_id: Any) -> Why | None:
         .order_by(Deployment.id.desc())
         .limit(1)
     ).first()
-    return None if row is None else Why(row[0], str((row[1] or {}).get("reason") or ""), row[2])
+    return None if row is None else BroughtBy(row[0], str((row[1] or {}).get("reason") or ""), row[2])
 
 
 def well_order(well: str) -> tuple[str, int, str]:
@@ -87,7 +87,7 @@ def well_order(well: str) -> tuple[str, int, str]:
     return (found[1].upper().rjust(2), int(found[2]), well) if found else ("~~", 0, well)
 
 
-def plate(db: Session, device_id: str, experiment: str) -> list[Reading]:
+def plate(db: Session, device_id: str, experiment: str) -> list[WellReading]:
     """Every well's newest frame that counts, in the order of the plate. Few frames are looked at where few are enough."""
     of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment)
     wells = set(db.scalars(select(FrameRow.well).where(*of).distinct()))
@@ -97,7 +97,7 @@ def plate(db: Session, device_id: str, experiment: str) -> list[Reading]:
     return sorted(made.values(), key=lambda r: well_order(r.well))
 
 
-def _readings(db: Session, device_id: str, experiment: str, limit: int | None) -> dict[str, Reading]:
+def _readings(db: Session, device_id: str, experiment: str, limit: int | None) -> dict[str, WellReading]:
     """Well -> its newest frame that counts among the newest frames."""
     of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment)
     newest = select(FrameRow.name, FrameRow.well, FrameRow.time_s, FrameRow.index).where(*of)
@@ -128,7 +128,7 @@ def _readings(db: Session, device_id: str, experiment: str, limit: int | None) -
         .join(ResultRow, ResultRow.id == ranked.c.id)
         .where(ranked.c.rank == 1)
     )
-    return {w: Reading(w, f, t, c, n, tuple((d or {}).get("flags") or ())) for w, f, t, c, n, d in rows}
+    return {w: WellReading(w, f, t, c, n, tuple((d or {}).get("flags") or ())) for w, f, t, c, n, d in rows}
 
 
 def curves(

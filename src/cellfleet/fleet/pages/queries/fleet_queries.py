@@ -16,7 +16,7 @@ from cellfleet.fleet.store.models import Device, DeviceGroup, Release
 
 
 @dataclass(frozen=True)
-class Line:
+class InstrumentLine:
     """An instrument as a row of the table. ``active``: SlotReport as plain data, or None."""
 
     id: str
@@ -38,7 +38,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Version:
+class RunningVersion:
     """A release and how many instruments run it; ``override`` when its gate was overruled."""
 
     release_id: int | None
@@ -48,7 +48,7 @@ class Version:
     override: bool
 
 
-def lines(db: Session, now: datetime, silent_after_s: float) -> list[Line]:
+def lines(db: Session, now: datetime, silent_after_s: float) -> list[InstrumentLine]:
     """All accepted instruments, those that need eyes first. One query, narrow columns."""
     rows = db.execute(
         select(
@@ -68,7 +68,7 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[Line]:
     for ident, name, tags, state, reported, alarms, seen, group in rows:
         told = reported or {}
         made.append(
-            Line(
+            InstrumentLine(
                 ident,
                 name,
                 group or "",
@@ -86,12 +86,18 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[Line]:
 
 
 def chosen(
-    found: Sequence[Line], words: Iterable[str], group: str, release: str, text: str, *, updating: bool = False
-) -> list[Line]:
+    found: Sequence[InstrumentLine],
+    words: Iterable[str],
+    group: str,
+    release: str,
+    text: str,
+    *,
+    updating: bool = False,
+) -> list[InstrumentLine]:
     """Those with one of the condition words (none: all), of the group, running the release, whose name or tag has the text."""
     wanted, text = set(words), text.casefold().strip()
 
-    def fits(x: Line) -> bool:
+    def fits(x: InstrumentLine) -> bool:
         runs = str((x.active or {}).get("release_id") or "")
         return (
             (not wanted or x.condition.word in wanted)
@@ -104,7 +110,7 @@ def chosen(
     return [x for x in found if fits(x)]
 
 
-def versions(db: Session, found: Sequence[Line]) -> list[Version]:
+def versions(db: Session, found: Sequence[InstrumentLine]) -> list[RunningVersion]:
     """Who runs what: releases by the number of instruments, most first."""
     counts: Counter[tuple[int | None, str, str]] = Counter()
     for x in found:
@@ -113,12 +119,12 @@ def versions(db: Session, found: Sequence[Line]) -> list[Version]:
     ids = [i for i, _, _ in counts if i is not None]
     overridden = {i for i, o in db.execute(select(Release.id, Release.override).where(Release.id.in_(ids))) if o}
     return [
-        Version(ident, name, version, n, ident in overridden)
+        RunningVersion(ident, name, version, n, ident in overridden)
         for (ident, name, version), n in sorted(counts.items(), key=lambda c: (-c[1], c[0][1], c[0][2]))
     ]
 
 
-def totals(found: Sequence[Line]) -> dict[str, int]:
+def totals(found: Sequence[InstrumentLine]) -> dict[str, int]:
     """Frames over all instruments, as they count them."""
     return {
         word: sum(int(x.counters.get(word) or 0) for x in found) for word in ("taken", "stored", "segmented", "failed")

@@ -18,7 +18,7 @@ NUMBERS = ("ap50", "map", "dice", "precision", "recall", "count_error", "conflue
 
 
 @dataclass(frozen=True)
-class Decision:
+class DecisionView:
     """A decision record as plain data."""
 
     digest: str
@@ -61,10 +61,10 @@ def _running(db: Session, digests: list[str]) -> dict[str, int]:
     return dict(db.execute(of.group_by(Device.active_sha256)).all())
 
 
-def decision(db: Session, context: Context, release: Release) -> tuple[Decision | None, str]:
+def decision(db: Session, context: Context, release: Release) -> tuple[DecisionView | None, str]:
     """The decision record of a release, its signature checked; else None, and why there is none that counts."""
     payload, problem = releases_service.decision_of(db, context, release)
-    return (None if payload is None else Decision(release.decision_digest, payload)), problem
+    return (None if payload is None else DecisionView(release.decision_digest, payload)), problem
 
 
 def deployable(db: Session) -> list[Release]:

@@ -17,7 +17,7 @@ from cellfleet.fleet.pages.charts import WAIT, coloured, curve_chart, plate_view
 from cellfleet.fleet.pages.condition import condition
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, viewer
 from cellfleet.fleet.pages.queries import device_queries
-from cellfleet.fleet.pages.queries.device_queries import MAX_CURVES, Reading
+from cellfleet.fleet.pages.queries.device_queries import MAX_CURVES, WellReading
 from cellfleet.fleet.pages.queries.fleet_queries import group_names
 from cellfleet.fleet.provisioning import alarms, devices
 from cellfleet.fleet.refusals import bad_request, not_found
@@ -89,7 +89,7 @@ def _row(well: str) -> str:
     return well.rstrip("0123456789") or well
 
 
-def _rows(readings: Sequence[Reading]) -> list[str]:
+def _rows(readings: Sequence[WellReading]) -> list[str]:
     return list(dict.fromkeys(_row(r.well) for r in readings))
 
 
