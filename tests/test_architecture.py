@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).resolve().parents[1] / "src" / "cellfleet"
+TESTS = Path(__file__).resolve().parent
+SRC = TESTS.parent / "src" / "cellfleet"
 LEVELS = {
     "errors": 0, "config": 0, "canonical": 0, "_version": 0, "ports": 0, "wire": 0,
     "data": 1, "metrics": 1, "bundle": 1, "trust": 1, "monitor": 1, "lineage": 1, "_kernels": 1, "api_client": 1,
@@ -119,6 +120,32 @@ def test_the_order_of_syncing_stands_in_the_ports_alone() -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("fsync", "fdatasync")
     ]
     assert wrong == []
+
+
+def test_tests_use_what_is_public() -> None:
+    """What a test needs of the product is its public behaviour, or an argument of a constructor."""
+    wrong = [
+        f"{file.relative_to(TESTS)}:{line} {text}"
+        for file in sorted(TESTS.rglob("*.py"))
+        for line, text in _private_uses(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+    assert wrong == []
+
+
+def _private_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr != "_kernels":
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cellfleet"):
+            yield from ((node.lineno, a.name) for a in node.names if _is_private(a.name) and a.name != "_kernels")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "getattr", "delattr")):
+            names = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            yield from ((node.lineno, name) for name in names if _is_private(name))
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
 
 
 @pytest.mark.parametrize(

@@ -232,14 +232,14 @@ def test_a_card_without_words(tmp_path: Path) -> None:
 
 
 def test_head_names_that_are_no_identifiers() -> None:
-    from cellfleet.bundle.description import _identifiers
+    from cellfleet.bundle.description import identifiers
 
     heads = (
         Head(name="9lives", kind="foreground"),
         Head(name="a.b", kind="distance"),
         Head(name="a-b", kind="distance"),
     )
-    assert _identifiers(h.name for h in heads) == ["c_9lives", "a_b", "a_b_"]
+    assert identifiers(h.name for h in heads) == ["c_9lives", "a_b", "a_b_"]
 
 
 def test_the_manifest_lists_every_other_file(bundle: Path) -> None:

@@ -26,13 +26,13 @@ from cellfleet.device.system.identity import (
 )
 from cellfleet.errors import DeviceError, NetworkError, TrustError
 from cellfleet.ports import FixedClock
-from cellfleet.ports.http import Response
 from cellfleet.wire.enrol import TrustAnchors
 from simulators.server import URL, SimServer, problem
 
 ANCHORS = TrustAnchors(image_root="a" * 64, director_root="b" * 64)
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 TOKEN = f"cf-claim-0123456789abcdef.{anchors_digest(ANCHORS)}"
+CLAIM = "POST /api/v1/devices/claim"
 
 
 @pytest.fixture
@@ -99,10 +99,8 @@ def test_an_unknown_token(tmp_path: Path, server: SimServer, clock: FixedClock) 
     assert home.project_file.read_text() == "# XYZ-1\n", "settings of the refused attempt are not kept"
 
 
-def test_a_name_that_is_taken(
-    tmp_path: Path, server: SimServer, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_claim", lambda _: problem(409, "name-taken", "the name XYZ-1 is taken"))
+def test_a_name_that_is_taken(tmp_path: Path, server: SimServer, clock: FixedClock) -> None:
+    server.answers[CLAIM] = problem(409, "name-taken", "the name XYZ-1 is taken")
     with pytest.raises(ServerRefuses, match="is taken") as found:
         join(Home.at(tmp_path), server, clock)
     assert found.value.code == "name-taken"
@@ -154,22 +152,14 @@ def test_what_is_no_name(tmp_path: Path, server: SimServer, clock: FixedClock, n
         join(Home.at(tmp_path), server, clock, name=name)
 
 
-def test_the_reply_that_was_lost(
-    tmp_path: Path, server: SimServer, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reply_that_was_lost(tmp_path: Path, server: SimServer, clock: FixedClock) -> None:
     """The server took the claim, the answer did not arrive: the same key claims again, and a server may answer alike."""
     home = Home.at(tmp_path)
-    whole = server._claim
-
-    def lost(request: object) -> Response:
-        whole(request)  # type: ignore[arg-type]
-        raise NetworkError("the line broke")
-
-    monkeypatch.setattr(server, "_claim", lost)
+    server.lost.add(CLAIM)
     with pytest.raises(NetworkError):
         join(home, server, clock)
     key = public_pem(load_or_make_key(home))
-    monkeypatch.setattr(server, "_claim", whole)
+    server.lost.clear()
     server.claims[TOKEN] = ""
     server.keys.clear()
     join(home, server, clock)

@@ -211,7 +211,7 @@ def test_the_database_itself_refuses(context: Context, statement: str) -> None:
 
 
 def test_long_chains_are_read_in_portions(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_BATCH", 3)
+    monkeypatch.setattr(audit, "BATCH", 3)
     note(context, 7)
     assert verified(context).count == 7
     without_triggers(context, "UPDATE audit_events SET reason = 'x' WHERE seq = 7")

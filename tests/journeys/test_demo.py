@@ -13,8 +13,8 @@ import pytest
 
 from cellfleet.canonical import sha256_file
 from cellfleet.cli.exit_codes import ExitCode
-from cellfleet.demo.journey import MARK, _epochs
-from cellfleet.demo.story import _WITHOUT_TORCH
+from cellfleet.demo.journey import MARK, epochs_for
+from cellfleet.demo.story import WITHOUT_TORCH
 from cellfleet.runtime import read_mask_metadata
 from support_journeys import cellfleet, command, environment, leftovers, tree
 from support_waiting import wait_until
@@ -94,7 +94,7 @@ def test_a_process_that_cannot_import_torch_segments(where: Path, told: tuple[di
     out = where / "alone"
     done = cellfleet("segment", facts["bundle"]["path"], "cells", "--out", out, "--json", cwd=where, code=code)
     assert json.loads(done.stdout)["frames"] == 6
-    lines = _WITHOUT_TORCH.replace("from cellfleet", "import torch\nfrom cellfleet", 1)
+    lines = WITHOUT_TORCH.replace("from cellfleet", "import torch\nfrom cellfleet", 1)
     refused = subprocess.run(command(code=lines), env=environment(), capture_output=True, text=True, check=False)
     assert "ModuleNotFoundError" in refused.stderr or "ImportError" in refused.stderr
 
@@ -169,8 +169,8 @@ def test_numbers_that_cannot_be_written_are_told_before_anything_is_done(tmp_pat
 
 def test_the_budget_counts_the_crops_that_the_flags_ask_for(tmp_path: Path, where: Path) -> None:
     cellfleet("data", "freeze", "cells", "-p", tmp_path, cwd=where)
-    usual = _epochs(tmp_path, [], 1000)
-    assert _epochs(tmp_path, ["training.crops_per_image=4"], 1000) == usual // 2
+    usual = epochs_for(tmp_path, [], 1000)
+    assert epochs_for(tmp_path, ["training.crops_per_image=4"], 1000) == usual // 2
 
 
 def test_places_cannot_be_moved_by_a_setting(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from cellfleet.wire.features import HEADER
 from cellfleet.wire.states import DesiredState, ReportedState
 
 URL = "http://fleet.example"
-_TOKEN = "a-token-of-the-simulator"
 
 
 class SimServer:
@@ -34,12 +33,19 @@ class SimServer:
         files: path -> content: metadata and artifacts.
         claims: token -> name it was used for; empty: not used yet.
         break_after: a download breaks after so many bytes; 0: never.
+        token: it gives and takes.
+        answers: ``METHOD /path`` -> what it answers there instead.
+        lost: ``METHOD /path`` whose answers do not arrive, although it does what was asked.
+        clock: its time, before ``clock_ahead_s``.
         features: what it announces, and what reports may hold; None: it is a server that does not know of features.
         report_kind: the message that it takes as a report.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
+        self.token = "a-token"
+        self.answers: dict[str, Response] = {}
+        self.lost: set[str] = set()
         self.away = False
         self.broken = 0
         self.refusal = ""
@@ -71,8 +77,11 @@ class SimServer:
         self.sent_headers.append(dict(headers or {}))
         if self.broken:
             return Response(self.broken, {}, b"<html>trouble</html>")
-        answer = self._answer(method, path, dict(headers or {}), body or b"")
-        date = format_datetime(self._clock.now() + timedelta(seconds=self.clock_ahead_s), usegmt=True)
+        here = f"{method} {path}"
+        answer = self.answers.get(here) or self._answer(method, path, dict(headers or {}), body or b"")
+        if here in self.lost:
+            raise NetworkError("the line broke")
+        date = format_datetime(self.clock.now() + timedelta(seconds=self.clock_ahead_s), usegmt=True)
         announced = {} if self.features is None else {HEADER.lower(): self.features}
         return Response(answer.status, {**answer.headers, **announced, "date": date}, answer.body)
 
@@ -118,7 +127,7 @@ class SimServer:
                 return self._token(parse(TokenRequest, body))
             case ("GET", _) if path in self.files:
                 return Response(200, {}, self.files[path])
-        if headers.get("Authorization") != f"Bearer {_TOKEN}":
+        if headers.get("Authorization") != f"Bearer {self.token}":
             return problem(401, "token")
         if (method, path) == ("PUT", "/api/v1/device/reported"):
             try:
@@ -147,12 +156,12 @@ class SimServer:
         return Response(201, {}, reply.to_json())
 
     def _token(self, request: TokenRequest) -> Response:
-        now = self._clock.now() + timedelta(seconds=self.clock_ahead_s)
+        now = self.clock.now() + timedelta(seconds=self.clock_ahead_s)
         if self.refusal:
             return problem(403, self.refusal, f"this device is {self.refusal}")
         if abs((request.issued_at - now).total_seconds()) > 300:
             return problem(401, "clock", "the device's clock is off")
-        return Response(200, {}, TokenReply(token=_TOKEN, expires_at=now + timedelta(hours=1)).to_json())
+        return Response(200, {}, TokenReply(token=self.token, expires_at=now + timedelta(hours=1)).to_json())
 
 
 def problem(status: int, word: str, detail: str = "") -> Response:

@@ -22,7 +22,7 @@ from cellfleet.lineage import RecordStore
 from cellfleet.ports import FixedClock
 from cellfleet.train import EpochReport, TrainingRun, load_run, train
 from cellfleet.train.checkpoint import Progress
-from cellfleet.train.loop import _is_over
+from cellfleet.train.loop import is_over
 from support_training import ENVIRONMENT, PROJECT, section, tiny_data
 
 TESTS = Path(__file__).parents[1]
@@ -241,10 +241,10 @@ def test_patience_counts_validations_since_the_best() -> None:
         return Progress(epoch=9, history=[{"epoch": e, "score": 0.1} for e in scored], best_epoch=best)
 
     patient = section(patience=2)
-    assert not _is_over(progress(2, 4, best=4), patient)
-    assert not _is_over(progress(2, 4, 6, best=4), patient)
-    assert _is_over(progress(2, 4, 6, 8, best=4), patient)
-    assert not _is_over(progress(2, 4, 6, 8, best=4), section(patience=0))
+    assert not is_over(progress(2, 4, best=4), patient)
+    assert not is_over(progress(2, 4, 6, best=4), patient)
+    assert is_over(progress(2, 4, 6, 8, best=4), patient)
+    assert not is_over(progress(2, 4, 6, 8, best=4), section(patience=0))
 
 
 def test_a_loss_that_is_no_number(data: DataSetVersion, store: str, tmp_path: Path) -> None:

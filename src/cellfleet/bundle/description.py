@@ -101,7 +101,7 @@ def describe(spec: ModelSpec, card: ModelCard, portable: bytes, files: dict[str,
         "inputs": [_input(spec, files)],
         "outputs": [
             _output(head, name, spec, files)
-            for head, name in zip(spec.heads, _identifiers(h.name for h in spec.heads), strict=True)
+            for head, name in zip(spec.heads, identifiers(h.name for h in spec.heads), strict=True)
         ],
         "weights": {"onnx": {"source": "portable.onnx", "sha256": sha256_hex(portable), "opset_version": 18}},
     }
@@ -114,7 +114,7 @@ def _input(spec: ModelSpec, files: dict[str, bytes]) -> dict[str, Any]:
         "description": "raw pixel values; moments, padding and cropping are inside the network",
         "axes": [
             {"type": "batch"},
-            {"type": "channel", "channel_names": _identifiers(spec.channels)},
+            {"type": "channel", "channel_names": identifiers(spec.channels)},
             {**space, "id": "y"},
             {**space, "id": "x"},
         ],
@@ -124,7 +124,7 @@ def _input(spec: ModelSpec, files: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _output(head: Head, identifier: str, spec: ModelSpec, files: dict[str, bytes]) -> dict[str, Any]:
-    names = _identifiers(head.classes) or ["probability" if head.kind == "foreground" else "distance"]
+    names = identifiers(head.classes) or ["probability" if head.kind == "foreground" else "distance"]
     return {
         "id": identifier,
         "description": {
@@ -157,7 +157,7 @@ def _pep440(version: str) -> str:
     return release + (".dev0" if pre else "") + (f"+{label}" if label else "")
 
 
-def _identifiers(names: Iterable[str]) -> list[str]:
+def identifiers(names: Iterable[str]) -> list[str]:
     """Names as the description demands them: lower-case Python identifiers, all different."""
     out: list[str] = []
     for name in names:

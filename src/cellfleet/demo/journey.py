@@ -172,7 +172,7 @@ def _tell(story: Story, root: Path, data: Path | None, seed: int, settings: list
     story.run("data", "freeze", *here)
     write_atomic(
         root / PROJECT_FILE,
-        _project(source, seed, epochs=_epochs(root, settings, CROPS["synthetic" if data is None else "own"])),
+        _project(source, seed, epochs=epochs_for(root, settings, CROPS["synthetic" if data is None else "own"])),
     )
     story.chapter("Train", "A U-Net that sees foreground and distances; the budget is counted in epochs.")
     story.run("train", "--run", RUN, *here)
@@ -248,7 +248,7 @@ def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
     return project_text(values, dict.fromkeys((*MODELLING, *SERVER, *INSTRUMENT))).encode()
 
 
-def _epochs(root: Path, settings: list[str], crops: int) -> int:
+def epochs_for(root: Path, settings: list[str], crops: int) -> int:
     """Epochs in which about so many crops are seen."""
     from cellfleet.config import load_project
     from cellfleet.data import DataSetVersion

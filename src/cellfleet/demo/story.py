@@ -16,7 +16,7 @@ from typing import Any
 from cellfleet.cli.common import out_console
 from cellfleet.cli.exit_codes import ExitCode
 
-_WITHOUT_TORCH = """\
+WITHOUT_TORCH = """\
 import sys
 sys.modules["torch"] = None  # from now on `import torch` is an ImportError
 from cellfleet.cli.main import run
@@ -130,7 +130,7 @@ class Story:
         """
         self._show(argv)
         sys.stdout.flush()
-        done = subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, *argv], check=False)
+        done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *argv], check=False)
         return self._judge(done.returncode, argv, False)
 
     def _show(self, argv: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from cellfleet.fleet.store.models import AuditEvent, AuditHead
 
 FIRST = "0" * 64
 """``previous`` of the first event."""
-_BATCH = 1000
+BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _fault(row: AuditEvent, expected: int, previous: str) -> str:
 
 
 def _after(db: Session, seq: int) -> Sequence[AuditEvent]:
-    return db.scalars(select(AuditEvent).where(AuditEvent.seq > seq).order_by(AuditEvent.seq).limit(_BATCH)).all()
+    return db.scalars(select(AuditEvent).where(AuditEvent.seq > seq).order_by(AuditEvent.seq).limit(BATCH)).all()
 
 
 def listing(

@@ -157,7 +157,7 @@ def _epochs(
 ) -> None:
     begun, before, first = clock.monotonic_s(), progress.elapsed_s, progress.epoch
     latest = max((r for r in progress.history if "validation_ap50" in r), key=lambda r: r["epoch"], default=None)
-    while progress.epoch < section.epochs and not _is_over(progress, section):
+    while progress.epoch < section.epochs and not is_over(progress, section):
         epoch = progress.epoch + 1
         row: dict[str, float] = {"epoch": epoch, "loss": state.train_epoch(crops, epoch, section.batch_size)}
         row["learning_rate"] = state.learning_rate
@@ -189,7 +189,7 @@ def _is_late(progress: Progress, section: TrainingSection) -> bool:
     return section.minutes is not None and progress.elapsed_s >= 60 * section.minutes
 
 
-def _is_over(progress: Progress, section: TrainingSection) -> bool:
+def is_over(progress: Progress, section: TrainingSection) -> bool:
     """The minutes or the patience are used up; there is always a best epoch then."""
     if not progress.best_epoch:
         return False

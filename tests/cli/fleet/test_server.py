@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.fleet.client import Credentials
-from cellfleet.cli.fleet.server import _first_steps
+from cellfleet.cli.fleet.server import first_steps
 from cellfleet.cli.main import run
 from cellfleet.config import load_project
 from cellfleet.fleet.context import Context, open_context
@@ -167,9 +167,9 @@ def test_a_server_that_cannot_sign_says_so_and_its_database_is_private(
     (tmp_path / "cellfleet.toml").touch()
     context = open_context(load_project(tmp_path))
     monkeypatch.setenv("CELLFLEET_ONLINE_PASSPHRASE", "another one than that")
-    assert "cannot sign metadata" in _first_steps(context)[-1]
+    assert "cannot sign metadata" in first_steps(context)[-1]
     monkeypatch.setenv("CELLFLEET_ONLINE_PASSPHRASE", secret)
-    assert [line for line in _first_steps(context) if "sign metadata" in line] == []
+    assert [line for line in first_steps(context) if "sign metadata" in line] == []
     assert stat.S_IMODE((tmp_path / "fleet.db").stat().st_mode) == 0o600
     context.close()
 

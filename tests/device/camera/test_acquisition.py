@@ -23,8 +23,9 @@ from cellfleet.device.camera.heartbeat import read_camera
 from cellfleet.device.camera.inhibit import read_leases
 from cellfleet.device.camera.process import open_source
 from cellfleet.device.system.home import Home
+from cellfleet.device.system.versioned_file import WriteFn
 from cellfleet.errors import StorageError
-from cellfleet.ports import FixedClock
+from cellfleet.ports import FixedClock, write_atomic
 from cellfleet.wire.reason import english
 from support_images import scene, write_png, write_tiff
 from support_waiting import PATIENCE_S, wait_until
@@ -42,12 +43,14 @@ class Box:
     free_mb: float = 1e6
     news: list[str] = field(default_factory=list)
     camera: Camera | None = None
+    write: WriteFn = write_atomic
 
     def open(self) -> Camera:
         project = load_project(self.home.root, environ={}, overrides=self.settings)
         self.camera = Camera(
             self.home, project.settings.camera, 100, lambda c: open_source(self.home, project, c, self.clock), self.clock,
             news=self.news.append, free=lambda _path: self.free_mb,
+            write=lambda path, data: self.write(path, data),
         )  # fmt: skip
         return self.camera
 
@@ -151,20 +154,20 @@ class TestReplay:
     def test_a_kill_at_every_write(self, make: MakeBox, images: Path, at: int) -> None:
         """The n-th write never happens and nothing after it; the next start goes on as if nothing had been."""
         box = make(images, "camera.frames_per_experiment=3", "camera.inhibit_updates=true")
-        camera = box.open()
+        box.open()
         writes = 0
-        whole = FramesFolder(box.home.frames)._write
 
         def write(path: Path, data: bytes) -> None:
             nonlocal writes
             writes += 1
             if writes > at:
                 raise KeyboardInterrupt
-            whole(path, data)
+            write_atomic(path, data)
 
-        camera._folder._write = write
+        box.write = write
         with pytest.raises(KeyboardInterrupt):
             box.run(200)
+        box.write = write_atomic
         box.open()
         box.run(100)
         frames = box.frames()
@@ -200,16 +203,15 @@ class TestReplay:
 
     def test_a_disk_that_refuses(self, make: MakeBox, images: Path) -> None:
         box = make(images)
-        camera = box.open()
+        box.open()
         box.run(1)
-        whole = camera._folder._write
 
         def refuse(path: Path, _data: bytes) -> None:
             raise StorageError(f"cannot write {path}: No space left on device", hint="free some space")
 
-        camera._folder._write = refuse
+        box.write = refuse
         assert box.run(30).state == "waiting"
-        camera._folder._write = whole
+        box.write = write_atomic
         box.run(1)
         check(box.frames(), box.home)
         assert len(box.frames()) == 2
@@ -366,8 +368,6 @@ class TestWatched:
     def test_a_kill_at_every_write(self, box: Box, at: int) -> None:
         for i in range(4):
             write_png(self.incoming(box) / f"{i}.png", scene(i)[0])
-        assert box.camera is not None
-        whole = box.camera._folder._write
         writes = 0
 
         def write(path: Path, data: bytes) -> None:
@@ -375,11 +375,12 @@ class TestWatched:
             writes += 1
             if writes > at:
                 raise KeyboardInterrupt
-            whole(path, data)
+            write_atomic(path, data)
 
-        box.camera._folder._write = write
+        box.write = write
         with pytest.raises(KeyboardInterrupt):
             box.run(20)
+        box.write = write_atomic
         box.open()
         box.run(20)
         frames = box.frames()

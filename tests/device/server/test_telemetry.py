@@ -187,6 +187,7 @@ class Line:
 
 
 MakeLine = Callable[..., Line]
+NEVER_S = 1e18
 
 
 @pytest.fixture
@@ -206,9 +207,8 @@ def make(tmp_path: Path) -> Iterator[MakeLine]:
         settings = load_project(tmp_path, environ={}, overrides=["agent.retry_s=1"]).settings
         sender = Sender(
             home, settings, spool, login, clock, http=SystemHttp(timeout_s=timeout_s), jitter=lambda: 0.5,
-            pace=pace or Pace(gauges_s=1e9, max_items=4),
+            pace=pace or Pace(gauges_s=NEVER_S, max_items=4),
         )  # fmt: skip
-        sender._measured_at = clock.monotonic_s() if pace is None else -1e9
 
         def end() -> None:
             sender.close()

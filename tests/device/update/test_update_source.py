@@ -35,7 +35,7 @@ class Fleet:
         self.world = World(root / "home", releases.files)
         self.site.clock.at = self.world.clock.at = self.site.clock.at + timedelta(hours=1)
         self.world.clock = self.site.clock
-        self.world.server._clock = self.site.clock
+        self.world.server.clock = self.site.clock
         save_anchors(self.world.home, self.site.anchors)
         self.world.boot()
         client = ServerClient(URL, self.world.identity, self.world.server, self.world.clock)

@@ -6,13 +6,16 @@ import gzip
 import random
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from cellfleet.config.fleet import FleetSection
 from cellfleet.fleet import ticker
@@ -42,6 +45,7 @@ from cellfleet.wire.events import (
 from cellfleet.wire.otlp import Gauge, encode_events, encode_gauges
 from support_fleet import TestClient, TestDevice, World, wait_until_blocked
 from support_rollout import digest
+from support_waiting import PATIENCE_S
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
@@ -225,24 +229,32 @@ def test_numbers_that_cannot_be_kept_hold_nothing_up(context: Context, caller: C
         assert db.query(DeviceEvent).count() == 0
 
 
-def test_two_batches_of_one_device_at_once(
-    context: Context, caller: Caller, reopen: Callable[[], Context], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def before_commits(act: Callable[[Session], None]) -> Iterator[None]:
+    """Something happens whenever a session is about to commit."""
+    event.listen(Session, "before_commit", act)
+    try:
+        yield
+    finally:
+        event.remove(Session, "before_commit", act)
+
+
+def test_two_batches_of_one_device_at_once(context: Context, caller: Caller, reopen: Callable[[], Context]) -> None:
     """A batch that was given up on, and its successor that comes before the first is committed: one row counts."""
     send(context, caller, "0", [started(), taken(1)])
-    other, whole = reopen(), telemetry._take_gauges
+    other = reopen()
     second = threading.Thread(target=send, args=(other, caller, "2", [drawn(1, 2)]))
 
-    def late(*args: Any) -> None:
+    def late(db: Session) -> None:
         """The rows of the first batch are there, and not committed yet."""
-        whole(*args)
-        if threading.current_thread() is not second:
+        if threading.current_thread() is not second and not second.ident:
+            db.flush()
             second.start()
             wait_until_blocked(context, second)
 
-    monkeypatch.setattr(telemetry, "_take_gauges", late)
-    send(context, caller, "1", [drawn(1, 1)])
-    second.join(60)
+    with before_commits(late):
+        send(context, caller, "1", [drawn(1, 1)])
+        second.join(PATIENCE_S)
     assert not second.is_alive()
     assert counts(context, caller) == FrameCounts(taken=1, unreadable=0, segmented=1, rows=1, superseded=1)
 
@@ -297,16 +309,13 @@ def test_measurements(context: Context, caller: Caller, later: Callable[[float],
         assert db.query(GaugePoint).count() == 0
 
 
-def test_a_batch_that_is_cut_off_is_taken_whole_or_not_at_all(
-    context: Context, caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_args: object) -> None:
+def test_a_batch_that_is_cut_off_is_taken_whole_or_not_at_all(context: Context, caller: Caller) -> None:
+    def broken(db: Session) -> None:
+        db.flush()
         raise OSError("the disk is gone")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(telemetry, "_results", broken)
-        with pytest.raises(OSError, match="gone"):
-            send(context, caller, "k", [taken(1), drawn(1)])
+    with before_commits(broken), pytest.raises(OSError, match="gone"):
+        send(context, caller, "k", [taken(1), drawn(1)])
     assert counts(context, caller) == FrameCounts()
     send(context, caller, "k", [taken(1), drawn(1)])
     assert counts(context, caller).segmented == 1

@@ -62,9 +62,9 @@ def test_threads_do_not_pass_more(context: Context, reopen: Callable[[], Context
 
 def test_what_was_reserved_is_not_lost_to_a_thread_that_got_nothing(context: Context) -> None:
     limits = context.service(RateLimits)
-    assert limits._use("a", 1) == 0
-    assert limits._use("a", 1, granted=-1) == -1
-    assert [limits._use("a", 1, granted=2), limits._use("a", 1), limits._use("a", 1)] == [2, 1, 0]
+    assert limits.use("a", 1) == 0
+    assert limits.use("a", 1, granted=-1) == -1
+    assert [limits.use("a", 1, granted=2), limits.use("a", 1), limits.use("a", 1)] == [2, 1, 0]
 
 
 def test_a_long_key(context: Context) -> None:

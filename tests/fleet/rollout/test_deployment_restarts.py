@@ -115,7 +115,7 @@ def _commits(server: Context, count: int) -> Iterator[None]:
             with real() as db:
                 yield db
             return
-        with server.database._writing() as db:
+        with server.database.writing() as db:
             yield db
             db.flush()
             db.rollback()

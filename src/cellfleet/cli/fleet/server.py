@@ -45,7 +45,7 @@ def serve(
         else:
             say(f"fleet server on {address} (database {context.database.shown}); Ctrl-C ends it")
             sys.stdout.flush()
-        for line in _first_steps(context):
+        for line in first_steps(context):
             err_console().print(line, markup=False)
 
     try:
@@ -56,7 +56,7 @@ def serve(
         stop(ExitCode.INTERRUPTED)
 
 
-def _first_steps(context: Any) -> list[str]:
+def first_steps(context: Any) -> list[str]:
     """What the server still lacks."""
     from cellfleet.fleet.people import accounts
     from cellfleet.fleet.refusals import RequestRefused

@@ -29,8 +29,9 @@ from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
 from cellfleet.device.camera.source import CameraSource, CapturedImage
 from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home
+from cellfleet.device.system.versioned_file import WriteFn
 from cellfleet.errors import CameraError, ReadError, StorageError
-from cellfleet.ports import Clock
+from cellfleet.ports import Clock, write_atomic
 from cellfleet.wire.reason import Reason, because, english
 
 HOLD = "camera-hold.json"
@@ -90,10 +91,11 @@ class Camera:
         *,
         news: Callable[[str], None] = lambda _text: None,
         free: Callable[[Path], float] = free_mb,
+        write: WriteFn = write_atomic,
     ) -> None:
         self._home, self._settings, self._min_free_mb, self._clock = home, settings, min_free_mb, clock
         self._open_source, self._news, self._free = open_source, news, free
-        self._folder = FramesFolder(home.frames)
+        self._folder = FramesFolder(home.frames, write)
         self._source: CameraSource | None = None
         self._said = ""
         self._leased_until: datetime | None = None

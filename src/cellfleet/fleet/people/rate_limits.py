@@ -50,14 +50,14 @@ class RateLimits:
         seconds = int(self._context.clock.now().timestamp())
         minute = seconds // 60
         name = key if len(key) <= 160 else sha256_hex(key.encode("utf-8", "replace"))
-        left = self._use(name, minute)
+        left = self.use(name, minute)
         if left == 0:
             granted = self._reserve(name, minute, per_min)
-            left = self._use(name, minute, granted=granted or _EXHAUSTED)
+            left = self.use(name, minute, granted=granted or _EXHAUSTED)
         if left < 0:
             raise too_many(f"more than {per_min} {what} in a minute", 60 - seconds % 60)
 
-    def _use(self, name: str, minute: int, *, granted: int = 0) -> int:
+    def use(self, name: str, minute: int, *, granted: int = 0) -> int:
         """Take one of what is left, after adding ``granted``: what was left; 0: ask the table; below 0: no more."""
         with self._lock:
             if self._minute.number != minute:

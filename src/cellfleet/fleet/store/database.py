@@ -46,7 +46,7 @@ class Database:
     def __init__(self, url: str, root: Path) -> None:
         self.url = _parse(url, root)
         self.engine = _engine(self.url)
-        self._writing = sessionmaker(self.engine, expire_on_commit=False)
+        self.writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(**{_READING: True}), expire_on_commit=False)
 
     @property
@@ -61,7 +61,7 @@ class Database:
     @contextlib.contextmanager
     def sessions(self) -> Iterator[Session]:
         """A session that commits at the end of the block, or rolls back when the block raises."""
-        with self._writing() as db:
+        with self.writing() as db:
             yield db
             db.commit()
 
