@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ class Pairing:
     """A project with its server, and one instrument.
 
     Attributes:
+        process: the server.
         root: folder of all: the project, ``home`` of the instrument, ``frames``.
         server, device: their versions.
     """
@@ -60,6 +62,7 @@ class Pairing:
     device: Side
     address: str = ""
     token: str = ""
+    process: subprocess.Popen[bytes] | None = None
     releases: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -76,7 +79,8 @@ class Pairing:
         """Settings, trust roots, an operator, and images for the camera."""
         settings = "[fleet]\ntick_s = 0.5\npoll_s = 0.3\nport = 0\n"
         (self.root / "cellfleet.toml").write_text(settings, encoding="utf-8")
-        TrustFolder.init(self.root / "trust", secrets, datetime.now(UTC))
+        if not (self.root / "trust").exists():
+            TrustFolder.init(self.root / "trust", secrets, datetime.now(UTC))
         flags = ("--role", "operator", "--password-stdin", "--token")
         found = self.server.facts("fleet", "user", "add", PERSON, *flags, cwd=self.root, stdin=f"{PASSWORD}\n")
         self.token = found["token"]
@@ -103,7 +107,7 @@ class Pairing:
         with self.server.program("fleet", "serve", cwd=self.root, log=log, **SECRETS) as process:
             alive = lambda: process.poll() is None  # noqa: E731
             wait_until(facts.exists, lambda: log.read_text(encoding="utf-8"), alive=alive)
-            self.address = str(json.loads(facts.read_bytes())["address"])
+            self.process, self.address = process, str(json.loads(facts.read_bytes())["address"])
             yield
 
     def provision(self) -> None:

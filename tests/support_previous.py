@@ -24,6 +24,8 @@ REVISION = "f65648a"
 DATA = Path(__file__).parent / "journeys" / "data"
 SIDE = DATA / "previous-side.tar.xz"
 """`src/cellfleet` of REVISION."""
+SITE = DATA / "previous-site.tar.xz"
+"""A project with its database, and the folder ``home`` of an instrument in the middle of an update, made by SIDE."""
 _PROGRAM = "from cellfleet.cli.entry import main; main()"
 _WITHOUT_EDITABLE = """\
 import sys

@@ -22,12 +22,11 @@ from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.layout import LIFE, file_name, newest
 from cellfleet.trust.making import timestamp_of
 from cellfleet.trust.metadata import load, meta_of, sign
-from cellfleet.trust.offline import ref_of
 from cellfleet.trust.online import next_version
 from cellfleet.trust.publish import Named, check_director_roots, named
 from cellfleet.trust.tuf_types import Root, Snapshot, Targets, Timestamp
 from cellfleet.wire.enrol import TrustAnchors
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 
 START = datetime(2026, 3, 1, 8, tzinfo=UTC)
 DEVICE, OTHER = "dev-0123456789ab", "dev-ba9876543210"
@@ -92,7 +91,7 @@ class Site:
 
     # --- the publisher
 
-    def publish(self, version: str = "1.0.0", content: bytes = b"", name: str = "cells") -> ReleaseRef:
+    def publish(self, version: str = "1.0.0", content: bytes = b"", name: str = "cells") -> ArtifactRef:
         """Sign, bring to the server, keep."""
         data = content or f"{name} {version}".encode()
         made = self.folder.publish(
@@ -108,8 +107,8 @@ class Site:
         self.contents[made.sha256] = data
         return self.ref(made.target_path)
 
-    def ref(self, path: str) -> ReleaseRef:
-        return ref_of(self.named[path])
+    def ref(self, path: str) -> ArtifactRef:
+        return self.named[path].artifact
 
     @property
     def named(self) -> dict[str, Named]:
@@ -135,7 +134,7 @@ class Site:
         before = self.image.get("timestamp.json")
         self.image["timestamp.json"] = renew_timestamp(self.online.timestamp, data, before, self.now, LIFE_S)
 
-    def order(self, wanted: ReleaseRef | None, device: str = DEVICE, **changed: Any) -> dict[str, bytes]:
+    def order(self, wanted: ArtifactRef | None, device: str = DEVICE, **changed: Any) -> dict[str, bytes]:
         """What the director says to a device now; ``changed`` fields are those of somebody who has its key."""
         before = self.director.get(device, {})
         known = newest(before, "snapshot")
@@ -239,7 +238,7 @@ class Site:
         self.image["timestamp.json"] = sign(stamp, keys, self.now, timedelta(seconds=LIFE_S))
 
 
-def check(site: Site, release: ReleaseRef, installed: int = 0, device: str = DEVICE) -> str:
+def check(site: Site, release: ArtifactRef, installed: int = 0, device: str = DEVICE) -> str:
     """Ask an instrument that has a counter installed; gives the allowance that it used, empty: none was needed."""
     have = {("model", release.name): installed} if installed else NOTHING
     found = site.refreshed(device).check(release, have)

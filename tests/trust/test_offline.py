@@ -16,9 +16,8 @@ from cellfleet.trust import Verifier, folder_fetch
 from cellfleet.trust.download import take
 from cellfleet.trust.making import offline_delegator
 from cellfleet.trust.metadata import load, sign
-from cellfleet.trust.offline import OFFLINE_FILE, OfflineFolder, export, ref_of
+from cellfleet.trust.offline import OFFLINE_FILE, OfflineFolder, export
 from cellfleet.trust.online import director_targets
-from cellfleet.trust.publish import Named
 from cellfleet.trust.refusals import (
     BadMetadata,
     BadSignature,
@@ -33,7 +32,7 @@ from cellfleet.trust.refusals import (
 )
 from cellfleet.trust.rotation import rotate
 from cellfleet.trust.tuf_types import Root, Targets
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 from support_trust import DEVICE, OTHER, Site, secret
 
 
@@ -43,7 +42,7 @@ def bundle(site: Site) -> Path:
     return artifact(site, site.publish())
 
 
-def artifact(site: Site, release: ReleaseRef) -> Path:
+def artifact(site: Site, release: ArtifactRef) -> Path:
     path = site.root / f"{release.name}-{release.version}.zip"
     path.write_bytes(site.contents[release.sha256])
     return path
@@ -87,7 +86,7 @@ def test_a_folder_is_enough_to_install(site: Site, bundle: Path) -> None:
         verifier = instrument(site, device)
         verifier.refresh()
         (found,) = verifier.offered()
-        ref = ref_of(done.releases[0])
+        ref = done.releases[0].artifact
         assert verifier.check(ref, {}) == found
         assert found.deployment_id is None
         got = take(site.root / "usb" / "artifacts" / found.sha256, found, site.root / device)
@@ -139,8 +138,11 @@ def test_no_other_key_can_make_it(site: Site, bundle: Path, key: str) -> None:
 
 def test_a_stolen_offline_key_cannot_install_what_is_not_published(site: Site, bundle: Path) -> None:
     exported(site, bundle)
-    evil = Named("models/cells/9.0.0/abcdefabcdef.bundle.zip", "model", "cells", "9.0.0", 9, "0" * 64, 3, {})
-    made = director_targets(DEVICE, [ref_of(evil)], None, 1, 1)
+    evil = ArtifactRef(
+        name="cells", version="9.0.0", counter=9, target_path="models/cells/9.0.0/abcdefabcdef.bundle.zip",
+        sha256="0" * 64, length=3,
+    )  # fmt: skip
+    made = director_targets(DEVICE, [evil], None, 1, 1)
     forge(site, "allowances", lambda t: t.targets.update(made.targets))
     with pytest.raises(NotNamed, match="image repository"):
         offered(site)
@@ -173,7 +175,7 @@ def test_going_back_takes_an_allowance_here_too(site: Site, bundle: Path) -> Non
     exported(site, bundle)
     verifier = instrument(site)
     verifier.refresh()
-    ref = site.ref(verifier.offered()[0].path)
+    ref = site.ref(verifier.offered()[0].target_path)
     with pytest.raises(Downgrade):
         verifier.check(ref, {("model", "cells"): 2})
     given: dict[str, Any] = {"kind": "model", "name": "cells", "from_counter": 2, "to_counter": 1}

@@ -62,7 +62,7 @@ def test_a_release_is_taken(site: Site) -> None:
     assert set(accepted.files) == {"2.models.json", "2.snapshot.json"}
     assert accepted.snapshot == made.files["2.snapshot.json"]
     (found,) = accepted.added
-    assert (found.path, found.counter, found.length, found.hardware) == (made.target_path, 1, 5, {"gpu": True})
+    assert (found.target_path, found.counter, found.length, found.hardware) == (made.target_path, 1, 5, {"gpu": True})
     assert accepted.named == {made.target_path: found}
 
 

@@ -32,7 +32,7 @@ def test_what_both_repositories_name_may_be_installed(site: Site) -> None:
     release = site.publish(content=b"weights")
     site.order(release)
     found = site.refreshed().check(release, NOTHING)
-    assert (found.path, found.sha256, found.length) == (release.target_path, sha256_hex(b"weights"), 7)
+    assert (found.target_path, found.sha256, found.length) == (release.target_path, sha256_hex(b"weights"), 7)
     assert (found.kind, found.name, found.version, found.counter) == ("model", "cells", "1.0.0", 1)
     assert (found.deployment_id, found.generation, found.allowance) == (7, 3, "")
     assert site.refreshed().offered() == (found,)

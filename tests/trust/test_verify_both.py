@@ -28,7 +28,7 @@ from cellfleet.trust.refusals import (
 )
 from cellfleet.trust.rotation import rotate
 from cellfleet.trust.tuf_types import Root, Targets, Timestamp
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 from support_trust import DEVICE, NOTHING, OTHER, Site, check, files_fetch, secret
 
 # --- steps 7 to 9: both must say the same
@@ -46,8 +46,8 @@ def test_metadata_of_another_instrument(site: Site) -> None:
 
 def test_a_stolen_director_key_cannot_install(site: Site) -> None:
     site.publish()
-    evil = ReleaseRef(
-        release_id=1, name="cells", version="9.9.9", counter=99, target_path="models/cells/9.9.9/abcdefabcdef.bundle.zip",
+    evil = ArtifactRef(
+        name="cells", version="9.9.9", counter=99, target_path="models/cells/9.9.9/abcdefabcdef.bundle.zip",
         sha256=sha256_hex(b"evil"), length=4,
     )  # fmt: skip
     site.order(evil)
@@ -126,7 +126,7 @@ def allow(site: Site, **changed: Any) -> None:
 
 
 @pytest.fixture
-def old(site: Site) -> ReleaseRef:
+def old(site: Site) -> ArtifactRef:
     """The first of three releases, ordered although the third is installed."""
     release = site.publish()
     site.publish("1.1.0")
@@ -136,7 +136,7 @@ def old(site: Site) -> ReleaseRef:
 
 
 @pytest.mark.parametrize("device", [DEVICE, None])
-def test_an_allowance_lets_it_go_back(site: Site, old: ReleaseRef, device: str | None) -> None:
+def test_an_allowance_lets_it_go_back(site: Site, old: ArtifactRef, device: str | None) -> None:
     allow(site, device_id=device)
     assert check(site, old, installed=3) == "1.2.0 misses small cells"
 
@@ -144,20 +144,20 @@ def test_an_allowance_lets_it_go_back(site: Site, old: ReleaseRef, device: str |
 @pytest.mark.parametrize(
     "changed", [{"device_id": OTHER}, {"from_counter": 2}, {"to_counter": 2}], ids=lambda c: next(iter(c))
 )
-def test_an_allowance_for_something_else(site: Site, old: ReleaseRef, changed: dict[str, Any]) -> None:
+def test_an_allowance_for_something_else(site: Site, old: ArtifactRef, changed: dict[str, Any]) -> None:
     allow(site, **changed)
     with pytest.raises(Downgrade, match="no allowance"):
         check(site, old, installed=3)
 
 
-def test_an_allowance_that_has_expired(site: Site, old: ReleaseRef) -> None:
+def test_an_allowance_that_has_expired(site: Site, old: ArtifactRef) -> None:
     allow(site, expires=site.now + timedelta(hours=1))
     site.pass_time(hours=2)
     with pytest.raises(Downgrade, match="expired"):
         check(site, old, installed=3)
 
 
-def test_an_allowance_ends_at_its_very_second(site: Site, old: ReleaseRef) -> None:
+def test_an_allowance_ends_at_its_very_second(site: Site, old: ArtifactRef) -> None:
     allow(site, expires=site.now + timedelta(hours=1))
     site.pass_time(minutes=59, seconds=59)
     assert check(site, old, installed=3)
@@ -166,7 +166,7 @@ def test_an_allowance_ends_at_its_very_second(site: Site, old: ReleaseRef) -> No
         check(site, old, installed=3)
 
 
-def test_an_allowance_whose_path_promises_more_than_it_says(site: Site, old: ReleaseRef) -> None:
+def test_an_allowance_whose_path_promises_more_than_it_says(site: Site, old: ArtifactRef) -> None:
     facts = AllowanceFacts(
         from_counter=2, to_counter=1, device_id=DEVICE, expires=site.now + timedelta(days=1), reason="other"
     )
@@ -176,7 +176,7 @@ def test_an_allowance_whose_path_promises_more_than_it_says(site: Site, old: Rel
         check(site, old, installed=3)
 
 
-def test_only_the_role_of_allowances_allows(site: Site, old: ReleaseRef) -> None:
+def test_only_the_role_of_allowances_allows(site: Site, old: ArtifactRef) -> None:
     facts = AllowanceFacts(
         from_counter=3, to_counter=1, device_id=DEVICE, expires=site.now + timedelta(days=1), reason="forged"
     )

@@ -15,7 +15,7 @@ from cellfleet.trust.refusals import (
     NotNamed,
 )
 from cellfleet.trust.tuf_types import Targets
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 from support_trust import NOTHING, Site, check
 
 
@@ -40,8 +40,8 @@ def test_a_role_names_only_what_it_may(site: Site) -> None:
     facts = ReleaseFacts(release_counter=9, kind="software", name="engine", version="1.0.0")
     path = "software/engine/1.0.0/abcdefabcdef.zip"
     site.forge_image("models", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"bad"), facts)}))
-    release = ReleaseRef(
-        release_id=1, kind="software", name="engine", version="1.0.0", counter=9, target_path=path,
+    release = ArtifactRef(
+        kind="software", name="engine", version="1.0.0", counter=9, target_path=path,
         sha256=sha256_hex(b"bad"), length=3,
     )  # fmt: skip
     site.order(release)
@@ -65,8 +65,8 @@ def test_of_two_roles_with_one_path_a_terminating_first_one_decides_alone(site: 
 
     site.forge_image("targets", share)
     site.forge_image("software", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"bad"), facts)}))
-    release = ReleaseRef(
-        release_id=1, kind="model", name="cells", version="9.0.0", counter=9, target_path=path,
+    release = ArtifactRef(
+        kind="model", name="cells", version="9.0.0", counter=9, target_path=path,
         sha256=sha256_hex(b"bad"), length=3,
     )  # fmt: skip
     site.order(release)
@@ -110,8 +110,8 @@ def test_a_repository_with_fewer_roles(site: Site, left_out: list[str]) -> None:
             targets.delegations = None
 
     site.forge_image("targets", drop)
-    release = ReleaseRef(
-        release_id=1, kind="software", name="engine", version="1.0.0", counter=1, target_path=path,
+    release = ArtifactRef(
+        kind="software", name="engine", version="1.0.0", counter=1, target_path=path,
         sha256=sha256_hex(b"new"), length=3,
     )  # fmt: skip
     site.order(release)
@@ -127,8 +127,8 @@ def test_what_the_targets_name_themselves_needs_no_role(site: Site) -> None:
     facts = ReleaseFacts(release_counter=9, kind="model", name="cells", version="9.0.0")
     path = "models/cells/9.0.0/abcdefabcdef.bundle.zip"
     site.forge_image("targets", lambda t: t.targets.update({path: target(path, 3, sha256_hex(b"top"), facts)}))
-    release = ReleaseRef(
-        release_id=1, kind="model", name="cells", version="9.0.0", counter=9, target_path=path,
+    release = ArtifactRef(
+        kind="model", name="cells", version="9.0.0", counter=9, target_path=path,
         sha256=sha256_hex(b"top"), length=3,
     )  # fmt: skip
     site.order(release)

@@ -27,7 +27,7 @@ from cellfleet.fleet.store.models import Artifact, LineageRecord, Release
 from cellfleet.lineage.signing import load_public_key
 from cellfleet.trust.publish import Named
 from cellfleet.wire.rollout import ReleaseRequest
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 
 DECISION = "decision"
 PASSED = "passed"
@@ -75,13 +75,7 @@ def publish(db: Session, context: Context, person: Person, request: ReleaseReque
     _check_named(trust_repository.accept(db, context, request.metadata), ref)
     digest = digest_of(request.decision) if request.decision is not None else ""
     release = Release(
-        kind=ref.kind,
-        name=ref.name,
-        version=ref.version,
-        counter=ref.counter,
-        target_path=ref.target_path,
-        sha256=ref.sha256,
-        length=ref.length,
+        **ref.artifact.model_dump(),
         decision_digest=digest,
         verdict=str(payload.get("verdict", ""))[:16],
         approver=str(payload.get("approver", ""))[:200],
@@ -154,7 +148,7 @@ def _verified(envelope: Mapping[str, Any], trusted: Sequence[bytes], bundle: str
     return verify_decision(envelope, trusted, bundle=bundle)
 
 
-def _check_artifact(db: Session, context: Context, ref: ReleaseRef) -> None:
+def _check_artifact(db: Session, context: Context, ref: ArtifactRef) -> None:
     artifact = db.get(Artifact, ref.sha256)
     if artifact is None or not context.blobs.has(ref.sha256):
         hint = "upload it first: POST /api/v1/artifacts; `cellfleet release publish` does it all"
@@ -163,7 +157,12 @@ def _check_artifact(db: Session, context: Context, ref: ReleaseRef) -> None:
         raise conflict("artifact-missing", f"the artifact has {artifact.length} bytes, the release says {ref.length}")
 
 
-def _known(db: Session, ref: ReleaseRef) -> Release | None:
+def artifact_of(release: Release) -> ArtifactRef:
+    """The artifact of a release."""
+    return ArtifactRef.model_validate({name: getattr(release, name) for name in ArtifactRef.model_fields})
+
+
+def _known(db: Session, ref: ArtifactRef) -> Release | None:
     """The release, when it is there already."""
     query = select(Release).where(
         (Release.sha256 == ref.sha256)
@@ -173,8 +172,7 @@ def _known(db: Session, ref: ReleaseRef) -> Release | None:
     found = db.scalars(query.order_by(Release.id)).first()
     if found is None:
         return None
-    mine = (ref.kind, ref.name, ref.version, ref.counter, ref.sha256, ref.target_path)
-    if (found.kind, found.name, found.version, found.counter, found.sha256, found.target_path) == mine:
+    if artifact_of(found) == ref.artifact:
         return found
     raise conflict(
         "release-exists",
@@ -211,7 +209,7 @@ def _gate(context: Context, person: Person, request: ReleaseRequest) -> tuple[Ma
     return payload, {"reason": request.override.reason, "by": person.name, "at": at, "against": refusal.detail}
 
 
-def _verdict(payload: Mapping[str, Any], ref: ReleaseRef) -> RequestRefused | None:
+def _verdict(payload: Mapping[str, Any], ref: ArtifactRef) -> RequestRefused | None:
     if payload.get("verdict") == PASSED:
         return None
     reasons = "; ".join(str(r) for r in payload.get("reasons") or ()) or "no reason is given"
@@ -222,13 +220,12 @@ def _verdict(payload: Mapping[str, Any], ref: ReleaseRef) -> RequestRefused | No
     )
 
 
-def _check_named(names: Mapping[str, Named], ref: ReleaseRef) -> None:
+def _check_named(names: Mapping[str, Named], ref: ArtifactRef) -> None:
     target = names.get(ref.target_path)
     hint = "publish with `cellfleet release publish`, which signs what it sends"
     if target is None:
         raise conflict("metadata-refused", f"the signed metadata does not name {ref.target_path}", hint=hint)
-    signed = (target.kind, target.name, target.version, target.counter, target.sha256, target.length)
-    if signed != (ref.kind, ref.name, ref.version, ref.counter, ref.sha256, ref.length):
+    if target.artifact != ref.artifact:
         raise conflict("metadata-refused", f"the signed metadata says something else of {ref.target_path}", hint=hint)
 
 

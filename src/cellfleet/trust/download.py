@@ -27,7 +27,7 @@ _MAX_TAG = 200
 
 
 class ExpectedBytes(Protocol):
-    """What an artifact must be: a ``VerifiedTarget``, a ``ReleaseRef``."""
+    """What an artifact must be, such as an ``ArtifactRef``."""
 
     @property
     def sha256(self) -> str: ...

@@ -25,7 +25,6 @@ from cellfleet.trust.refusals import BadMetadata, NotNamed, WrongBytes
 from cellfleet.trust.tuf_types import MetaFile, Targets
 from cellfleet.wire.base import parse_data
 from cellfleet.wire.enrol import ClaimReply
-from cellfleet.wire.states import ReleaseRef
 
 IMAGE_SNAPSHOT = "image_snapshot"
 """Our own field of ``offline.json``: the snapshot of the image repository that belongs to it."""
@@ -94,31 +93,14 @@ def export(
             write_atomic(out / "image" / name, data)
     for path, release in zip(artifacts, releases, strict=True):
         _carry(path, out / ARTIFACTS / release.sha256, release)
-    refs = [ref_of(r) for r in releases]
     for device in devices:
         for name, data in folder.director_files().items():
             write_atomic(out / "director" / device / name, data)
         version = int(now.timestamp())
-        targets = director_targets(device, refs, None, version, version)
+        targets = director_targets(device, releases, None, version, version)
         targets.unrecognized_fields[IMAGE_SNAPSHOT] = meta_of(*newest_snapshot).to_dict()
         write_atomic(out / "director" / device / OFFLINE_FILE, sign(targets, [signer], now, life))
     return OfflineFolder(out, tuple(devices), tuple(releases), now + life)
-
-
-def ref_of(release: Named) -> ReleaseRef:
-    """A release as devices know it; without a server its id is 1."""
-    return ReleaseRef.model_validate(
-        {
-            "release_id": 1,
-            "kind": release.kind,
-            "name": release.name,
-            "version": release.version,
-            "counter": release.counter,
-            "target_path": release.path,
-            "sha256": release.sha256,
-            "length": release.length,
-        }
-    )
 
 
 def named_snapshot(targets: Targets, where: str) -> MetaFile:

@@ -5,6 +5,7 @@ Pure except for the keys: bytes and facts in, bytes out. The server stores them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from cellfleet.trust.making import target, timestamp_of
 from cellfleet.trust.metadata import load, meta_of, sign
 from cellfleet.trust.refusals import KeyTrouble
 from cellfleet.trust.tuf_types import Root, Snapshot, Targets, Timestamp
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 
 DEVICE_ID = "device_id"
 """Our own field of the director's targets: whom they are for, also while they name nothing."""
@@ -142,7 +143,7 @@ class Director:
     def files(
         self,
         device_id: str,
-        wanted: ReleaseRef | None,
+        wanted: ArtifactRef | None,
         *,
         deployment_id: int | None,
         generation: int,
@@ -179,7 +180,7 @@ class Director:
 
 
 def director_targets(
-    device_id: str, releases: list[ReleaseRef], deployment_id: int | None, generation: int, version: int
+    device_id: str, releases: Sequence[ArtifactRef], deployment_id: int | None, generation: int, version: int
 ) -> Targets:
     """Make the targets of one device, unsigned.
 

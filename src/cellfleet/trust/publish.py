@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import Field
 
 from cellfleet.canonical import sha256_hex
+from cellfleet.errors import WireError
 from cellfleet.trust.fetch import Fetch
 from cellfleet.trust.layout import (
     ALLOWANCES,
@@ -34,25 +37,24 @@ from cellfleet.trust.metadata import load, meta_of
 from cellfleet.trust.refusals import BadMetadata, NotUpward
 from cellfleet.trust.trusted_metadata import TrustedMetadata, check_follows
 from cellfleet.trust.tuf_types import Snapshot, TargetFile, Targets, Timestamp
+from cellfleet.wire.base import parse_data
 from cellfleet.wire.enrol import TrustAnchors
+from cellfleet.wire.states import ArtifactRef
 
 _IMAGE, _DIRECTOR = "image", "director"
 _BEHIND = "another publisher published first; fetch the files of the server, then publish again"
+R = TypeVar("R", bound=ArtifactRef)
 _ROLES = (ROOT, SNAPSHOT, TARGETS, *DELEGATED)
 
 
-@dataclass(frozen=True)
-class Named:
-    """A release as the image repository names it."""
+class Named(ArtifactRef):
+    """An artifact that the image repository names.
 
-    path: str
-    kind: str
-    name: str
-    version: str
-    counter: int
-    sha256: str
-    length: int
-    hardware: Mapping[str, Any]
+    Attributes:
+        hardware: that it needs, as of its targets' ``custom``.
+    """
+
+    hardware: dict[str, Any] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -266,38 +268,66 @@ def _named_by(role: str, targets: Mapping[str, TargetFile]) -> dict[str, Named]:
     out: dict[str, Named] = {}
     for path, found in targets.items():
         facts = facts_of(ReleaseFacts, found, f"image repository, {role}")
-        sha256 = found.hashes.get("sha256", "")
+        sha256, _ = bytes_of(found)
         if ROLE_OF_KIND[facts.kind] != role or path != target_path(facts.kind, facts.name, facts.version, sha256):
             raise BadMetadata(f"image repository, {role}: the facts of {path} do not match its path")
-        out[path] = Named(
-            path, facts.kind, facts.name, facts.version, facts.release_counter, sha256, found.length, facts.hardware
-        )
+        out[path] = named_target(Named, found, facts, f"image repository, {role}")
     _check_counters(out.values())
     return out
+
+
+def bytes_of(found: TargetFile) -> tuple[str, int]:
+    """SHA-256 (empty: the target names none) and length of a target."""
+    return found.hashes.get("sha256", ""), found.length
+
+
+def named_target(kind: type[R], found: TargetFile, facts: ReleaseFacts, where: str, **more: Any) -> R:
+    """The artifact that a target of the image repository names.
+
+    Args:
+        kind: the type of the result.
+        found: the target.
+        facts: its ``custom``.
+        where: repository and role, for messages.
+        more: further fields of ``kind``.
+
+    Returns:
+        The artifact, with its hardware.
+
+    Raises:
+        BadMetadata: path, digest or length are none of an artifact.
+    """
+    sha256, length = bytes_of(found)
+    values = facts.model_dump(exclude={"release_counter"})
+    values |= {"counter": facts.release_counter, "target_path": found.path, "sha256": sha256, "length": length}
+    try:
+        return parse_data(kind, values | more)
+    except WireError as e:
+        raise BadMetadata(f"{where}: {found.path}: {e.message}") from e
 
 
 def _check_counters(releases: Iterable[Named]) -> None:
     seen: dict[tuple[str, str, int], str] = {}
     versions: dict[tuple[str, str, str], str] = {}
     for r in releases:
-        other = seen.setdefault((r.kind, r.name, r.counter), r.path)
-        if other != r.path:
-            raise NotUpward(f"{r.path} and {other} have the same release counter {r.counter}")
-        other = versions.setdefault((r.kind, r.name, r.version), r.path)
-        if other != r.path:
-            raise NotUpward(f"{r.path} and {other} are the same version with other bytes")
+        other = seen.setdefault((r.kind, r.name, r.counter), r.target_path)
+        if other != r.target_path:
+            raise NotUpward(f"{r.target_path} and {other} have the same release counter {r.counter}")
+        other = versions.setdefault((r.kind, r.name, r.version), r.target_path)
+        if other != r.target_path:
+            raise NotUpward(f"{r.target_path} and {other} are the same version with other bytes")
 
 
 def _check_upward(old: Mapping[str, Named], new: Mapping[str, Named]) -> None:
     highest: dict[tuple[str, str], int] = {}
     for r in old.values():
         highest[r.kind, r.name] = max(highest.get((r.kind, r.name), 0), r.counter)
-        if r.path in new and new[r.path] != r:
-            raise NotUpward(f"{r.path} is already published and must not change")
+        if r.target_path in new and new[r.target_path] != r:
+            raise NotUpward(f"{r.target_path} is already published and must not change")
     for r in new.values():
-        if r.path not in old and r.counter <= highest.get((r.kind, r.name), 0):
+        if r.target_path not in old and r.counter <= highest.get((r.kind, r.name), 0):
             raise NotUpward(
-                f"{r.path}: its release counter {r.counter} is not above {highest[r.kind, r.name]}",
+                f"{r.target_path}: its release counter {r.counter} is not above {highest[r.kind, r.name]}",
                 hint="publish it again with a counter above those before",
             )
 

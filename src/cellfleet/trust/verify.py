@@ -26,7 +26,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.errors import StorageError
@@ -52,6 +51,7 @@ from cellfleet.trust.making import offline_delegator
 from cellfleet.trust.metadata import check_life, check_signatures, load
 from cellfleet.trust.offline import OFFLINE_FILE, named_snapshot
 from cellfleet.trust.online import DEVICE_ID
+from cellfleet.trust.publish import Named, bytes_of, named_target
 from cellfleet.trust.refusals import (
     Disagree,
     Downgrade,
@@ -64,32 +64,23 @@ from cellfleet.trust.refusals import (
     WrongDevice,
 )
 from cellfleet.trust.trusted_metadata import TrustedMetadata
-from cellfleet.trust.tuf_types import MetaFile, TargetFile, Targets
+from cellfleet.trust.tuf_types import MetaFile, Targets
 from cellfleet.wire.enrol import TrustAnchors
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 
 _log = logging.getLogger(__name__)
 _IMAGE, _DIRECTOR = "image", "director"
 _TOO_FEW = "the director and the publisher must both name a release; ask the operator of the fleet server"
 
 
-@dataclass(frozen=True)
-class VerifiedTarget:
-    """A release that both repositories name for this instrument.
+class VerifiedTarget(Named):
+    """An artifact that both repositories name for this instrument.
 
     Attributes:
-        length: bytes.
+        deployment_id, generation: of the desired state, as the director says; a folder has no deployment.
         allowance: reason of the allowance that permits a lower counter; empty: none was needed.
     """
 
-    path: str
-    sha256: str
-    length: int
-    kind: str
-    name: str
-    version: str
-    counter: int
-    hardware: Mapping[str, Any]
     deployment_id: int | None
     generation: int
     allowance: str = ""
@@ -150,7 +141,7 @@ class Verifier:
         _to_targets(image, self._image_store, DELEGATED, named)
         self._image, self._wanted = image, wanted
 
-    def check(self, release: ReleaseRef, installed: Mapping[tuple[str, str], int]) -> VerifiedTarget:
+    def check(self, release: ArtifactRef, installed: Mapping[tuple[str, str], int]) -> VerifiedTarget:
         """Steps 8 to 10: check that this instrument may install a release. Call ``refresh`` first.
 
         Args:
@@ -165,14 +156,13 @@ class Verifier:
         """
         found = self._both(release.target_path)
         # 9. the desired state says the same
-        said = (release.kind, release.name, release.version, release.counter, release.sha256, release.length)
-        if said != (found.kind, found.name, found.version, found.counter, found.sha256, found.length):
+        if release.artifact != found.artifact:
             raise Disagree(f"{release.target_path}: the desired state and the repositories describe it differently")
         # 10. not downward
         have = installed.get((found.kind, found.name), 0)
         if found.counter >= have:
             return found
-        return _with_allowance(found, self._allowance(found, have))
+        return found.model_copy(update={"allowance": self._allowance(found, have).reason})
 
     def offered(self) -> tuple[VerifiedTarget, ...]:
         """All releases that both repositories name for this instrument; counters are not compared. Call ``refresh`` first.
@@ -258,23 +248,12 @@ class Verifier:
         if order.device_id != self._device_id:
             raise WrongDevice(f"{path}: it is for {order.device_id}; this instrument is {self._device_id}")
         # 9. alike
-        if _bytes_of(wanted) != _bytes_of(published):
+        if bytes_of(wanted) != bytes_of(published):
             raise Disagree(f"{path}: the repositories name different bytes")
         if order.release_counter != facts.release_counter:
             raise Disagree(f"{path}: the repositories name different release counters")
-        sha256, length = _bytes_of(published)
-        return VerifiedTarget(
-            path=path,
-            sha256=sha256,
-            length=length,
-            kind=facts.kind,
-            name=facts.name,
-            version=facts.version,
-            counter=facts.release_counter,
-            hardware=facts.hardware,
-            deployment_id=order.deployment_id,
-            generation=order.generation,
-        )
+        more = {"deployment_id": order.deployment_id, "generation": order.generation}
+        return named_target(VerifiedTarget, published, facts, f"{_IMAGE} repository", **more)
 
     def _allowance(self, found: VerifiedTarget, have: int) -> AllowanceFacts:
         assert self._image is not None, "refresh comes first"
@@ -390,11 +369,3 @@ def _named_file(store: _Store, role: str, meta: MetaFile) -> bytes:
     if data is None:
         raise Missing(f"{name} is missing, but other metadata names it", hint="the repository is incomplete")
     return data
-
-
-def _bytes_of(target: TargetFile) -> tuple[str, int]:
-    return target.hashes.get("sha256", ""), target.length
-
-
-def _with_allowance(found: VerifiedTarget, facts: AllowanceFacts) -> VerifiedTarget:
-    return VerifiedTarget(**{**found.__dict__, "allowance": facts.reason})

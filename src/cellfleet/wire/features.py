@@ -21,8 +21,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-FEATURES: frozenset[str] = frozenset({"reasons"})
-"""The features that this version understands; a test holds that each names a field, and each field's feature is here."""
+ARTIFACTS = "artifacts"
+"""The server takes a ReleaseRequest whose artifact has no ``release_id``."""
+NOT_FIELDS: frozenset[str] = frozenset({ARTIFACTS})
+"""Features that are no newer field of a message, but another form of one; code asks for them before it sends."""
+FEATURES: frozenset[str] = frozenset({"reasons"}) | NOT_FIELDS
+"""The features that this version understands; a test holds that the others name fields, and that no field's is missing."""
 HEADER = "Cellfleet-Features"
 """HTTP header of requests and answers: names of features, separated by commas."""
 ANNOUNCEMENT: Mapping[str, str] = types.MappingProxyType({HEADER: ",".join(sorted(FEATURES))})

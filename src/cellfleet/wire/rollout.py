@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cellfleet.wire.base import Key, Message, Text, Time
 from cellfleet.wire.plain import PlainDict
-from cellfleet.wire.states import MaintenanceWindow, ReleaseRef
+from cellfleet.wire.states import ArtifactRef, MaintenanceWindow, ReleaseRef
 
 DeploymentState = Literal["awaiting-approval", "running", "halted", "succeeded", "cancelled"]
 MemberState = Literal[
@@ -37,13 +37,14 @@ class ReleaseRequest(Message):
     """POST /api/v1/releases, after the artifact was uploaded.
 
     Attributes:
+        release: the artifact; programs of before the feature ``artifacts`` send a ``release_id``, which is not looked at.
         metadata: new files of the image repository, ``<version>.<role>.json`` -> text: delegated targets and snapshot.
         decision: decision record (DSSE envelope); None only with an override.
         records: lineage records, kind -> list of records: ``training``, ``data-set``, ``optimization``.
         card: plain JSON facts of the bundle for people: manifest without files, numbers.
     """
 
-    release: ReleaseRef
+    release: ReleaseRef | ArtifactRef
     metadata: dict[str, str] = Field(
         min_length=1, max_length=16, examples=[{"5.models.json": "{...}", "5.snapshot.json": "{...}"}]
     )

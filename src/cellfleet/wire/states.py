@@ -33,8 +33,8 @@ go away (disk, download), ``rolled-back`` after activation."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class ReleaseRef(Message):
-    """A release as a device needs to know it.
+class ArtifactRef(Message):
+    """An artifact as the signed repositories name it.
 
     Attributes:
         target_path: path in both TUF repositories, ``models/<name>/<version>/<sha256, 12>.bundle.zip``.
@@ -42,7 +42,6 @@ class ReleaseRef(Message):
         length: bytes.
     """
 
-    release_id: int = Field(ge=1, examples=[2])
     kind: Literal["model", "software"] = "model"
     name: Key = Field(examples=["my-cells"])
     version: SemVer
@@ -54,6 +53,21 @@ class ReleaseRef(Message):
     )
     sha256: Sha256
     length: int = Field(ge=1, examples=[8800000])
+
+    @property
+    def artifact(self) -> ArtifactRef:
+        """The artifact alone, without what a subclass adds: two descriptions of one artifact are compared by it."""
+        return ArtifactRef(**{name: getattr(self, name) for name in ArtifactRef.model_fields})
+
+
+class ReleaseRef(ArtifactRef):
+    """A release of the fleet server.
+
+    Attributes:
+        release_id: the server's number of it.
+    """
+
+    release_id: int = Field(ge=1, examples=[2])
 
 
 class MaintenanceWindow(Message):

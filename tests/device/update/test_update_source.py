@@ -15,7 +15,7 @@ from cellfleet.device.update.update_source import FolderSource, ServerSource, Up
 from cellfleet.errors import DeviceError, TrustError
 from cellfleet.trust.offline import export
 from cellfleet.wire.reason import english
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef, ReleaseRef
 from simulators.server import URL
 from simulators.world import World
 from support_device import Releases
@@ -50,9 +50,10 @@ class Fleet:
         return self.world.record.device_id
 
     def publish(self, release: ReleaseRef, files: dict[str, Path]) -> ReleaseRef:
-        return self.site.publish(release.version, files[release.sha256].read_bytes(), name="tiny")
+        published = self.site.publish(release.version, files[release.sha256].read_bytes(), name="tiny")
+        return ReleaseRef(release_id=release.release_id, **published.model_dump())
 
-    def serve(self, ordered: ReleaseRef | None) -> None:
+    def serve(self, ordered: ArtifactRef | None) -> None:
         """The director orders something, and the server has all files."""
         self.site.order(ordered, device=self.device_id)
         files = self.world.server.files
@@ -159,7 +160,7 @@ def test_without_anchors_nothing_is_installed(fleet: Fleet) -> None:
         anchors_of(fleet.world.home)
 
 
-def exported(fleet: Fleet, releases: Releases, out: Path, device_id: str = "") -> ReleaseRef:
+def exported(fleet: Fleet, releases: Releases, out: Path, device_id: str = "") -> ArtifactRef:
     old = fleet.publish(releases.old, releases.files)
     export(
         fleet.site.folder,

@@ -17,6 +17,8 @@ from cellfleet.lineage.signing import unverified_payload
 from cellfleet.ports import ProgressFn
 from cellfleet.ports.disk import storage_error
 from cellfleet.ports.http import SystemHttp
+from cellfleet.wire.features import ARTIFACTS
+from cellfleet.wire.states import ArtifactRef
 from cellfleet.wire.uploads import ArtifactRequest
 
 if TYPE_CHECKING:
@@ -180,16 +182,7 @@ def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str
     publication = _sign(order, now)
     sent = upload_artifact(client, bundle.path, bundle.sha256, publication.length, progress)
     body = {
-        "release": {
-            "release_id": 1,
-            "kind": "model",
-            "name": bundle.spec.name,
-            "version": bundle.spec.version,
-            "counter": publication.counter,
-            "target_path": publication.target_path,
-            "sha256": bundle.sha256,
-            "length": publication.length,
-        },
+        "release": _artifact(client, order, publication),
         "metadata": metadata_of(folder, publication),
         "decision": order.evidence.decision,
         "records": order.evidence.records,
@@ -200,6 +193,21 @@ def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str
     answer: dict[str, Any] = client.post("/api/v1/releases", body)
     folder.keep(publication)
     return {**answer, "bytes_sent": sent, "missing": order.evidence.missing}
+
+
+def _artifact(client: FleetClient, order: Order, publication: Publication) -> dict[str, Any]:
+    spec = order.bundle.spec
+    artifact = ArtifactRef(
+        name=spec.name,
+        version=spec.version,
+        counter=publication.counter,
+        target_path=publication.target_path,
+        sha256=publication.sha256,
+        length=publication.length,
+    ).to_data()
+    if ARTIFACTS in client.api.peer.features:
+        return artifact
+    return artifact | {"release_id": 1}  # an older server demands a number here, and does not look at it
 
 
 def _sign(order: Order, now: datetime) -> Publication:

@@ -191,7 +191,7 @@ def install(context: ActionContext, update: Update) -> ActionResult:
         version=release.version,
         counter=release.counter,
         kind=release.kind,
-        release_id=None if update.folder else release.release_id,
+        release_id=update.release_id,
         deployment_id=update.deployment_id,
         installed_at=context.clock.now().isoformat(),
     )

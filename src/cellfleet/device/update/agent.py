@@ -328,7 +328,6 @@ class Agent:
         self._report_transition(entry, entry.update or update)
 
     def _report_transition(self, entry: Entry, update: Update | None) -> None:
-        from_server = update is not None and not update.folder
         self._ports.sink.put(
             AgentMoved(
                 at=entry.entered_at or self._clock.now(),
@@ -336,7 +335,7 @@ class Agent:
                 target=entry.state,
                 trigger=entry.trigger,
                 deployment_id=update.deployment_id if update else None,
-                release_id=update.release.release_id if update and from_server else None,
+                release_id=update.release_id if update else None,
                 reason=english(update.reason) if update else "",
                 reason_data=update.reason if update else None,
             )

@@ -19,7 +19,7 @@ from cellfleet.device.update.update_source import FolderSource
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
 from cellfleet.wire.reason import english
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 
 _POLL_S = 0.3
 _MOST_TICKS = 10_000
@@ -34,7 +34,7 @@ class Installed:
         outcome: as of an update; ``probation`` when the release is active and its first frames are still watched.
     """
 
-    release: ReleaseRef
+    release: ArtifactRef
     outcome: str
     reason: str
 
@@ -66,7 +66,7 @@ def find_folder(path: Path) -> tuple[Path, str]:
     return folder.absolute(), sha256
 
 
-def choose_release(home: Home, project: Project, folder: Path, sha256: str, clock: Clock) -> ReleaseRef:
+def choose_release(home: Home, project: Project, folder: Path, sha256: str, clock: Clock) -> ArtifactRef:
     """Choose the release to install from an offline folder.
 
     Args:

@@ -10,7 +10,7 @@ from cellfleet.device.system.home import Home
 from cellfleet.errors import WireError
 from cellfleet.ports import write_atomic
 from cellfleet.wire.base import Key, Message, Text, Time, parse
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef, ReleaseRef
 
 
 class InstallRequest(Message):
@@ -19,11 +19,12 @@ class InstallRequest(Message):
     Attributes:
         name: of the request. The journal and the status repeat it, so that the requesting program finds the outcome.
         folder: absolute path.
+        release: from the folder; files of older programs have a ``release_id``, which means nothing.
     """
 
     name: Key
     folder: Text
-    release: ReleaseRef
+    release: ReleaseRef | ArtifactRef
     asked_at: Time
 
 

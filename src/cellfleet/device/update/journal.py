@@ -11,7 +11,7 @@ from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.ports import write_atomic
 from cellfleet.wire.base import Message, Sha256, Text, Time
 from cellfleet.wire.reason import StoredReason
-from cellfleet.wire.states import MaintenanceWindow, Outcome, ReleaseRef, UpdateState
+from cellfleet.wire.states import ArtifactRef, MaintenanceWindow, Outcome, ReleaseRef, UpdateState
 
 
 class Tally(Message):
@@ -39,6 +39,8 @@ class Update(Message):
     """One update, from the arrival of the desired state to its end. It is kept after its end, to be reported.
 
     Attributes:
+        release: an ArtifactRef when it comes from a folder; journals of older programs have a meaningless ``release_id``
+            there.
         folder: offline folder of the artifact; empty: the server.
         request: name of the operator's install request; empty: the desired state asks for the update.
         previous_sha256: active slot before the activation; empty: there was none.
@@ -50,7 +52,7 @@ class Update(Message):
 
     generation: int
     deployment_id: int | None
-    release: ReleaseRef
+    release: ReleaseRef | ArtifactRef
     window: MaintenanceWindow | None = None
     agent: dict[str, float | int | str | bool] = Field(default={})
     folder: str = ""
@@ -73,6 +75,12 @@ class Update(Message):
     update_s: float | None = None
     activation_pause_s: float | None = None
     recovery_s: float | None = None
+
+    @property
+    def release_id(self) -> int | None:
+        """The server's number of the release; None when it comes from a folder."""
+        return self.release.release_id if isinstance(self.release, ReleaseRef) and not self.folder else None
+
     tally: Tally = Tally()
 
 

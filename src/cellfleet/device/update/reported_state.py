@@ -74,7 +74,7 @@ def update_report(entry: Entry, reason: Reason | None, numbers: dict[str, Any]) 
     why = reason or update.reason
     return UpdateReport(
         deployment_id=update.deployment_id,
-        release_id=None if update.folder else update.release.release_id,
+        release_id=update.release_id,
         state=entry.state,
         outcome=update.outcome,
         reason=english(why),

@@ -12,7 +12,7 @@ from cellfleet.device.update.policy import MAX_ATTEMPTS, same_update
 from cellfleet.device.update.state_machine import Event, next_state
 from cellfleet.wire.plain import made_plain
 from cellfleet.wire.reason import Reason, because
-from cellfleet.wire.states import DesiredState, ReleaseRef
+from cellfleet.wire.states import ArtifactRef, DesiredState
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def begin(desired: DesiredState, last: Update | None, arrived_at: datetime, now:
     )
 
 
-def begin_request(release: ReleaseRef, folder: str, request: str, now: datetime) -> Update:
+def begin_request(release: ArtifactRef, folder: str, request: str, now: datetime) -> Update:
     """Start the update that an operator requests from an offline folder.
 
     Args:

@@ -17,7 +17,7 @@ from cellfleet.ports import Clock
 from cellfleet.trust import Verifier, download, folder_fetch, http_fetch
 from cellfleet.trust.download import Downloaded, take
 from cellfleet.wire.enrol import TrustAnchors
-from cellfleet.wire.states import ReleaseRef
+from cellfleet.wire.states import ArtifactRef
 
 Installed = Mapping[tuple[str, str], int]
 
@@ -121,7 +121,7 @@ class FolderSource:
             self._folder / "artifacts" / sha256, update.release, into, min_free_bytes=_kept_free(self._settings)
         )
 
-    def offered(self) -> list[ReleaseRef]:
+    def offered(self) -> list[ArtifactRef]:
         """Models that both repositories of the folder name for this instrument, the newest last.
 
         Raises:
@@ -130,18 +130,7 @@ class FolderSource:
         verifier = self._verifier()
         verifier.refresh()
         found = sorted((t for t in verifier.offered() if t.kind == "model"), key=lambda t: (t.name, t.counter))
-        return [
-            ReleaseRef(
-                release_id=max(1, t.counter),  # the server's number is not known here, and not reported
-                name=t.name,
-                version=t.version,
-                counter=t.counter,
-                target_path=t.path,
-                sha256=t.sha256,
-                length=t.length,
-            )
-            for t in found
-        ]
+        return [t.artifact for t in found]
 
     def _verifier(self) -> Verifier:
         return Verifier(

@@ -14,6 +14,7 @@ from cellfleet.canonical import digest_of
 from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import not_found
+from cellfleet.fleet.releases import artifact_of
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device, Release
 from cellfleet.wire.features import NONE, used_features
 from cellfleet.wire.states import DesiredState, ReleaseRef
@@ -32,16 +33,7 @@ class DesiredAnswer:
 
 def ref_of(release: Release) -> ReleaseRef:
     """A release as devices know it."""
-    return ReleaseRef(
-        release_id=release.id,
-        kind=release.kind,  # type: ignore[arg-type]
-        name=release.name,
-        version=release.version,
-        counter=release.counter,
-        target_path=release.target_path,
-        sha256=release.sha256,
-        length=release.length,
-    )
+    return ReleaseRef(release_id=release.id, **artifact_of(release).model_dump())
 
 
 def content_of(deployment: Deployment, release: Release) -> dict[str, Any]:
