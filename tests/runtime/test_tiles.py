@@ -25,6 +25,11 @@ def test_a_side_of_just_the_tile_is_one_tile() -> None:
     assert len(tile_spans(101, tile_px=100, stride=16, halo_px=8)) == 2
 
 
+def test_a_tile_is_not_rounded_up_above_its_limit() -> None:
+    """Two cores of 100 would be 112 long on a stride of 16."""
+    assert [s.core_stop - s.core_start for s in tile_spans(200, tile_px=100, stride=16, halo_px=8)] == [80, 80, 40]
+
+
 def test_tiles_are_of_equal_length() -> None:
     """Not one full tile and a thin rest."""
     assert [s.core_stop - s.core_start for s in tile_spans(520, tile_px=512, stride=4, halo_px=8)] == [260, 260]
