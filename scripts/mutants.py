@@ -87,13 +87,14 @@ def main() -> int:
 def _lay(folder: Path, group: Group) -> None:
     """A copy of sources and tests with mutmut's settings."""
     shutil.rmtree(folder, ignore_errors=True)
-    for part in ("src", "tests"):
+    for part in ("src", "tests", "docs"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "vendor"))
     kernels = find_spec("cellfleet._kernels")
     if kernels is not None and kernels.origin:
         shutil.copy2(kernels.origin, folder / "src" / "cellfleet")
     settings = {
         "source_paths": ["src"],
+        "also_copy": ["docs"],
         "only_mutate": [f"src/cellfleet/{m}" for m in group.modules],
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis"],
         "pytest_add_cli_args_test_selection": [f"tests/{t}" for t in group.tests if (ROOT / "tests" / t).exists()],

@@ -127,3 +127,8 @@ def test_real_masks_moved_a_little(shared_data: Path) -> None:
     for i, threshold in enumerate(THRESHOLDS):
         assert ours.matched[i] == matching(truth, moved, thresh=threshold).tp
     assert 0 < ours.matched[5] < ours.matched[0]
+
+
+def test_a_mask_without_pixels() -> None:
+    score = match(np.zeros((0, 4), np.int32), np.zeros((0, 4), np.uint8))
+    assert (score.true, score.predicted, score.pixels, score.matched) == (0, 0, 0, (0,) * len(THRESHOLDS))

@@ -85,3 +85,11 @@ def test_nothing_to_sum_up() -> None:
         summarise([], [])
     with pytest.raises(MetricsError, match="1 scores but 0 strata"):
         summarise([match(np.zeros((1, 1), int), np.zeros((1, 1), int))], [])
+
+
+def test_each_threshold_has_a_number_of_its_own() -> None:
+    truth, predicted = np.ones((1, 25), np.int32), np.zeros((1, 25), np.int32)
+    predicted[0, :13] = 1  # an IoU of 0.52
+    numbers = numbers_of([match(truth, predicted)])
+    assert (numbers.ap50, numbers.map) == (1.0, pytest.approx(0.1))
+    assert numbers.ap == {f"{t:.2f}": float(t == 0.5) for t in THRESHOLDS}

@@ -18,6 +18,10 @@ THRESHOLDS: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9
 """IoU thresholds over which mean AP is taken, as in COCO."""
 
 
+_DENSE_PAIRS, _DENSE_LABELS = 1 << 20, 1 << 22
+"""Up to so many pairs and labels a table is quicker than sorting."""
+
+
 @dataclass(frozen=True)
 class FrameScore:
     """What one frame contributes; all numbers add up over frames.
@@ -104,8 +108,8 @@ def overlaps(truth: NDArray[Any], predicted: NDArray[Any]) -> Overlaps:
     both = (t > 0) & (p > 0)
     width = len(predicted_labels) + 1
     keys = t[both].astype(np.int64) * width + p[both]
-    if (len(true_labels) + 1) * width <= max(1 << 20, truth.size):
-        table = np.bincount(keys, minlength=1)
+    if (len(true_labels) + 1) * width <= max(_DENSE_PAIRS, truth.size):  # pragma: no mutate (both ways give the same)
+        table = np.bincount(keys)
         pairs = np.flatnonzero(table)
         shared = table[pairs]
     else:
@@ -128,7 +132,7 @@ def _checked(labels: NDArray[Any], what: str) -> NDArray[Any]:
 def _compact(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
     """Labels, the image with positions 1..n instead of labels, and areas."""
     top = int(labels.max(initial=0))
-    if top < max(1 << 22, labels.size):
+    if top < max(_DENSE_LABELS, labels.size):  # pragma: no mutate (both ways give the same)
         area = np.bincount(labels.ravel(), minlength=top + 1)
         area[0] = 0
         values = np.flatnonzero(area)
@@ -136,7 +140,7 @@ def _compact(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]
         table[values] = np.arange(1, len(values) + 1)
         return values.astype(np.int64), table[labels], area[values].astype(np.int64)
     found, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    background = int(found.size > 0 and found[0] == 0)
+    background = int(found[0] == 0)
     compact = inverse.reshape(labels.shape).astype(np.int32) + (1 - background)
     return found[background:].astype(np.int64), compact, counts[background:].astype(np.int64)
 
