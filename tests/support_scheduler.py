@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cellfleet.canonical import sha256_file
+from cellfleet.canonical import sha256_hex
 from cellfleet.config import Settings, load_project
 from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile, FramesFolder, experiment_name, taken
 from cellfleet.device.interfaces import FrameOutcome, SegmenterFailure, Slot, WorkSnapshot
 from cellfleet.device.scheduling.pins import read_outcomes
+from cellfleet.device.scheduling.program import StartProgram, start_process
 from cellfleet.device.scheduling.scheduler import FrameScheduler
 from cellfleet.device.system.home import Home
 from cellfleet.errors import StorageError
+from cellfleet.ports import make_dir
 from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
+from simulators.segmenter import Flags, ThreadedSegmenter
 from support_bundle import discs, tiny_bundle
 from support_onnx import tiny_spec
 from support_waiting import wait_until
@@ -28,34 +32,31 @@ from support_waiting import wait_until
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 WRAPPER = """
-import os, sys, time
+import os, sys, threading
 from pathlib import Path
-from cellfleet.device.segmenter import main as segmenter_main, service
-flags = Path({flags!r})
-whole = service.SegmenterService.do
-def do(self, what, request):
-    if what == "segment":
-        name = request["facts"]["frame"]
-        for how in ("crash", "hang", "slow"):
-            for pattern in (name, "any"):
-                flag = flags / f"{{how}}-{{pattern}}"
-                if flag.exists():
-                    if not (flags / "for-ever").exists():
-                        flag.unlink()
-                    if how == "crash":
-                        os.kill(os.getpid(), 9)
-                    if how == "hang":
-                        time.sleep(600)
-                    (flags / "begun").touch()
-                    time.sleep(0.5)
-    done = whole(self, what, request)
-    if what == "segment" and (flags / "die-after").exists():
-        (flags / "die-after").unlink()
+sys.path.insert(0, {tests!r})
+from cellfleet.device.segmenter import main
+from simulators.segmenter import Flags
+flags, whole = Flags(Path({flags!r})), main.answer_line
+def answer_line(service, line):
+    if flags.taken("crash", line):
         os.kill(os.getpid(), 9)
-    return done
-service.SegmenterService.do = do
-sys.exit(segmenter_main.main())
+    if flags.taken("hang", line):
+        threading.Event().wait()
+    answer = whole(service, line)
+    if flags.taken("die", line):
+        os.kill(os.getpid(), 9)
+    return answer
+main.answer_line = answer_line
+sys.exit(main.main())
 """
+
+
+@functools.cache
+def bundle_bytes(version: str, level: float) -> bytes:
+    """A bundle of the tiny network, which finds what is brighter than the level."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tiny_bundle(Path(folder), tiny_spec(version=version), level=level).read_bytes()
 
 
 def taken_frame(index: int, problem: str = "") -> FrameTaken:
@@ -84,20 +85,26 @@ class Sink:
 
 
 class Instrument:
-    """A home with frames, and its work.
+    """A home with frames, and its scheduler.
+
+    Args:
+        root: a folder that is not there yet.
+        real: segmenters are processes; else they are threads of the test.
+        settings: ``device__threads="2"`` and so on; with ``device__software`` segmenters are processes.
 
     Attributes:
-        flags: touch ``crash-<frame>``, ``hang-<frame>``, ``die-after`` ... in it and the segmenter does it (once, unless
-            ``for-ever`` is there, too).
-        seen: frames and troubles of all polls.
+        flags: see ``simulators.segmenter.Flags``.
+        seen: the latest snapshot; ``outcomes`` and ``troubles`` are those of all snapshots.
     """
 
-    def __init__(self, root: Path, **settings: str) -> None:
+    def __init__(self, root: Path, real: bool = False, **settings: str) -> None:
         self.home = Home.at(root)
         self.flags = root / "flags"
         self.flags.mkdir(parents=True)
         self.program = root / "segmenter.py"
-        self.program.write_text(WRAPPER.format(flags=str(self.flags)), encoding="utf-8")
+        tests = str(Path(__file__).resolve().parent)
+        self.program.write_text(WRAPPER.format(flags=str(self.flags), tests=tests), encoding="utf-8")
+        self.start: StartProgram = start_process if real or "device__software" in settings else self._start_thread
         chosen = {
             "device.software": f"{sys.executable} {self.program}",
             "device.threads": "1",
@@ -115,11 +122,11 @@ class Instrument:
 
     def slot(self, version: str = "1.0.0", level: float = 0.75) -> Slot:
         """An installed slot of the tiny network."""
-        bundle = tiny_bundle(self.home.root / "build" / version, tiny_spec(version=version), level=level)
-        sha256 = sha256_file(bundle)
+        bundle = bundle_bytes(version, level)
+        sha256 = sha256_hex(bundle)
         folder = self.home.slots / sha256[:12]
         folder.mkdir(parents=True, exist_ok=True)
-        os.link(bundle, folder / "artifact.zip")
+        (folder / "artifact.zip").write_bytes(bundle)
         slot = Slot(folder, sha256, "tiny", version, 1, release_id=7, variant="onnxruntime/fp32")
         from cellfleet.device.slots import Slots
 
@@ -167,10 +174,15 @@ class Instrument:
         from cellfleet.device.scheduling.scheduler import FrameScheduler
         from cellfleet.ports import SystemClock
 
-        work = FrameScheduler(self.home, self.settings, self.sink, SystemClock())
+        work = FrameScheduler(self.home, self.settings, self.sink, SystemClock(), self.start)
         self.works.append(work)
         work.switch(active)
         return work
+
+    def _start_thread(self, argv: Sequence[str], threads: int, log_file: Path) -> ThreadedSegmenter:
+        assert threads == 1
+        make_dir(log_file.parent)
+        return ThreadedSegmenter(argv, flags=Flags(self.flags))
 
     def poll(self, work: FrameScheduler) -> WorkSnapshot:
         """One poll; what it tells of frames and troubles is kept."""

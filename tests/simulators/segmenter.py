@@ -11,8 +11,8 @@ from typing import IO
 
 from cellfleet.device.segmenter.main import answer_line
 from cellfleet.device.segmenter.service import open_service
-from cellfleet.errors import CellfleetError
-from cellfleet.wire.segmenter import REFUSED_EXIT, Refused
+from cellfleet.errors import CellfleetError, WireError
+from cellfleet.wire.segmenter import REFUSED_EXIT, Refused, SegmentRequest, read_object, read_request
 
 KILLED = -9
 
@@ -34,6 +34,32 @@ def honest(_: bytes, answer: bytes) -> Sequence[bytes]:
     return [answer]
 
 
+class Flags:
+    """A folder by which a test says how a segmenter fails: files named ``<how>-<frame>``.
+
+    ``crash`` and ``hang`` happen before the frame is segmented, ``die`` between the row on the disk and the answer. A flag
+    works once, unless ``for-ever`` is there, too; ``any`` stands for every frame. A segmenter that hangs makes ``begun``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def taken(self, how: str, line: bytes) -> bool:
+        """Whether it fails that way with this request."""
+        try:
+            request = read_request(read_object(line))
+        except WireError:
+            return False
+        if not isinstance(request, SegmentRequest):
+            return False
+        found = [f for name in (request.facts.frame, "any") if (f := self._folder / f"{how}-{name}").exists()]
+        if found and not (self._folder / "for-ever").exists():
+            found[0].unlink()
+        if found and how == "hang":
+            (self._folder / "begun").touch()
+        return bool(found)
+
+
 class ThreadedSegmenter:
     """A child as ``subprocess.Popen`` gives one.
 
@@ -41,13 +67,16 @@ class ThreadedSegmenter:
         arguments: of the program: ``--bundle FILE``; the rest is ignored, but for ``--variant NAME``.
         change: what it writes instead of the right lines; may raise ``Crash``.
         at_end: exit code at the end of the input.
+        flags: how it fails.
 
     Attributes:
         killed: set by ``kill``; a program that hangs waits for it.
     """
 
-    def __init__(self, arguments: Sequence[str], change: Change = honest, at_end: int = 0) -> None:
-        self._arguments, self._change, self._at_end = list(arguments), change, at_end
+    def __init__(
+        self, arguments: Sequence[str], change: Change = honest, at_end: int = 0, flags: Flags | None = None
+    ) -> None:
+        self._arguments, self._change, self._at_end, self._flags = list(arguments), change, at_end, flags
         self.killed, self._ended = threading.Event(), threading.Event()
         self._code: int | None = None
         self.pid = os.getpid()
@@ -99,8 +128,18 @@ class ThreadedSegmenter:
         for line in self._requests:
             if self.killed.is_set():
                 break
-            self._write(line, answer_line(service, line.rstrip(b"\n")).to_json())
+            self._fail("crash", line)
+            self._fail("hang", line)
+            answer = answer_line(service, line.rstrip(b"\n")).to_json()
+            self._fail("die", line)
+            self._write(line, answer)
         return self._at_end
+
+    def _fail(self, how: str, line: bytes) -> None:
+        if self._flags is not None and self._flags.taken(how, line):
+            if how == "hang":
+                self.killed.wait()
+            raise Crash
 
     def _option(self, name: str) -> str:
         given = self._arguments

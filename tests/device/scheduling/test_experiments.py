@@ -1,4 +1,4 @@
-"""The ledger reads what lies on the disk, damaged lines and files among it; names of frames; the queue; the gap."""
+"""The store reads what lies on the disk, damaged lines and files among it; names of frames; the queue; the gap."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from cellfleet.device.camera.frame_store import frame_name, problem_of, safe_suffix
 from cellfleet.device.camera.source import field_of, well_of
+from cellfleet.device.scheduling.assignment import LIVE_S, next_task
 from cellfleet.device.scheduling.downtime import DowntimeMeter
-from cellfleet.device.scheduling.experiments import Experiment, ExperimentLedger
+from cellfleet.device.scheduling.experiment_store import ExperimentStore
+from cellfleet.device.scheduling.experiments import Experiment
 from cellfleet.device.scheduling.pins import Pin, append_outcome, read_outcomes, read_pins, write_pins
-from cellfleet.device.scheduling.queue import LIVE_S, next_task
 from cellfleet.device.scheduling.worker import SegmenterWorker
 from cellfleet.wire.base import is_key
 from cellfleet.wire.events import FrameFailed
@@ -86,22 +87,22 @@ def test_only_what_changed_is_told_and_damage_is_named(tmp_path: Path) -> None:
     box = Instrument(tmp_path / "home")
     first = box.begin(1)
     box.take(first, 0)
-    ledger = ExperimentLedger(box.home.frames, box.home.results)
-    changed, new = ledger.scan()
+    store = ExperimentStore(box.home.frames, box.home.results)
+    changed, new = store.scan()
     assert ([e.name for e in changed], len(new)) == ([first.experiment], 1)
-    assert ledger.scan() == ([], [])
+    assert store.scan() == ([], [])
     broken = box.take(first, 1)
     (box.home.frames / first.experiment / f"{broken}.json").write_bytes(b"{")
     second = box.begin(2)
     (box.home.frames / "e00003-x").mkdir()
     (box.home.frames / "e00003-x" / "experiment.json").write_bytes(b"{}")
-    changed, new = ledger.scan()
+    changed, new = store.scan()
     assert ([e.name for e in changed], len(new)) == ([second.experiment], 0)
-    assert len(ledger.problems) == 2
-    running = ledger.running()
+    assert len(store.problems) == 2
+    running = store.running()
     assert running is not None
     assert running.name == second.experiment
-    assert ledger.has_ended(ledger.experiments[first.experiment])
+    assert store.has_ended(store.experiments[first.experiment])
 
 
 def test_an_experiment_that_was_closed_is_numbers_until_it_is_pinned_anew(tmp_path: Path) -> None:
@@ -109,21 +110,21 @@ def test_an_experiment_that_was_closed_is_numbers_until_it_is_pinned_anew(tmp_pa
     facts = box.begin(1)
     names = [box.take(facts, i) for i in range(3)]
     box.end(facts)
-    ledger = ExperimentLedger(box.home.frames, box.home.results)
-    ((experiment,), _) = ledger.scan()
-    ledger.pin_anew(experiment, pin())
+    store = ExperimentStore(box.home.frames, box.home.results)
+    ((experiment,), _) = store.scan()
+    store.pin_anew(experiment, pin())
     for name in names:
-        assert ledger.note(experiment, failed(name))
-        assert not ledger.note(experiment, failed(name))
-    assert not ledger.note(experiment, failed(names[0], pin=2))
-    ledger.close(experiment)
-    again = ExperimentLedger(box.home.frames, box.home.results)
+        assert store.note(experiment, failed(name))
+        assert not store.note(experiment, failed(name))
+    assert not store.note(experiment, failed(names[0], pin=2))
+    store.close(experiment)
+    again = ExperimentStore(box.home.frames, box.home.results)
     ((found,), frames) = again.scan()
     assert (found.frames, frames) == ({}, [])
     assert again.counters().failed == 3
     again.pin_anew(found, pin(2, "1" * 64))
     assert len(found.pending) == 3
-    third = ExperimentLedger(box.home.frames, box.home.results)
+    third = ExperimentStore(box.home.frames, box.home.results)
     ((reopened,), frames) = third.scan()
     assert len(frames) == len(reopened.pending) == 3
     assert third.counters().failed == 0
@@ -135,9 +136,9 @@ def test_live_first_then_the_oldest(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     back = box.take(old, 0, at=now - timedelta(hours=1))
     live = box.take(new, 0, at=now - timedelta(seconds=LIVE_S / 2))
-    ledger = ExperimentLedger(box.home.frames, box.home.results)
-    ledger.scan()
-    experiments = list(ledger.experiments.values())
+    store = ExperimentStore(box.home.frames, box.home.results)
+    store.scan()
+    experiments = list(store.experiments.values())
 
     def task() -> tuple[str, bool] | None:
         found = next_task(experiments, now)

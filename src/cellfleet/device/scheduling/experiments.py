@@ -1,32 +1,15 @@
-"""The ledger: every experiment, frame, pin and outcome of this instrument, as they lie on the disk.
-
-Read whole when it is opened; after that only folders that changed are looked at. Nothing in it is kept anywhere else.
-"""
+"""An experiment as the scheduler knows it: its frames, pins and outcomes in memory."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from cellfleet.canonical import canonical_bytes
-from cellfleet.device.camera.frame_store import EXPERIMENT, ExperimentFile, FrameFile, FramesFolder, read_quietly
-from cellfleet.device.scheduling.pins import Outcome, Pin, append_outcome, read_outcomes, read_pins, write_pins
-from cellfleet.device.system.error_reasons import error_reason
-from cellfleet.errors import CellfleetError
-from cellfleet.ports import write_atomic
-from cellfleet.wire.events import FrameSegmented
-from cellfleet.wire.reason import Reason, because
-from cellfleet.wire.states import Counters
+from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile
+from cellfleet.device.scheduling.pins import Pin
 
-CLOSED = "closed.json"
-_SETTLED_NS = 100_000_000
 State = Literal["segmented", "failed"]
 
 
@@ -51,10 +34,10 @@ class Experiment:
         missing: frames whose raw file is not there.
         pins: in order; the last one counts.
         outcomes: frame -> what became of it under the last pin.
-        before: frames that were drawn under an earlier pin.
+        before: frames that were segmented under an earlier pin.
         closed: it has ended and nothing is left to do: only its numbers are in memory.
         tables_at: outcomes that were there when its tables were written; -1: they are complete.
-        told: the sink has been given everything of it that was there when it was found.
+        reported: the sink has been given every outcome that was on the disk when the experiment was found.
     """
 
     facts: ExperimentFile
@@ -67,7 +50,7 @@ class Experiment:
     closed: FrameTally | None = None
     changed_ns: int = 0
     tables_at: int = 0
-    told: bool = False
+    reported: bool = False
 
     @property
     def name(self) -> str:
@@ -94,205 +77,11 @@ class Experiment:
         )
 
 
-class ExperimentLedger:
-    """All experiments of an instrument.
+def age_s(frame: FrameFile, now: datetime) -> float:
+    """Seconds since a frame was taken.
 
     Args:
-        frames: ``HOME/frames``.
-        results: ``HOME/results``.
-
-    Attributes:
-        experiments: by name, oldest first.
-        problems: why folders cannot be read, by their names.
+        frame: of the camera.
+        now: with its zone.
     """
-
-    def __init__(self, frames: Path, results: Path) -> None:
-        self._folder, self._results = FramesFolder(frames), results
-        self.experiments: dict[str, Experiment] = {}
-        self.problems: dict[str, Reason] = {}
-        self._changed_ns = 0
-
-    def scan(self) -> tuple[list[Experiment], list[tuple[Experiment, FrameFile]]]:
-        """Look at the disk.
-
-        Returns:
-            Experiments that are new or changed (began, ended), and frames that are new, in order.
-        """
-        changed: list[Experiment] = []
-        new: list[tuple[Experiment, FrameFile]] = []
-        for name in self._names():
-            try:
-                self._scan_one(name, changed, new)
-                self.problems.pop(name, None)
-            except CellfleetError as e:
-                self.problems[name] = error_reason(e)
-            except OSError as e:
-                path = str(self._folder.root / name)
-                self.problems[name] = because("experiment.unreadable", path=path, detail=str(e.strerror))
-        if self.problems:
-            self._changed_ns = 0  # what cannot be read now is asked again
-        return changed, new
-
-    def open(self) -> Iterator[Experiment]:
-        """Experiments with work left, or that may get some: those that are not closed, oldest first."""
-        return (e for e in self.experiments.values() if e.closed is None)
-
-    def running(self) -> Experiment | None:
-        """The newest experiment, when it has not ended."""
-        newest = next(reversed(self.experiments.values()), None)
-        return newest if newest is not None and newest.facts.ended_at is None else None
-
-    def has_ended(self, experiment: Experiment) -> bool:
-        """It has, or a newer one began (the camera was cut off and began anew)."""
-        return experiment.facts.ended_at is not None or experiment is not next(reversed(self.experiments.values()))
-
-    def pin_anew(self, experiment: Experiment, pin: Pin) -> None:
-        """Add a pin, durably: from now on every frame is to be drawn under it."""
-        self._reopen(experiment)
-        write_pins(experiment.results, [*experiment.pins, pin])
-        experiment.pins.append(pin)
-        experiment.before |= set(experiment.outcomes)
-        experiment.outcomes = {}
-
-    def fill_pin(self, experiment: Experiment, variant: str, run_digest: str) -> None:
-        """Say which run the last pin turned out to be, durably."""
-        assert experiment.pin is not None
-        pin = experiment.pin.model_copy(update={"variant": variant, "run_digest": run_digest})
-        write_pins(experiment.results, [*experiment.pins[:-1], pin])
-        experiment.pins[-1] = pin
-
-    def note(self, experiment: Experiment, outcome: Outcome) -> bool:
-        """Write an outcome, durably; False when the frame has one under this pin already, or the pin does not count."""
-        if experiment.pin is None or outcome.pin != experiment.pin.number or outcome.frame in experiment.outcomes:
-            return False
-        append_outcome(experiment.results, outcome)
-        experiment.outcomes[outcome.frame] = _state(outcome)
-        return True
-
-    def close(self, experiment: Experiment) -> None:
-        """Nothing is left to do: keep its numbers only."""
-        tally = experiment.tally()
-        number = experiment.pin.number if experiment.pin else 0
-        facts = {"format_version": 1, "pin": number, **tally.__dict__}
-        write_atomic(experiment.results / CLOSED, canonical_bytes(facts))
-        experiment.closed, experiment.frames, experiment.outcomes, experiment.before = tally, {}, {}, set()
-
-    def told_before(self, experiment: Experiment) -> list[Outcome]:
-        """Outcomes of an experiment that is open, as they were told."""
-        return read_outcomes(experiment.results)
-
-    def counters(self) -> Counters:
-        """Frames of all experiments."""
-        tallies = [e.tally() for e in self.experiments.values()]
-        return Counters(
-            taken=sum(t.taken for t in tallies),
-            stored=sum(t.stored for t in tallies),
-            segmented=sum(t.segmented for t in tallies),
-            failed=sum(t.failed for t in tallies),
-        )
-
-    def _names(self) -> list[str]:
-        """Experiments that may have changed: all while folders come and go, else those that are not closed."""
-        try:
-            modified_ns = self._folder.root.stat().st_mtime_ns
-        except OSError:
-            return []
-        if modified_ns == self._changed_ns:
-            return [e.name for e in self.open()]
-        names = self._folder.names()
-        is_whole = len(names) == sum(1 for p in self._folder.root.iterdir() if p.is_dir())
-        self._changed_ns = modified_ns if is_whole and _is_settled(modified_ns) else 0
-        return names
-
-    def _scan_one(self, name: str, changed: list[Experiment], new: list[tuple[Experiment, FrameFile]]) -> None:
-        known = self.experiments.get(name)
-        if known is not None and known.closed is not None:
-            return
-        modified_ns = (self._folder.root / name).stat().st_mtime_ns
-        if known is not None and known.changed_ns == modified_ns:
-            return
-        facts = self._folder.read(name)
-        if known is None:
-            known = self.experiments[name] = self._load(facts)
-            self.experiments = dict(sorted(self.experiments.items()))
-            changed.append(known)
-            if known.closed is not None:
-                return
-        elif facts != known.facts:
-            known.facts = facts
-            changed.append(known)
-        new += [(known, frame) for frame in self._new_frames(known)]
-        known.changed_ns = modified_ns if _is_settled(modified_ns) else 0
-
-    def _load(self, facts: ExperimentFile) -> Experiment:
-        results = self._results / facts.experiment
-        found = Experiment(facts, results, pins=read_pins(results))
-        found.closed = _read_closed(results, found.pin.number if found.pin else 0)
-        if found.closed is None:
-            self._load_outcomes(found)
-        return found
-
-    @staticmethod
-    def _load_outcomes(experiment: Experiment) -> None:
-        number = experiment.pin.number if experiment.pin else 0
-        for outcome in read_outcomes(experiment.results):
-            if outcome.pin == number:
-                experiment.outcomes[outcome.frame] = _state(outcome)
-            else:
-                experiment.before.add(outcome.frame)
-
-    def _reopen(self, experiment: Experiment) -> None:
-        if experiment.closed is None:
-            return
-        experiment.closed, experiment.changed_ns, experiment.tables_at = None, 0, 0
-        self._load_outcomes(experiment)
-        self._new_frames(experiment)
-        with contextlib.suppress(OSError):
-            (experiment.results / CLOSED).unlink()
-
-    def _new_frames(self, experiment: Experiment) -> list[FrameFile]:
-        folder = self._folder.root / experiment.name
-        with os.scandir(folder) as entries:
-            names = {entry.name for entry in entries}
-        fresh = sorted(
-            n[:-5]
-            for n in names
-            if n.endswith(".json") and n != EXPERIMENT and n[0] != "." and n[:-5] not in experiment.frames
-        )
-        found = []
-        for name in fresh:
-            frame = read_quietly(self._folder, experiment.name, name)
-            if frame is None:
-                damaged = because("experiment.damaged", file=f"{folder / name}.json")
-                self.problems[f"{experiment.name}/{name}"] = damaged
-                continue
-            experiment.frames[name] = frame
-            if frame.file not in names:
-                experiment.missing.add(name)
-            found.append(frame)
-        return found
-
-
-def _is_settled(modified_ns: int) -> bool:
-    """A folder that changed just now may change again within one tick of the disk's clock."""
-    return time.time_ns() - modified_ns > _SETTLED_NS
-
-
-def age_s(frame: FrameFile, now: datetime) -> float:
-    """Seconds since a frame was taken."""
     return (now - frame.taken.taken_at).total_seconds()
-
-
-def _state(outcome: Outcome) -> State:
-    return "segmented" if isinstance(outcome, FrameSegmented) else "failed"
-
-
-def _read_closed(results: Path, pin: int) -> FrameTally | None:
-    """The numbers of an experiment that was closed under this pin; None when it was not, or they are damaged."""
-    try:
-        facts = json.loads((results / CLOSED).read_bytes())
-        if facts.pop("format_version") != 1 or facts.pop("pin") != pin:
-            return None
-        return FrameTally(**{name: int(facts[name]) for name in ("taken", "stored", "segmented", "failed")})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None

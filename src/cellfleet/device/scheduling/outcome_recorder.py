@@ -1,27 +1,28 @@
-"""From a frame to its outcome: the request, the answer, the line on the disk, the event for the server."""
+"""From an answer to an outcome: the line on the disk, then the event for the server."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from cellfleet.config import Settings
+from pydantic import ValidationError
+
 from cellfleet.device.camera.frame_store import FrameFile
 from cellfleet.device.interfaces import EventSink, FrameOutcome
-from cellfleet.device.scheduling.experiments import Experiment, ExperimentLedger
-from cellfleet.device.scheduling.queue import Task
-from cellfleet.device.scheduling.worker import Answer, SegmenterWorker
-from cellfleet.device.system.home import Home
-from cellfleet.errors import StorageError, WireError
-from cellfleet.ports import Clock
-from cellfleet.wire.base import parse_data
+from cellfleet.device.scheduling.assignment import Task
+from cellfleet.device.scheduling.experiment_store import ExperimentStore
+from cellfleet.device.scheduling.experiments import Experiment
+from cellfleet.device.scheduling.worker import NotUnderstood, SegmenterWorker
+from cellfleet.errors import StorageError
 from cellfleet.wire.events import Event, ExperimentStarted, FrameFailed, FrameSegmented, Incident
 from cellfleet.wire.reason import Reason, because, english
+from cellfleet.wire.segmenter import Answer, Failed, MaskRow, Segmented
 
+Reply = Answer | NotUnderstood
 _LOG = logging.getLogger(__name__)
 
 
@@ -37,34 +38,51 @@ class PictureSink(Protocol):
 
 
 class OutcomeRecorder:
-    """Outcomes go to the disk first, then to the sink; after a power cut the sink gets what is unsure again."""
+    """Writes outcomes to the disk first, then gives them to the sink.
 
-    def __init__(self, ledger: ExperimentLedger, sink: EventSink, clock: Clock) -> None:
-        self._ledger, self._sink, self._clock = ledger, sink, clock
-        self._untold: list[Event] = []
+    Events that the sink cannot keep now are given again at the next look, and after a restart from what lies on the disk.
+
+    Args:
+        store: of the experiments.
+        sink: takes events, and pictures where it can.
+    """
+
+    def __init__(self, store: ExperimentStore, sink: EventSink) -> None:
+        self._store, self._sink = store, sink
+        self._unsent: list[Event] = []
 
     @property
-    def owes(self) -> bool:
+    def has_unsent(self) -> bool:
         """The sink has not taken all events yet."""
-        return bool(self._untold)
+        return bool(self._unsent)
 
-    def tell(self, changed: Sequence[Experiment], new: Sequence[tuple[Experiment, FrameFile]]) -> None:
-        """Experiments that began, ended or were found, frames that were found, and what became of them before."""
-        waiting, self._untold = self._untold, []
+    @property
+    def takes_pictures(self) -> bool:
+        """The sink takes pictures, too."""
+        return isinstance(self._sink, PictureSink)
+
+    def report(self, changed: Sequence[Experiment], new: Sequence[tuple[Experiment, FrameFile]]) -> None:
+        """Give the sink what waits, and what a look at the disk found.
+
+        Args:
+            changed: experiments that began, ended or were found at the start.
+            new: frames that were found.
+        """
+        waiting, self._unsent = self._unsent, []
         for event in waiting:
             self._put(event)
         for experiment in changed:
-            self.tell_experiment(experiment)
+            self.report_experiment(experiment)
         for _, frame in new:
             self._put(frame.taken)
         for experiment in changed:
-            if experiment.closed is None and not experiment.told:
-                for outcome in self._ledger.told_before(experiment):
+            if experiment.closed is None and not experiment.reported:
+                for outcome in self._store.outcomes(experiment):
                     self._put(outcome)
-            experiment.told = True
+            experiment.reported = True
 
-    def tell_experiment(self, experiment: Experiment) -> None:
-        """How an experiment stands."""
+    def report_experiment(self, experiment: Experiment) -> None:
+        """Give the sink the state of an experiment."""
         facts, pin = experiment.facts, experiment.pin
         self._put(
             ExperimentStarted(
@@ -83,59 +101,70 @@ class OutcomeRecorder:
         )
 
     def incident(self, kind: str, reason: Reason, now: datetime) -> None:
-        """Something went wrong and is handled."""
+        """Report something that went wrong and was handled.
+
+        Args:
+            kind: a short key.
+            reason: what happened.
+            now: with its zone.
+        """
         text = english(reason)
         _LOG.warning("%s", text)
         self._put(Incident(at=now, kind=kind, text=text, reason_data=reason))
 
-    def send(self, process: SegmenterWorker, task: Task, home: Home, settings: Settings) -> None:
-        """Give a frame to a segmenter."""
-        taken, frame = task.frame.taken, task.frame
-        every = settings.device.thumbnail_every
-        thumbnail = ""
-        if isinstance(self._sink, PictureSink) and every and taken.index % every == 0:
-            name = f"{taken.experiment}--{taken.frame}--{task.pin}.jpg"
-            thumbnail = str(home.spool_file.parent / "pictures" / name)
-        process.ask(
-            "segment",
-            task,
-            frame=str(home.frames / taken.experiment / frame.file),
-            facts=taken.model_dump(mode="json"),
-            channels=list(frame.channels or task.experiment.facts.channels),
-            pixel_size_um=frame.pixel_size_um,
-            default_pixel_size_um=task.experiment.facts.pixel_size_um,
-            out=str(task.experiment.results),
-            overlay=settings.device.overlays,
-            thumbnail=thumbnail,
-        )
+    def record(self, task: Task, worker: SegmenterWorker, answer: Reply, now: datetime) -> FrameOutcome | None:
+        """Take an answer to a request for a frame: durable when it returns.
 
-    def settle(self, task: Task, process: SegmenterWorker, answer: Answer, now: datetime) -> FrameOutcome | None:
-        """Take an answer: durable when it returns. None: it does not count, or the frame is tried again.
+        Args:
+            task: the frame.
+            worker: the segmenter that answered.
+            answer: a failure of the kind ``disk`` is no outcome and does not come here.
+            now: with its zone.
+
+        Returns:
+            None: the frame has an outcome already, or its experiment was pinned anew meanwhile.
 
         Raises:
-            StorageError: the disk refuses; the answer is to be settled again.
+            StorageError: the disk refuses; the answer is to be recorded again.
         """
-        sha256 = process.slot.sha256
-        memory_mb = float(answer.get("memory_mb") or 0.0)
-        if answer.get("event") == "segmented":
-            row = self._row(task, answer, now)
-            if isinstance(row, FrameSegmented):
-                if not self._ledger.note(task.experiment, row):
+        sha256, memory_mb = worker.slot.sha256, answer.memory_mb
+        match answer:
+            case Segmented():
+                row = self._row(task, answer.row, now)
+                if isinstance(row, Reason):
+                    return self.fail(task, sha256, row, now, memory_mb)
+                if not self._store.note(task.experiment, row):
                     return None
                 self._put(row)
-                self._pictures(row, answer)
-                total_ms = row.timings_ms.get("total", 0.0)
-                return _outcome(task, sha256, "segmented", now, total_ms, memory_mb)
-            return self.fail(task, sha256, row, now, memory_mb)
-        detail = f"{answer.get('message', 'no reason given')} {answer.get('hint', '')}".strip()
-        reason = because("frame.failed", detail=detail)
-        blamed = "" if answer.get("kind") == "frame" else sha256
-        return self.fail(task, blamed, reason, now, memory_mb)
+                self._put_pictures(row, answer.files)
+                return _outcome(task, sha256, "segmented", now, row.timings_ms.get("total", 0.0), memory_mb)
+            case Failed():
+                detail = f"{answer.message or 'no reason given'} {answer.hint}".strip()
+                blamed = "" if answer.kind == "frame" else sha256
+                return self.fail(task, blamed, because("frame.failed", detail=detail), now, memory_mb)
+            case NotUnderstood():
+                return self.fail(task, sha256, because("frame.not-understood", detail=answer.detail), now, memory_mb)
+        wrong = because("frame.not-understood", detail=f"a frame is answered by {answer.event}")
+        return self.fail(task, sha256, wrong, now, memory_mb)
 
     def fail(
         self, task: Task, sha256: str, reason: Reason, now: datetime, memory_mb: float = 0.0
     ) -> FrameOutcome | None:
-        """A frame has no mask, and why; ``sha256`` is the slot that is to blame, or empty."""
+        """Record that a frame has no mask.
+
+        Args:
+            task: the frame.
+            sha256: the slot that is to blame; empty: none is.
+            reason: why.
+            now: with its zone.
+            memory_mb: of the segmenter after it; 0 when unknown.
+
+        Returns:
+            None: the frame has an outcome already, or its experiment was pinned anew meanwhile.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
         failed = FrameFailed(
             experiment=task.experiment.name,
             frame=task.frame.taken.frame,
@@ -144,51 +173,44 @@ class OutcomeRecorder:
             reason_data=reason,
             failed_at=now,
         )
-        if not self._ledger.note(task.experiment, failed):
+        if not self._store.note(task.experiment, failed):
             return None
         self._put(failed)
         return _outcome(task, sha256, "failed", now, 0.0, memory_mb, reason)
 
     def _put(self, event: Event) -> None:
-        """To the sink; what it cannot keep now is put at the next look, and after a restart from what lies on the disk."""
+        """Give an event to the sink; keep it for the next look when the sink refuses it."""
         try:
             self._sink.put(event)
         except StorageError as e:
             _LOG.warning("%s", e.message)
-            self._untold.append(event)
+            self._unsent.append(event)
 
-    def _row(self, task: Task, answer: Answer, now: datetime) -> FrameSegmented | Reason:
+    @staticmethod
+    def _row(task: Task, row: MaskRow, now: datetime) -> FrameSegmented | Reason:
         """The outcome as an event; a reason when it cannot be one."""
         pin = task.experiment.pin
-        try:
-            row: dict[str, Any] = dict(answer["row"])
-            waited_ms = max(0.0, 1e3 * (now - task.frame.taken.taken_at).total_seconds())
-            timings = {**row.get("timings_ms", {})}
-            timings["wait"] = round(max(0.0, waited_ms - timings.get("total", 0.0)), 3)
-            release_id = pin.release_id if pin else None
-            found = parse_data(
-                FrameSegmented, {**row, "pin": task.pin, "release_id": release_id, "timings_ms": timings}
-            )
-        except (KeyError, TypeError, ValueError) as e:
-            return because("frame.not-understood", detail=str(e))
-        except WireError as e:
-            return because("frame.not-understood", detail=e.message)
-        if (found.experiment, found.frame) != (task.experiment.name, task.frame.taken.frame):
+        if (row.experiment, row.frame) != (task.experiment.name, task.frame.taken.frame):
             return because("frame.another")
-        if pin is not None and pin.number == task.pin and pin.run_digest and found.run_digest != pin.run_digest:
+        if pin is not None and pin.number == task.pin and pin.run_digest and row.run_digest != pin.run_digest:
             return because("frame.another-run")
-        return found
+        since_taken_ms = 1e3 * (now - task.frame.taken.taken_at).total_seconds()
+        wait_ms = round(max(0.0, since_taken_ms - row.timings_ms.get("total", 0.0)), 3)
+        fields = row.model_dump() | {"timings_ms": {**row.timings_ms, "wait": wait_ms}}
+        try:
+            return FrameSegmented(**fields, pin=task.pin, release_id=pin.release_id if pin else None)
+        except ValidationError as e:
+            return because("frame.not-understood", detail=str(e.errors()[0]["msg"]))
 
-    def _pictures(self, row: FrameSegmented, answer: Answer) -> None:
-        files = answer.get("files")
-        if not isinstance(self._sink, PictureSink) or not isinstance(files, dict):
+    def _put_pictures(self, row: FrameSegmented, files: Mapping[str, str]) -> None:
+        if not isinstance(self._sink, PictureSink):
             return
         kinds: tuple[tuple[Literal["thumbnail", "overlay"], str], ...] = (
             ("thumbnail", "thumbnail"),
             ("overlay", "thumbnail_overlay"),
         )
         for kind, name in kinds:
-            if isinstance(files.get(name), str):
+            if name in files:
                 with contextlib.suppress(StorageError):  # a picture is no reason to stop
                     self._sink.put_picture(kind, row.experiment, row.frame, row.pin, Path(files[name]))
 

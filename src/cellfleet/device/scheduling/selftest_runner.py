@@ -1,4 +1,4 @@
-"""Golden frames, drawn by a segmenter that is started for nothing else."""
+"""The self-test: a segmenter that is started for it segments golden frames."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellfleet.device.interfaces import GoldenResult, SelfTested
-from cellfleet.device.scheduling.worker import SegmenterWorker
-from cellfleet.wire.plain import words
+from cellfleet.device.scheduling.worker import NotUnderstood, SegmenterWorker
 from cellfleet.wire.reason import because, text_reason
+from cellfleet.wire.segmenter import Failed, SelfTestRequest, SelfTestResult
 
 
 def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
-    """Let a segmenter draw the golden frames of bundles.
+    """Let a segmenter segment the golden frames of bundles.
 
     Args:
         process: just started; it is not ended here, unless it hangs.
         golden_of: bundles.
-        timeout_s: patience with its start, and again with its answer.
+        timeout_s: longest wait for its start, and again for its answer.
 
     Returns:
         Its results; a refusal, a crash, a hang and an answer that is not understood are a ``problem``.
@@ -28,7 +28,7 @@ def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s:
             process.why_ended() if process.ended_s is not None else because("selftest.not-ready", seconds=timeout_s)
         )
         return SelfTested(slot.variant, "", 0.0, (), problem)
-    process.ask("selftest", golden_of=[str(p) for p in golden_of])
+    process.ask(SelfTestRequest(golden_of=tuple(str(p) for p in golden_of)))
     answered = process.wait(timeout_s, lambda p: p.request is not None and p.request.answer is not None)
     variant, digest = process.ready.variant, process.ready.run_digest
     request = process.take_answer()
@@ -38,15 +38,13 @@ def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s:
             return SelfTested(variant, digest, 0.0, (), because("selftest.no-answer", seconds=timeout_s))
         return SelfTested(variant, digest, 0.0, (), process.why_ended())
     answer = request.answer
-    memory_mb = max(process.ready.memory_mb, float(answer.get("memory_mb") or 0.0))
-    if answer.get("event") != "selftest":
-        return SelfTested(variant, digest, memory_mb, (), text_reason(str(answer.get("message", "no message"))))
-    fields = ("of", "ap50", "agreement", "least_ap50", "least_agreement", "worst_ms", "problem")
-    try:
-        results = tuple(
-            GoldenResult(**{name: r[name] for name in fields} | {"problem": words(str(r["problem"]))})
-            for r in answer["results"]
-        )
-    except (KeyError, TypeError) as e:
-        return SelfTested(variant, digest, memory_mb, (), because("selftest.not-understood", detail=str(e)))
-    return SelfTested(variant, digest, memory_mb, results)
+    memory_mb = max(process.ready.memory_mb, answer.memory_mb)
+    match answer:
+        case SelfTestResult():
+            results = tuple(GoldenResult(**r.model_dump(exclude={"frames"})) for r in answer.results)
+            return SelfTested(variant, digest, memory_mb, results)
+        case Failed():
+            return SelfTested(variant, digest, memory_mb, (), text_reason(answer.message or "no message"))
+        case NotUnderstood():
+            return SelfTested(variant, digest, memory_mb, (), because("selftest.not-understood", detail=answer.detail))
+    return SelfTested(variant, digest, memory_mb, (), because("selftest.not-understood", detail=answer.event))

@@ -3,76 +3,71 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import shlex
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from cellfleet.device.interfaces import Slot
-from cellfleet.errors import DeviceError
-from cellfleet.ports import Clock, make_dir
-from cellfleet.wire.plain import words
+from cellfleet.device.scheduling.program import StartProgram, arguments_of, last_line, start_process
+from cellfleet.errors import WireError
+from cellfleet.ports import Clock
+from cellfleet.wire.features import NONE
 from cellfleet.wire.reason import Reason, because
+from cellfleet.wire.segmenter import Answer, Ready, Request, read_answer, read_first_line, read_object
 
 _LOG = logging.getLogger(__name__)
-_LOG_BYTES = 4 << 20
 
 Phase = Literal["starting", "ready", "refused", "ended"]
-Answer = dict[str, Any]
+_FIRST_LINES = ("ready", "refused")
+NOT_READY = Ready(protocol=1, run_digest="", variant="")
 
 
-@dataclass
-class Ready:
-    """What a segmenter said of itself."""
+@dataclass(frozen=True)
+class NotUnderstood:
+    """An answer to a request that is not of the protocol, and the first thing that is wrong with it."""
 
-    variant: str = ""
-    run_digest: str = ""
-    engine: str = ""
+    detail: str
     memory_mb: float = 0.0
 
 
 @dataclass
-class Request:
+class OpenRequest:
     """A request that is under way.
 
     Attributes:
-        number: its id.
+        request: as it was sent.
         since_s: monotonic time at which it was sent.
         about: what the caller wants to remember with it.
+        answer: None until it comes.
     """
 
-    number: int
+    request: Request
     since_s: float
     about: Any = None
-    answer: Answer | None = field(default=None)
-
-
-def command_of(software: str) -> list[str]:
-    """The segmenter program of a setting; empty: cellfleet's own."""
-    return shlex.split(software) if software else [sys.executable, "-m", "cellfleet.device.segmenter.main"]
+    answer: Answer | NotUnderstood | None = field(default=None)
 
 
 class SegmenterWorker:
-    """A segmenter. Its output is read by a thread; everything else is asked of it without waiting.
+    """A segmenter. A thread reads its output; every method but ``wait`` and ``close`` returns at once.
 
     Args:
         command: the program.
-        slot: whose bundle it draws with.
+        slot: whose bundle it uses.
         threads: CPU threads; 0: all.
         log_file: its standard error is appended there.
+        clock: monotonic time.
         wake: called by the reading thread whenever something happened.
+        start: starts the program.
 
     Attributes:
-        started_s, ready_s: monotonic times; ready_s is None until then.
-        ready: facts, once it is ready.
+        started_s, ready_s, ended_s: monotonic times; None until then.
+        ready: its first line, once it is ready.
         refusal: why it refused to start.
+        request: the one that is under way.
     """
 
     def __init__(
@@ -82,31 +77,20 @@ class SegmenterWorker:
         threads: int,
         log_file: Path,
         clock: Clock,
+        *,
         wake: Callable[[], None] = lambda: None,
+        start: StartProgram = start_process,
     ) -> None:
-        self.slot, self._clock, self._wake = slot, clock, wake
+        self.slot, self._clock, self._wake, self._log_file = slot, clock, wake, log_file
         self.started_s = clock.monotonic_s()
         self.ready_s: float | None = None
         self.ended_s: float | None = None
-        self.ready = Ready()
+        self.ready = NOT_READY
         self.refusal: Reason | None = None
-        self.request: Request | None = None
+        self.request: OpenRequest | None = None
         self._number = 0
         self._happened = threading.Event()
-        argv = [*command, "--bundle", str(slot.bundle)]
-        argv += ["--variant", slot.variant] if slot.variant else []
-        argv += ["--threads", str(threads)] if threads else []
-        log = _open_log(log_file)
-        env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        try:
-            self._child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env)
-        except OSError as e:
-            raise DeviceError(
-                f"the segmenter {argv[0]} cannot be started: {e.strerror}", hint="check device.software in the settings"
-            ) from e
-        finally:
-            log.close()
-        self._log_file = log_file
+        self._child = start([*command, *arguments_of(slot, threads)], threads, log_file)
         self._reader = threading.Thread(target=self._read, name=f"segmenter-{slot.sha256[:8]}", daemon=True)
         self._reader.start()
 
@@ -127,17 +111,22 @@ class SegmenterWorker:
         """It takes a request now."""
         return self.phase == "ready" and self.request is None
 
-    def ask(self, what: str, about: Any = None, **fields: Any) -> None:
-        """Send a request; the answer is found in ``request.answer`` later."""
+    def ask(self, request: Request, about: Any = None) -> None:
+        """Send a request; its answer is found in ``request.answer`` later.
+
+        Args:
+            request: its id is set here.
+            about: what the caller wants to remember with it.
+        """
         self._number += 1
-        self.request = Request(self._number, self._clock.monotonic_s(), about)
-        line = json.dumps({"id": self._number, "do": what, **fields}).encode() + b"\n"
-        with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so
+        sent = request.model_copy(update={"id": self._number})
+        self.request = OpenRequest(sent, self._clock.monotonic_s(), about)
+        with contextlib.suppress(OSError, ValueError):  # it has ended: the reader notices
             assert self._child.stdin is not None
-            self._child.stdin.write(line)
+            self._child.stdin.write(sent.to_json(NONE) + b"\n")
             self._child.stdin.flush()
 
-    def take_answer(self) -> Request | None:
+    def take_answer(self) -> OpenRequest | None:
         """The request that was answered, once."""
         request = self.request
         if request is None or request.answer is None:
@@ -146,7 +135,15 @@ class SegmenterWorker:
         return request
 
     def wait(self, timeout_s: float, until: Callable[[SegmenterWorker], bool]) -> bool:
-        """Wait until something is true of it, or it has ended; False when the time is over."""
+        """Wait until something is true of it, or it has ended.
+
+        Args:
+            timeout_s: longest wait.
+            until: what is to be true.
+
+        Returns:
+            Whether it is true.
+        """
         deadline = self._clock.monotonic_s() + timeout_s
         while not until(self) and self.ended_s is None:
             left = deadline - self._clock.monotonic_s()
@@ -168,7 +165,7 @@ class SegmenterWorker:
     def why_ended(self) -> Reason:
         """Exit code or signal, and the last line of its output."""
         code = self._child.poll()
-        output = _last_line(self._log_file) or "none"
+        output = last_line(self._log_file) or "none"
         if code is not None and code < 0:
             return because("segmenter.signal", slot=self.slot.label, signal=-code, output=output)
         return because("segmenter.exit", slot=self.slot.label, exit_code=str(code), output=output)
@@ -203,61 +200,40 @@ class SegmenterWorker:
         with contextlib.suppress(OSError, ValueError):
             for line in self._child.stdout:
                 self._take(line)
-                self._tell()
+                self._notify()
         with contextlib.suppress(OSError):
             self._child.wait()
         self.ended_s = self._clock.monotonic_s()
-        self._tell()
+        self._notify()
 
     def _take(self, line: bytes) -> None:
         try:
-            said: dict[str, Any] = {k: words(v) if isinstance(v, str) else v for k, v in dict(json.loads(line)).items()}
-            event = said["event"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            data = read_object(line)
+        except WireError:
+            data = {}
+        if "event" not in data:
             _LOG.warning("%s: a line that is not of the protocol: %.200r", self.slot.label, line)
-            return
-        said["memory_mb"] = _megabytes(said.get("memory_mb"))
-        if event == "ready":
-            self.ready = Ready(
-                str(said.get("variant", "")),
-                str(said.get("run_digest", "")),
-                f"{said.get('engine', '')} {said.get('engine_version', '')}".strip(),
-                said["memory_mb"],
-            )
-            self.ready_s = self._clock.monotonic_s()
-        elif event == "refused":
-            detail = f"{said.get('message', '')} {said.get('hint', '')}".strip()
-            self.refusal = because("segmenter.refused", detail=detail or "no reason")
-        elif self.request is not None and said.get("id") == self.request.number:
-            self.request.answer = said
+        elif data["event"] in _FIRST_LINES:
+            self._take_first(data)
+        elif self.request is not None and data.get("id") == self.request.request.id:
+            try:
+                self.request.answer = read_answer(data)
+            except WireError as e:
+                self.request.answer = NotUnderstood(e.message)
 
-    def _tell(self) -> None:
+    def _take_first(self, data: dict[str, Any]) -> None:
+        try:
+            first = read_first_line(data)
+        except WireError as e:
+            self.refusal = because("segmenter.refused", detail=f"its first line is not understood: {e.message}")
+            self._child.kill()
+            return
+        if isinstance(first, Ready):
+            self.ready, self.ready_s = first, self._clock.monotonic_s()
+        else:
+            detail = f"{first.message} {first.hint}".strip()
+            self.refusal = because("segmenter.refused", detail=detail or "no reason")
+
+    def _notify(self) -> None:
         self._happened.set()
         self._wake()
-
-
-def _megabytes(said: Any) -> float:
-    """What a program says of its memory; 0 for what is no number."""
-    return float(said) if isinstance(said, int | float) and 0 <= said < 1e9 else 0.0
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    make_dir(path.parent)
-    with contextlib.suppress(OSError):
-        if path.stat().st_size > _LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-    try:
-        return path.open("ab")
-    except OSError as e:
-        raise DeviceError(f"{path} cannot be written: {e.strerror}", hint="check the disk of this instrument") from e
-
-
-def _last_line(path: Path) -> str:
-    """The last line of a log, when it is short enough to be a reason."""
-    try:
-        with path.open("rb") as f:
-            f.seek(max(0, path.stat().st_size - 2000))
-            lines = f.read().decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
-    return words(lines[-1][-300:]) if lines else ""

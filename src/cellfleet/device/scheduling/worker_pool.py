@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellfleet.device.interfaces import Slot
+from cellfleet.device.scheduling.program import StartProgram, start_process
 from cellfleet.device.scheduling.worker import SegmenterWorker
 from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.errors import DeviceError
@@ -23,10 +24,10 @@ _LONGEST_WAIT_S = 60.0
 
 @dataclass(frozen=True)
 class Loss:
-    """A segmenter that is gone.
+    """A segmenter that has ended without being asked to.
 
     Attributes:
-        kind: ``refused``: it said that it cannot draw with this bundle.
+        kind: ``refused``: it cannot use this bundle.
         about: what the request was about that it was working on; None: it was idle.
         at_s: monotonic time of its end.
     """
@@ -59,7 +60,9 @@ class WorkerPool:
         log: folder of their logs.
         frame_timeout_s: a request that takes longer hangs.
         retry_s: first wait before one that ended twice in a row is started again.
+        clock: monotonic time.
         wake: called whenever something happened.
+        start: starts the program.
 
     Attributes:
         restarts: segmenters that were started in place of one that was lost.
@@ -75,9 +78,11 @@ class WorkerPool:
         frame_timeout_s: float,
         retry_s: float,
         wake: Callable[[], None] = lambda: None,
+        start: StartProgram = start_process,
     ) -> None:
         self._command, self._threads, self._log, self._clock = command, threads, log, clock
         self._frame_timeout_s, self._retry_s, self._wake = frame_timeout_s, retry_s, wake
+        self._start_program = start
         self._places: dict[str, _Place] = {}
         self.restarts = 0
 
@@ -169,7 +174,9 @@ class WorkerPool:
 
     def _start(self, slot: Slot, prefix: str = "") -> SegmenterWorker:
         log = self._log / f"segmenter-{prefix}{slot.sha256[:8]}.log"
-        return SegmenterWorker(self._command, slot, self._threads, log, self._clock, self._wake)
+        return SegmenterWorker(
+            self._command, slot, self._threads, log, self._clock, wake=self._wake, start=self._start_program
+        )
 
     def _look(self, place: _Place, process: SegmenterWorker, now_s: float) -> Loss | None:
         request = process.request
