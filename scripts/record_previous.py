@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import lzma
+import re
 import subprocess
 import sys
 import tarfile
@@ -33,8 +34,8 @@ from support_waiting import wait_until  # noqa: E402
 
 SLOW = {"camera.interval_s": "1.5", "camera.plate": "plate 7"}
 VERSIONS = ("0.1.0", "0.2.0")
-LEFT_OUT = (".pt", ".log", ".tif.part", "mlruns")
-"""Weights and logs: large, and no later version reads them."""
+LEFT_OUT = re.compile(r"\.pt$|\.log$|mlflow\.db$|^evaluations/.*(report\.html|/overlays/.*)$")
+"""Weights, logs and pictures: large, and no later version reads them."""
 
 
 def record_side(revision: str) -> None:
@@ -66,7 +67,7 @@ def record_site() -> None:
         files = {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
     facts = {"root": str(root), "token": site.token}
     files["recorded.json"] = json.dumps(facts).encode()
-    write_archive(SITE, {n: b for n, b in files.items() if not any(x in n for x in LEFT_OUT)})
+    write_archive(SITE, {n: b for n, b in files.items() if not LEFT_OUT.search(n)})
 
 
 def _train(site: Pairing) -> None:
