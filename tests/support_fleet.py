@@ -19,6 +19,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.people import access
 from cellfleet.fleet.store.models import ApiToken, Device, DeviceGroup, TrustFile, User
 from cellfleet.wire.enrol import DeviceFacts, claim_statement, token_statement
+from cellfleet.wire.problem import Problem
 from support_waiting import wait_until
 
 with warnings.catch_warnings():
@@ -30,6 +31,11 @@ with warnings.catch_warnings():
 __all__ = ["FACTS", "TestClient", "TestDevice", "World", "new_client", "wait_until_blocked"]
 
 FACTS = DeviceFacts(cellfleet_version="0.2.0", platform="Linux x86_64", cpu="test", cores=4, memory_mb=8000)
+
+
+def code_of(answer: Any) -> str:
+    """The code of the problem that an answer is."""
+    return Problem.model_validate(answer.json()).code
 
 
 def new_client(client: TestClient, token: str) -> TestClient:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import jsonschema_rs
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from sqlalchemy.exc import OperationalError
 
 from cellfleet.fleet.openapi_examples import example_of
@@ -17,12 +17,6 @@ from support_fleet import TestClient
 def problem(response: object) -> Problem:
     assert response.headers["content-type"] == PROBLEM_TYPE  # type: ignore[attr-defined]
     return Problem.model_validate(response.json())  # type: ignore[attr-defined]
-
-
-def test_a_server_that_is_well(client: TestClient) -> None:
-    assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ready"}
-    assert client.get("/version").json()["protocol"] == 1
 
 
 def test_unknown_address_and_wrong_method(client: TestClient) -> None:
@@ -151,3 +145,20 @@ def test_roles_are_ordered(as_role: Callable[[str], TestClient], client: TestCli
     assert client.get("/api/v1/me").status_code == 401
     assert problem(client.get("/api/v1/me")).code == "not-signed-in"
     assert as_role("viewer").get("/api/v1/me").json()["role"] == "viewer"
+
+
+def test_a_body_of_the_greatest_length_is_read(app: FastAPI) -> None:
+    @app.post("/api/v1/count")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    most = int(app.state.context.settings.max_body_mb * 1_000_000)
+    http = TestClient(app)
+
+    def pieces(length: int) -> Iterator[bytes]:
+        yield bytes(length)
+
+    assert http.post("/api/v1/count", content=bytes(most)).json() == most
+    assert http.post("/api/v1/count", content=pieces(most)).json() == most
+    assert http.post("/api/v1/count", content=bytes(most + 1)).status_code == 413
+    assert http.post("/api/v1/count", content=pieces(most + 1)).status_code == 413

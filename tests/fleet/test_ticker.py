@@ -12,8 +12,9 @@ from cellfleet.config.fleet import FleetSection
 from cellfleet.errors import StorageError
 from cellfleet.fleet import ticker, trust_repository
 from cellfleet.fleet.context import Context
+from cellfleet.fleet.people import access
 from cellfleet.fleet.rollout import reconcile
-from cellfleet.fleet.store.models import Lease, TrustFile
+from cellfleet.fleet.store.models import DeviceToken, Lease, TrustFile, User, WebSession
 from cellfleet.trust import TrustFolder
 from support_fleet import TestClient, World
 from support_rollout import Publisher, deployment, instruments, member_states, secrets, start
@@ -122,3 +123,24 @@ def test_new_keys_of_the_trust_folder_are_taken(context: Context, publisher: Pub
         assert db.get(TrustFile, "image/2.snapshot.json") is not None
     body = publisher.request("1.0.0")
     assert body["metadata"]
+
+
+def test_what_has_had_its_time_is_swept(context: Context, world: World, later: Callable[[float], None]) -> None:
+    world.device("XYZ-001")
+    with context.sessions() as db:
+        user = User(name="anna", password_hash="", role="viewer", disabled=False, created_at=context.clock.now())
+        db.add(user)
+        db.flush()
+        access.open_session(db, context, user)
+    later(context.settings.device_token_s)
+    ticker.sweep(context)
+    with context.reading() as db:
+        assert (db.query(DeviceToken).count(), db.query(WebSession).count()) == (1, 1), "they end now, not before"
+    later(1)
+    ticker.sweep(context)
+    with context.reading() as db:
+        assert (db.query(DeviceToken).count(), db.query(WebSession).count()) == (0, 1)
+    later(context.settings.session_s)
+    ticker.sweep(context)
+    with context.reading() as db:
+        assert db.query(WebSession).count() == 0

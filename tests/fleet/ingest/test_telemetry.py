@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import random
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -43,7 +42,7 @@ from cellfleet.wire.events import (
     Incident,
 )
 from cellfleet.wire.otlp import Gauge, encode_events, encode_gauges
-from support_fleet import TestClient, TestDevice, World, wait_until_blocked
+from support_fleet import TestDevice, World, wait_until_blocked
 from support_rollout import digest
 from support_waiting import PATIENCE_S
 
@@ -259,32 +258,6 @@ def test_two_batches_of_one_device_at_once(context: Context, caller: Caller, reo
     assert counts(context, caller) == FrameCounts(taken=1, unreadable=0, segmented=1, rows=1, superseded=1)
 
 
-def test_other_bytes(device: TestDevice, client: TestClient) -> None:
-    http = device.http
-    assert http is not None
-    answer = http.post("/v1/logs", content=b"\xff\xff\xff\xff")
-    assert (answer.status_code, answer.json()["type"]) == (400, "urn:cellfleet:problem:not-otlp")
-    assert client.post("/v1/logs", content=b"").status_code == 401
-    assert http.post("/v1/logs", content=b"").status_code == 200, "an empty request is a request"
-
-
-def test_gzip_and_bombs(context: Context, caller: Caller, device: TestDevice) -> None:
-    http = device.http
-    assert http is not None
-    body = gzip.compress(encode_events({}, [taken(1)], NOW))
-    packed = {"Content-Encoding": "gzip", "Idempotency-Key": "g"}
-    assert http.post("/v1/logs", content=body, headers=packed).status_code == 200
-    plain = gzip.decompress(body)
-    assert http.post("/v1/logs", content=plain, headers={"Idempotency-Key": "g"}).status_code == 200, "the same batch"
-    assert counts(context, caller).taken == 1
-    bomb = gzip.compress(bytes(200_000_000))
-    assert len(bomb) < 250_000
-    assert http.post("/v1/logs", content=bomb, headers={"Content-Encoding": "gzip"}).status_code == 413
-    assert http.post("/v1/logs", content=body[:-9], headers={"Content-Encoding": "gzip"}).status_code == 400
-    assert http.post("/v1/logs", content=b"x", headers={"Content-Encoding": "gzip"}).status_code == 400
-    assert http.post("/v1/logs", content=zlib.compress(b"x"), headers={"Content-Encoding": "br"}).status_code == 415
-
-
 def test_too_much_at_once(context: Context, caller: Caller, device: TestDevice) -> None:
     assert device.http is not None
     assert device.http.post("/v1/logs", content=bytes(100_000_000)).status_code == 413
@@ -321,23 +294,23 @@ def test_a_batch_that_is_cut_off_is_taken_whole_or_not_at_all(context: Context, 
     assert counts(context, caller).segmented == 1
 
 
-def test_rows_and_experiments_are_listed(
-    context: Context, caller: Caller, as_role: Callable[[str], TestClient]
-) -> None:
-    send(context, caller, "1", [*STORY, drawn(0, 1, experiment="p2"), taken(0, experiment="p2", problem="cut off")])
-    http = as_role("viewer")
-    base = "/api/v1/devices/XYZ-001"
-    first = http.get(f"{base}/results?experiment=p1&limit=15").json()
-    rest = http.get(f"{base}/results?experiment=p1&limit=15&after={first['next']}").json()
-    rows = first["items"] + rest["items"]
-    assert ([r["pin"] for r in rows], rest["next"]) == ([2] * 20, "")
-    assert {r["well"] for r in rows} == {"A1"}
-    assert rows[0]["details"]["features"] == {"sharpness": 0.4, "spread": None}
-    assert len(http.get(f"{base}/results?experiment=p1&superseded=true").json()["items"]) == 40
-    assert http.get(f"{base}/results?well=B9").json()["items"] == []
-    assert http.get(f"{base}/counts").json() == {
-        "taken": 21, "unreadable": 1, "segmented": 21, "rows": 21, "superseded": 20,
-    }  # fmt: skip
-    experiments = http.get(f"{base}/experiments").json()["items"]
-    assert [(e["name"], e["counts"]["rows"]) for e in experiments if e["name"] == "p1"] == [("p1", 20)]
-    assert http.get("/api/v1/devices/XYZ-404/results").status_code == 404
+def test_a_time_is_good_until_a_day_ahead(context: Context, caller: Caller) -> None:
+    day = NOW + timedelta(days=1)
+    send(context, caller, "k", [taken(1, taken_at=day), taken(2, taken_at=day + timedelta(microseconds=1))])
+    with context.reading() as db:
+        assert {f.name: f.taken_at for f in db.query(FrameRow)} == {"A1_0001": day, "A1_0002": NOW}
+
+
+def test_as_much_as_is_taken_is_unpacked() -> None:
+    body = bytes(1_000_000)
+    assert telemetry.unpack(gzip.compress(body), "gzip", 1_000_000) == body
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_of_one_pin_the_row_that_was_segmented_last_counts(context: Context, caller: Caller, swapped: bool) -> None:
+    early = drawn(1, run_digest=digest("early"), segmented_at=NOW)
+    late = drawn(1, run_digest=digest("late"), segmented_at=NOW + timedelta(seconds=1))
+    for n, e in enumerate((late, early) if swapped else (early, late)):
+        send(context, caller, str(n), [e])
+    with context.reading() as db:
+        assert db.query(ResultRow).filter_by(superseded_by=None).one().run_digest == digest("late")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -16,7 +15,7 @@ from cellfleet.fleet.provisioning import devices
 from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.rollout.reconcile import reconcile
-from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, TrustFile
+from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, Release, TrustFile
 from cellfleet.wire.rollout import DeploymentRequest, Phase
 from support_fleet import TestClient, World, wait_until_blocked
 from support_rollout import (
@@ -190,28 +189,6 @@ def test_an_instrument_that_runs_it_already_succeeds_without_an_update(
     assert deployment(context, again).state == "succeeded"
 
 
-@pytest.mark.usefixtures("pilot")
-def test_bad_requests(publisher: Publisher, as_role: Callable[[str], TestClient], world: World) -> None:
-    operator = as_role("operator")
-    release = publisher.publish(operator, "1.0.0")
-    world.group("nobody")
-
-    def word(body: dict[str, Any], http: TestClient = operator) -> tuple[int, str]:
-        answer = http.post("/api/v1/deployments", json={"release_id": release, "group": "pilot", **body})
-        return answer.status_code, answer.json()["type"].rsplit(":", 1)[-1]
-
-    assert word({}, as_role("viewer")) == (403, "forbidden")
-    assert word({"group": "nobody"}) == (409, "empty-group")
-    assert word({"group": "unknown"}) == (404, "not-found")
-    assert word({"release_id": 99}) == (404, "not-found")
-    assert word({"agent": {"probation_frmes": 3}}) == (422, "agent-settings")
-    assert word({"agent": {"probation_frames": "many"}}) == (422, "agent-settings")
-    assert word({"phases": [{"count": 1, "percent": 5}]})[0] == 422
-    start(operator, release, "pilot", TWO)
-    assert word({}) == (409, "group-busy")
-    assert operator.post("/api/v1/deployments/77/halt", json={}).status_code == 404
-
-
 def test_going_back_is_asked_for_in_words(
     context: Context, publisher: Publisher, operator: TestClient, pilot: list[Instrument]
 ) -> None:
@@ -366,3 +343,31 @@ def test_metadata_is_renewed_at_half_its_life(
     tick(context)
     renewed = stamps()
     assert [renewed[p] != first[p] for p in first] == [True] * 4
+
+
+def test_a_silent_member_that_leaves_the_group_is_no_member(
+    context: Context, publisher: Publisher, operator: TestClient, world: World, later: Callable[[float], None]
+) -> None:
+    world.group("other")
+    two = instruments(world, "pilot", 2)
+    phases = [{"percent": 100, "max_failures": 1, "silent_after_s": 60, "soak_s": 3600}]
+    number = start(operator, publisher.publish(operator, "1.0.0"), "pilot", phases)
+    later(61)
+    two[0].succeeds(context)
+    assert member_states(context, number) == ["succeeded", "silent"]
+    with context.sessions() as db:
+        devices.move(db, context, person("operator"), two[1].device.name, "other")
+    tick(context)
+    assert member_states(context, number) == ["succeeded"]
+
+
+def test_a_newer_release_of_another_model_is_no_downgrade(
+    context: Context, publisher: Publisher, operator: TestClient, pilot: list[Instrument]
+) -> None:
+    old, new = publisher.publish(operator, "1.0.0"), publisher.publish(operator, "1.1.0")
+    with context.sessions() as db:
+        newer = db.get_one(Release, new)
+        for i in pilot:
+            db.get_one(Device, i.device.device_id).active_sha256 = newer.sha256
+        newer.name = "another-model"
+    start(operator, old, "pilot", [{"percent": 100}])

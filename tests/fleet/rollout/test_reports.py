@@ -285,3 +285,40 @@ def test_numbers_that_nobody_could_read_again_are_refused(
     answer = http.put("/api/v1/device/reported", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:cellfleet:problem:not-understood")
     assert as_role("viewer").get("/api/v1/devices").json()["items"][0]["reported"]["sequence"] == 1
+
+
+@pytest.mark.parametrize(("off_s", "alarm"), [(86400, False), (86401, True), (-86400, False), (-86401, True)])
+def test_a_clock_is_good_at_the_limit(off_s: int, alarm: bool) -> None:
+    judged = judge({}, 4, "b1", report(at=NOW + timedelta(seconds=off_s)), NOW)
+    assert ("clock" in judged.alarms) is alarm
+    assert ("clock" in judged.clears) is not alarm
+
+
+def test_counters_that_stay_are_good() -> None:
+    before = report(counters=Counters(taken=10, stored=10, segmented=9))
+    assert judge(before.model_dump(mode="json"), 4, "b1", before, NOW).alarms == {}
+
+
+def test_a_member_that_waits_was_not_offered_what_it_runs(
+    context: Context, publisher: Publisher, as_role: Callable[[str], TestClient], world: World
+) -> None:
+    operator, (first, second) = as_role("operator"), instruments(world, "pilot", 2)
+    start(operator, publisher.publish(operator, "1.0.0"), "pilot", [{"count": 1}, {"percent": 100}])
+    wanted = first.ask(context).release
+    assert wanted is not None
+    second.active = SlotReport(
+        release_id=wanted.release_id, name=wanted.name, version=wanted.version, counter=wanted.counter,
+        sha256=wanted.sha256, since=NOW,
+    )  # fmt: skip
+    reports.take(context, second.caller, second.report(context))
+    with context.reading() as db:
+        assert set(db.get_one(Device, second.device.device_id).alarms) == {"active-not-offered"}
+
+
+def test_an_alarm_begins_and_ends_with_one_event_each(context: Context, one: Instrument) -> None:
+    at = context.clock.now() + timedelta(days=3)
+    for when in (at, at + timedelta(days=1), None):
+        reports.take(context, one.caller, one.report(context, at=when))
+    with context.reading() as db:
+        events = [(e.action, e.detail) for e in reversed(audit.listing(db, action="device.alarm"))]
+    assert events == [("device.alarm", {"alarm": "clock"}), ("device.alarm-over", {"alarm": "clock"})]

@@ -38,6 +38,6 @@ def readyz(context: Ctx) -> Alive:
     return Alive(status="ready")
 
 
-@router.get("/version", summary="VersionAnswer", description="Of the program and of the messages.")
+@router.get("/version", summary="Version", description="Of the program and of the messages.")
 async def version() -> VersionAnswer:
     return VersionAnswer(version=__version__, protocol=PROTOCOL)

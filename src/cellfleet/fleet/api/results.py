@@ -119,7 +119,7 @@ def _result(r: ResultRow, f: FrameRow | None) -> ResultAnswer:
 
 @router.get(
     "/counts",
-    summary="FrameCounts of a device's frames",
+    summary="Counts of a device's frames",
     description="Over all of its experiments.",
     dependencies=[person("viewer")],
 )

@@ -44,7 +44,7 @@ def experiments(
 
 
 def counts(db: Session, device_id: str) -> FrameCounts:
-    """FrameCounts of all of a device's frames."""
+    """Counts of all of a device's frames."""
     taken, unreadable = db.execute(_taken().where(FrameRow.device_id == device_id)).one()
     rows, superseded = db.execute(_rows().where(ResultRow.device_id == device_id)).one()
     segmented = db.scalar(_segmented().where(FrameRow.device_id == device_id)) or 0

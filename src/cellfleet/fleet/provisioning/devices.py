@@ -129,7 +129,6 @@ def revoke(db: Session, context: Context, by: Person, ref: str, reason: str) -> 
         raise conflict(device.state, f"{device.name} is {device.state}, not accepted", hint="reject it instead")
     _decide(context, by, device, "revoked")
     device.group_id = None
-    device.token_generation += 1
     db.execute(delete(DeviceToken).where(DeviceToken.device_id == device.id))
     audit.record(db, context, by.actor, "device.revoked", f"device:{device.id}", reason, name=device.name)
     return device

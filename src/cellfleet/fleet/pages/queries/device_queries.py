@@ -66,7 +66,7 @@ def release_of(db: Session, release_id: Any) -> Release | None:
 
 
 def why(db: Session, device_id: str, release_id: Any) -> BroughtBy | None:
-    """BroughtBy an instrument runs a release: the latest deployment in which it took it."""
+    """Why an instrument runs a release: the latest deployment in which it took it."""
     row = db.execute(
         select(Deployment.id, Deployment.request, Deployment.created_by)
         .join(DeploymentMember, DeploymentMember.deployment_id == Deployment.id)
