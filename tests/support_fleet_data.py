@@ -22,6 +22,7 @@ from cellfleet.fleet.store.models import (
     GaugePoint,
     Release,
 )
+from cellfleet.wire.reason import because, english
 from support_fleet_experiments import add_experiment, add_pictures, pictures
 from support_fleet_releases import facts_of, make_releases, sha, slot_row
 
@@ -91,7 +92,8 @@ def _device(
     group = ("pilot", "europe", "asia")[0 if i < 2 else 1 + i % 2]
     active = releases["1.0.0" if i % 5 == 2 else "1.1.0"]
     seen = now - (timedelta(hours=7, minutes=i) if silent else timedelta(seconds=3 + i % 40))
-    problems = ["the disk is nearly full: 412 MB free, 1024 MB are kept free"] if i % 29 == 2 else []
+    full = because("camera.disk-full", free_mb=412, limit_mb=1024)
+    problems = [full] if i % 29 == 2 else []
     alarms = {"two-machines": "reports come from two machines with this key"} if n > 5 and i % 149 == 20 else {}
     health = {
         "disk_free_mb": 412.0 if problems else 210_000 + chance.random() * 1e5,
@@ -103,7 +105,8 @@ def _device(
         "camera": "waiting" if problems else "running",
         "segmenter": "running",
         "clock_offset_s": 0.1,
-        "problems": problems,
+        "problems": [english(p) for p in problems],
+        "problems_data": [p.model_dump(mode="json") for p in problems],
     }
     reported = {
         "protocol": 1,
@@ -207,6 +210,9 @@ def _deployments(
             d.reported = {**d.reported, "state": under_way[state]}
         _member(db, running, d, state, now - timedelta(hours=2), reason, phase=0 if i == 0 else 1)
     asia = [d for d in rows if d.group_id == groups["asia"].id] or [rows[-1]]
+    refused = because("selftest.failed", because("selftest.ap50", ap50=0.03, limit=0.4))
+    first = because("rollout.member-refused", refused, name=asia[0].name)
+    why = because("rollout.halt-count", first, phase=1, failures=1, limit=0)
     halted = deploy(
         "halted",
         "1.2.0",
@@ -215,8 +221,8 @@ def _deployments(
         1,
         phase=0,
         ended_at=None,
-        halted_reason=f"{asia[0].name} refused the release: golden frame g1: AP@0.5 is 0.03, below the least value 0.40. "
-        "1 failure in phase 1; 0 are tolerated.",
+        halted_reason=english(why),
+        halted_data=why.model_dump(mode="json"),
     )
     _member(
         db,
@@ -224,7 +230,7 @@ def _deployments(
         asia[0],
         "refused",
         now - timedelta(days=1),
-        "golden frame g1: AP@0.5 is 0.03, below the least value 0.40",
+        english(refused),
         phase=0,
     )
     for d in asia[1:]:

@@ -46,6 +46,16 @@ def test_every_call_gives_the_values_of_its_template() -> None:
     assert literal > 80
 
 
+def test_the_source_uses_every_code() -> None:
+    used = {
+        node.value
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert set(TEXTS) - used == set()
+
+
 def test_templates_are_different_and_have_named_placeholders() -> None:
     assert len(set(TEXTS.values())) == len(TEXTS)
     assert [t for t in TEXTS.values() if not all(p.isidentifier() for p in placeholders(t))] == []

@@ -20,6 +20,7 @@ from cellfleet.canonical import digest_of
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.store.database import at_commit, insert_or_ignore
 from cellfleet.fleet.store.models import AuditEvent, AuditHead
+from cellfleet.wire.reason import Reason, text_and_data
 
 FIRST = "0" * 64
 """``previous`` of the first event."""
@@ -44,7 +45,7 @@ class Verified:
 
 
 def record(
-    db: Session, context: Context, actor: str, action: str, subject: str, reason: str = "", **detail: Any
+    db: Session, context: Context, actor: str, action: str, subject: str, reason: str | Reason = "", **detail: Any
 ) -> None:
     """Note an event; it is written with this session's transaction or not at all. Not within a savepoint.
 
@@ -52,9 +53,11 @@ def record(
         actor: ``person:<name>``, ``device:<id>`` or ``server``.
         action: ``<thing>.<what happened>``, such as ``device.accepted``.
         subject: ``<thing>:<id or name>``, such as ``device:dev-0123456789ab``.
-        reason: in words, for people.
+        reason: the text of an operator, or a reason; its data is kept in ``detail`` as ``reason_data``.
         detail: plain JSON data.
     """
+    if isinstance(reason, Reason):
+        reason, detail["reason_data"] = text_and_data(reason)
     event = {
         "at": context.clock.now(),
         "actor": actor[:80],

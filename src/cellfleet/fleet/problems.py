@@ -23,12 +23,13 @@ from cellfleet.errors import (
     WireError,
 )
 from cellfleet.fleet.refusals import TITLES, RequestRefused, conflict
-from cellfleet.wire.problem import PROBLEM_TYPE, Problem
+from cellfleet.wire.problem import PROBLEM_TYPE
+from cellfleet.wire.reason import Reason, because
 
 log = logging.getLogger(__name__)
 
-ErrorPage = Callable[[Request, Problem], Response]
-"""Makes a page of a problem; the pages put one into ``app.state.error_page``."""
+ErrorPage = Callable[[Request, RequestRefused], Response]
+"""Makes a page of a refusal; the pages put one into ``app.state.error_page``."""
 _CODES = {
     400: "bad-request",
     404: "not-found",
@@ -68,7 +69,7 @@ def answer(request: Request, refusal: RequestRefused) -> Response:
     problem = refusal.problem(instance=request.url.path[:2000])
     page: ErrorPage | None = request.app.state.error_page
     if page is not None and wants_page(request):
-        response = page(request, problem)
+        response = page(request, refusal)
         response.status_code = problem.status
     else:
         body = problem.model_dump_json(exclude_defaults=True).encode("utf-8", "replace")
@@ -85,16 +86,18 @@ def wants_page(request: Request) -> bool:
 def defect(scope: Scope) -> Response:
     """The answer to a request that failed by a defect of ours; the log has the rest under the request's number."""
     number = scope.get("state", {}).get("request_id", "")
-    refusal = RequestRefused(500, "internal", "this is a defect of the server", hint=f"its log has more under {number}")
+    hint = because("hint.log", number=str(number))
+    refusal = RequestRefused(500, "internal", because("problem.defect"), hint=hint)
     request = Request(scope)
     return answer(request, refusal)
 
 
 def _of_http(error: HTTPException) -> RequestRefused:
     code = _CODES.get(error.status_code, "refused" if error.status_code < 500 else "not-available")
-    detail = error.detail if isinstance(error.detail, str) else ""
+    detail: str | Reason = error.detail if isinstance(error.detail, str) else ""
     if detail in ("", "Not Found"):
-        detail = "there is nothing at this address" if error.status_code == 404 else TITLES.get(error.status_code, "")
+        missing = error.status_code == 404
+        detail = because("problem.no-page") if missing else TITLES.get(error.status_code, "")
     return RequestRefused(error.status_code, code, detail, headers=error.headers)
 
 

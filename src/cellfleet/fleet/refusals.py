@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cellfleet.errors import FleetError
 from cellfleet.wire.problem import Problem
+from cellfleet.wire.reason import Reason, because, english, text_reason
 
 TITLES: Mapping[int, str] = {
     400: "Bad request",
@@ -36,7 +37,7 @@ class RequestRefused(FleetError):
     Args:
         status: HTTP status, 400 to 599.
         code: last part of the problem's type: lower-case letters, digits and hyphens; what programs look at.
-        detail: what is wrong here.
+        detail: what is wrong here; a reason is translated by the pages.
         hint: what to do next.
         title: the kind of error in words (default: by status).
         errors: fields that are wrong: ``{"where": ..., "why": ...}``.
@@ -47,15 +48,16 @@ class RequestRefused(FleetError):
         self,
         status: int,
         code: str,
-        detail: str,
+        detail: str | Reason,
         *,
-        hint: str = "",
+        hint: str | Reason = "",
         title: str = "",
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(detail, hint=hint)
-        self.status, self.code, self.detail = status, code, detail
+        self.reason, self.hint_reason = _reason(detail), _reason(hint)
+        super().__init__(english(self.reason), hint=english(self.hint_reason))
+        self.status, self.code, self.detail = status, code, self.message
         self.title = title or TITLES.get(status, "Refused")
         self.errors = tuple(dict(e) for e in errors)
         self.headers = dict(headers or {})
@@ -73,29 +75,33 @@ class RequestRefused(FleetError):
         )
 
 
-def bad_request(code: str, detail: str, *, hint: str = "", errors: Sequence[Mapping[str, str]] = ()) -> RequestRefused:
+def _reason(text: str | Reason) -> Reason:
+    return text if isinstance(text, Reason) else text_reason(text)
+
+
+def bad_request(
+    code: str, detail: str | Reason, *, hint: str | Reason = "", errors: Sequence[Mapping[str, str]] = ()
+) -> RequestRefused:
     """422: the request is understood but what it says cannot be."""
     return RequestRefused(422, code, detail, hint=hint, errors=errors)
 
 
-def unauthorized(code: str, detail: str, *, hint: str = "") -> RequestRefused:
+def unauthorized(code: str, detail: str | Reason, *, hint: str | Reason = "") -> RequestRefused:
     """401: nobody, or a token that is not valid (any more)."""
     return RequestRefused(401, code, detail, hint=hint, headers={"WWW-Authenticate": 'Bearer realm="cellfleet"'})
 
 
-def forbidden(detail: str, *, code: str = "forbidden", hint: str = "") -> RequestRefused:
+def forbidden(detail: str | Reason, *, code: str = "forbidden", hint: str | Reason = "") -> RequestRefused:
     """403: known, but not allowed."""
     return RequestRefused(403, code, detail, hint=hint)
 
 
-def not_found(what: str, *, hint: str = "") -> RequestRefused:
+def not_found(what: str, *, hint: str | Reason = "") -> RequestRefused:
     """404: there is no such ``what`` ("device XYZ-007")."""
-    return RequestRefused(
-        404, "not-found", f"there is no {what}", hint=hint or "check the name; lists show what there is"
-    )
+    return RequestRefused(404, "not-found", because("problem.not-found", what=what), hint=hint or because("hint.lists"))
 
 
-def conflict(code: str, detail: str, *, hint: str = "") -> RequestRefused:
+def conflict(code: str, detail: str | Reason, *, hint: str | Reason = "") -> RequestRefused:
     """409: the state of things forbids it."""
     return RequestRefused(409, code, detail, hint=hint)
 
@@ -105,12 +111,12 @@ def too_large(detail: str, *, hint: str = "send less at once, or in parts") -> R
     return RequestRefused(413, "too-large", detail, hint=hint)
 
 
-def too_many(detail: str, retry_after_s: int) -> RequestRefused:
+def too_many(detail: str | Reason, retry_after_s: int) -> RequestRefused:
     """429: a limit of rate; ``Retry-After`` says when to come back."""
     return RequestRefused(
         429,
         "too-many-requests",
         detail,
-        hint=f"come back in {retry_after_s} s",
+        hint=because("hint.retry-after", seconds=retry_after_s),
         headers={"Retry-After": str(retry_after_s)},
     )

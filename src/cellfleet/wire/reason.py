@@ -122,6 +122,11 @@ def english(reason: Reason | None) -> str:
         return words(f"{reason.code} {dict(reason.values)}")
 
 
+def text_and_data(reason: Reason | None) -> tuple[str, dict[str, Any] | None]:
+    """A reason as it is stored: its English text, and its data as plain JSON data."""
+    return english(reason), None if reason is None else reason.model_dump(mode="json")
+
+
 def read_reason(text: str, data: Reason | Mapping[str, Any] | None) -> Reason | None:
     """The reason of a message or of a stored row.
 

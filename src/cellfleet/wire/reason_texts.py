@@ -110,7 +110,6 @@ _PROBATION = {
     "probation.time-over": "{frames} of {wanted} frames in {seconds:.0f} s, none of them bad",
 }
 _WORK = {
-    "segmenter.cannot-start": "the segmenter {program} cannot be started: {detail}",
     "segmenter.exit": "the segmenter of {slot} ended with exit code {exit_code} (last output: {output})",
     "segmenter.hung": "the segmenter of {slot} gave no answer for {seconds:.1f} s and was ended",
     "segmenter.not-ready": "the segmenter of {slot} was not ready after {seconds:.0f} s",
@@ -181,6 +180,7 @@ _ALARMS = {
     "alarm.two-machines": "report {sequence} of start {boot} came after report {last} of start {last_boot}: two machines "
     "use one key, or an old copy of its disk was restored",
     "alarm.unknown-deployment": "it reports deployment {deployment}, which was never offered to it",
+    "alarm.times": "times of its telemetry cannot be true ({count}); the time of receipt stands there",
     "audit.renamed": "{name} is another instrument now",
     "audit.reports-as": "it reports as {device}",
     "condition.camera-fails": "the camera fails",
@@ -195,7 +195,35 @@ _ALARMS = {
     "condition.segmenter-fails": "the segmenter fails",
     "condition.silent": "not heard since {since} UTC",
 }
+_PROBLEMS = {
+    "hint.ask-admin": "ask an administrator",
+    "hint.lists": "check the name; lists show what there is",
+    "hint.log": "the server's log has more under {number}",
+    "hint.phase-size": "write 1 or 25% into a phase",
+    "hint.reload": "load the page again and repeat it",
+    "hint.retry-after": "try again in {seconds} s",
+    "hint.say-why": "go back and give the reason",
+    "problem.bad-size": "phase {phase}: {size} is not a size",
+    "problem.csrf-browser": "this form is not from this browser",
+    "problem.csrf-session": "this form is not from this session",
+    "problem.defect": "the server has a defect",
+    "problem.group-busy": "deployment {deployment} of the group {group} has not ended",
+    "problem.group-empty": "the group {group} has no accepted instrument",
+    "problem.last-admin": "{name} is the last administrator",
+    "problem.no-page": "there is nothing at this address",
+    "problem.no-phase": "no phase has a size",
+    "problem.no-reason": "the reason is missing",
+    "problem.not-found": "there is no {what}",
+    "problem.person-exists": "there is a person {name} already",
+    "problem.rate": "more than {limit} {what} in a minute",
+    "problem.role": "the role {role} is needed; {name} is {have} here",
+    "problem.weak-password": "a password has at least {limit} characters",
+    "problem.wrong-password": "that name or password is wrong",
+}
 TEXTS: Mapping[str, str] = types.MappingProxyType(
-    {**_GENERAL, **_UPDATE, **_TRUST, **_SELFTEST, **_PROBATION, **_WORK, **_SERVER_SYNC, **_ROLLOUT, **_ALARMS}
-)
+    {
+        **_GENERAL, **_UPDATE, **_TRUST, **_SELFTEST, **_PROBATION, **_WORK, **_SERVER_SYNC, **_ROLLOUT, **_ALARMS,
+        **_PROBLEMS,
+    }
+)  # fmt: skip
 """Code -> English template. A code keeps its meaning and the names of its values for good; a new meaning is a new code."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cellfleet.wire.base import Key, Message, Text, Time
 from cellfleet.wire.plain import PlainDict
+from cellfleet.wire.reason import Reason
 from cellfleet.wire.states import ArtifactRef, MaintenanceWindow, ReleaseRef
 
 DeploymentState = Literal["awaiting-approval", "running", "halted", "succeeded", "cancelled"]
@@ -122,4 +123,4 @@ class Member(Message):
     offered_at: Time | None = None
     ended_at: Time | None = None
     heard_at: Time | None = None
-    reason: Text = ""
+    reason: Reason | None = None

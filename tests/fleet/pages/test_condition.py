@@ -9,6 +9,8 @@ import pytest
 
 from cellfleet.fleet.pages.condition import condition
 from cellfleet.fleet.pages.i18n import Translator
+from cellfleet.fleet.pages.words import reason_text
+from cellfleet.wire.reason import Reason, because, text_reason
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 FINE: dict[str, Any] = {
@@ -18,7 +20,11 @@ FINE: dict[str, Any] = {
 
 
 def judged(
-    reported: dict[str, Any], *, alarms: dict[str, str] | None = None, seen_s: float | None = 3, state: str = "accepted"
+    reported: dict[str, Any],
+    *,
+    alarms: dict[str, Reason] | None = None,
+    seen_s: float | None = 3,
+    state: str = "accepted",
 ) -> Any:
     seen = None if seen_s is None else NOW - timedelta(seconds=seen_s)
     return condition(state, reported, alarms or {}, seen, NOW, 300)
@@ -29,15 +35,28 @@ def judged(
     [
         ({}, "well", ""),
         ({"health": {"problems": ["the disk is full"]}}, "unwell", "the disk is full"),
+        (
+            {
+                "health": {
+                    "problems": ["English of a newer agent", "its disk"],
+                    "problems_data": [
+                        {"code": "of-a-newer.agent"},
+                        because("camera.disk-full", free_mb=1, limit_mb=2).model_dump(),
+                    ],
+                }
+            },
+            "unwell",
+            "English of a newer agent; the disk is nearly full: 1 MB free; the limit is 2 MB",
+        ),
         ({"health": {"camera": "failing"}}, "unwell", "the camera fails"),
         ({"health": {"segmenter": "failing"}}, "unwell", "the segmenter fails"),
         ({"health": {"camera": "waiting"}}, "warning", "the camera waits"),
-        ({"health": {"camera": "held"}}, "warning", "a person holds the camera"),
-        ({"health": {"clock_offset_s": -90.0}}, "warning", "its clock is 1 min 30 s off"),
+        ({"health": {"camera": "held"}}, "warning", "an operator holds the camera"),
+        ({"health": {"clock_offset_s": -90.0}}, "warning", "its clock is 90 s off"),
         (
             {"update": {"outcome": "rolled-back", "reason": "too slow"}},
             "warning",
-            "rolled its last update back; too slow",
+            "it rolled its last update back; too slow",
         ),
         ({"update": {"outcome": "succeeded", "reason": ""}}, "well", ""),
         ({"active": None}, "warning", "no model is installed"),
@@ -46,7 +65,7 @@ def judged(
 def test_reasons(changes: dict[str, Any], word: str, reason: str) -> None:
     found = judged({**FINE, **changes})
     assert found.word == word
-    assert "; ".join(r.told(Translator()) for r in found.reasons) == reason
+    assert "; ".join(reason_text(r, Translator()) for r in found.reasons) == reason
     assert found.needs_eyes == (word != "well")
 
 
@@ -54,14 +73,14 @@ def test_silence_is_judged_by_the_servers_clock() -> None:
     assert judged(FINE, seen_s=300).word == "well"
     found = judged(FINE, seen_s=301)
     assert found.word == "silent"
-    assert found.reasons[0].told(Translator("zh-TW")) == "自 2026-03-02 08:54 起沒有回報"
+    assert reason_text(found.reasons[0], Translator("zh-TW")) == "自 2026-03-02 08:54 UTC 起沒有回報"
     assert judged({}, seen_s=None).word == "silent"
 
 
 def test_what_is_wrong_comes_before_silence() -> None:
-    found = judged(FINE, alarms={"two-machines": "two machines use one key"}, seen_s=4000)
+    found = judged(FINE, alarms={"two-machines": text_reason("two machines use one key")}, seen_s=4000)
     assert found.word == "unwell"
-    assert found.reasons[0].text == "two machines use one key"
+    assert found.reasons[0] == text_reason("two machines use one key")
     assert len(found.reasons) == 2
 
 

@@ -1,9 +1,9 @@
-"""The catalog is complete, nothing is left over in it, and sentences of other parts find their pattern."""
+"""The catalog is complete and nothing is left over in it; reasons are translated by their codes."""
 
 from __future__ import annotations
 
 import ast
-import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from jinja2.nodes import Call, Const, Name
 
 import cellfleet.fleet
 from cellfleet.fleet.pages.i18n import LANGUAGES, Translator, catalog, language_of
-from cellfleet.fleet.pages.words import said
+from cellfleet.fleet.pages.words import reason_text, stored_reason_text
+from cellfleet.fleet.refusals import TITLES
+from cellfleet.wire.reason import Reason, because, english, text_reason
+from cellfleet.wire.reason_texts import TEXTS
 
 FLEET = Path(str(cellfleet.fleet.__file__)).parent
 ARGUMENTS = {"_": 1, "N_": 1, "plural": 2}
-SAME_IN_BOTH = {"AP@0.5", "mAP", "Dice"}
+SAME_IN_BOTH = {"AP@0.5", "mAP", "Dice", "{text}", "{parts}", "{detail}"}
 ZH = Translator("zh-TW")
 
 
@@ -43,50 +46,63 @@ def texts_of_code() -> Iterator[tuple[str, str]]:
 
 def test_every_text_has_a_translation_and_none_is_left_over() -> None:
     texts = {**dict(texts_of_templates()), **dict(texts_of_code())}
+    texts |= dict.fromkeys(TITLES.values(), "refusals.py") | {text: code for code, text in TEXTS.items()}
     assert len(texts) > 300
-    known = {k for k in catalog("zh-TW") if not k.startswith("~")}
+    known = set(catalog("zh-TW"))
     missing = {t: where for t, where in texts.items() if t not in known and t not in SAME_IN_BOTH}
     assert missing == {}
     assert known - set(texts) == set()
 
 
+def placeholders(text: str) -> list[tuple[str, str]]:
+    """Names and formats, in the order of the names."""
+    return sorted((name, spec or "") for _, name, spec, _ in string.Formatter().parse(text) if name is not None)
+
+
 def test_translations_use_the_values_of_their_texts() -> None:
-    wrong = [
-        key
-        for key, target in catalog("zh-TW").items()
-        if not set(re.findall(r"\{(\w+)\}", target)) <= set(re.findall(r"\{(\w+)\}", key))
-        or (not key.startswith("~") and set(re.findall(r"\{(\w+)\}", target)) != set(re.findall(r"\{(\w+)\}", key)))
-    ]
-    assert wrong == []
+    assert [key for key, target in catalog("zh-TW").items() if placeholders(target) != placeholders(key)] == []
     assert [k for k, v in catalog("zh-TW").items() if not v.strip()] == []
 
 
-def test_patterns_are_of_sentences_that_other_parts_say() -> None:
-    said_by = "".join(f.read_text(encoding="utf-8") for f in sorted(FLEET.parent.rglob("*.py")))
-    missing = []
-    for key in catalog("zh-TW"):
-        if key.startswith("~"):
-            longest = max(re.split(r"\{\w+\}|[:;.]", key[1:]), key=len)
-            if longest.strip() not in said_by:
-                missing.append(key)
-    assert missing == []
+MEMORY = because("probation.memory", memory_mb=1482.4, limit_mb=1200)
+SLOWER = because("probation.slower", ms=3216.0, before_ms=794.0, factor=2.0)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("reason", "expected"),
     [
-        ("Boston-8 was not heard: not heard since 2026-03-02 09:00:00 UTC; 60 s are tolerated. "
-         "2 failures in phase 2; 1 is tolerated.",
-         "Boston-8 失聯：自 2026-03-02 09:00:00 UTC 起沒有回報；容許 60 秒。第 2 階段有 2 次失敗，容許 1 次。"),
-        ("3 of 9 instruments of phase 2 have succeeded; 9 must", "第 2 階段的 9 台裝置中有 3 台成功，須有 9 台"),
-        ("there is no deployment 9", "沒有 deployment 9"),
-        ("something that nobody foresaw", "something that nobody foresaw"),
-        ("", ""),
+        (because("rollout.progress", phase=2, good=3, size=9, needed=9), "第 2 階段：9 台儀器中有 3 台成功，須有 9 台"),
+        (because("problem.not-found", what="deployment 9"), "找不到 deployment 9"),
+        (because("several", MEMORY, text_reason("as {it} says")), "分割器使用 1482 MB 記憶體，上限 1200 MB；as {it} says"),
+        (because("rollout.halt-count", because("rollout.member-rolled-back", MEMORY, SLOWER, name="XYZ-1"),
+                 phase=1, failures=1, limit=0),
+         "XYZ-1 已回復前一版本：分割器使用 1482 MB 記憶體，上限 1200 MB；每個影格需 3216 毫秒，先前為 794 毫秒；上限 2 倍。"
+         "第 1 階段有 1 台失敗，上限 0 台"),
+        (because("selftest.failed", because("selftest.variant", because("selftest.ap50", ap50=0.0081, limit=0.4),
+                                            variant="onnxruntime/fp32")),
+         "自我測試：onnxruntime/fp32：在本身的黃金影格上 AP@0.5 為 0.008，下限 0.400"),
+        (None, ""),
     ],
 )  # fmt: skip
-def test_sentences_of_other_parts(text: str, expected: str) -> None:
-    assert said(text, ZH) == expected
-    assert said(text, Translator("en")) == text
+def test_reasons_are_translated_by_code(reason: Reason | None, expected: str) -> None:
+    assert reason_text(reason, ZH) == expected
+    assert reason_text(reason, Translator("en")) == english(reason)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (MEMORY.model_dump(mode="json"), "分割器使用 1482 MB 記憶體，上限 1200 MB"),
+        (None, "as an older agent says"),
+        ({"code": "of-a-newer.agent", "values": {"n": 1}}, "as an older agent says"),
+        ({"code": "several", "parts": [{"code": "of-a-newer.agent"}]}, "as an older agent says"),
+        ({"code": "probation.memory", "values": {"memory_mb": 1}}, "as an older agent says"),
+        ({"code": "probation.memory", "values": "rubbish"}, "as an older agent says"),
+        (["rubbish"], "as an older agent says"),
+    ],
+)
+def test_what_has_no_data_that_is_known_is_shown_as_its_text(data: object, expected: str) -> None:
+    assert stored_reason_text("as an older agent says", data, ZH) == expected
 
 
 @pytest.mark.parametrize(

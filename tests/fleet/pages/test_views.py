@@ -66,7 +66,7 @@ def test_nobody_is_led_to_the_form_and_back(client: TestClient) -> None:
 @pytest.mark.usefixtures("filled")
 def test_the_fleet_says_who_is_unwell_and_why(tab: Any) -> None:
     page = tab("viewer").text("/")
-    assert "Hsinchu-003 unwell the disk is nearly full: 412 MB free, 1024 MB are kept free" in page
+    assert "Hsinchu-003 unwell the disk is nearly full: 412 MB free; the limit is 1024 MB" in page
     assert "silent not heard since" in page
     assert (
         "Hsinchu-003"
@@ -84,10 +84,10 @@ def test_an_instrument_says_what_runs_since_when_and_why(filled: Filled, tab: An
 
 def test_a_halted_deployment_says_why_in_the_readers_language(filled: Filled, tab: Any) -> None:
     address = f"/deployments/{filled.deployments['halted']}"
-    assert "1 failure in phase 1; 0 are tolerated." in tab("viewer").text(address)
+    assert "Failures in phase 1: 1; the limit is 0" in tab("viewer").text(address)
     chinese = tab("viewer", "zh-TW").text(address)
-    assert "拒絕了此版本" in chinese
-    assert "第 1 階段有 1 次失敗，容許 0 次" in chinese
+    assert "拒絕了發行版：自我測試：" in chinese
+    assert "第 1 階段有 1 台失敗，上限 0 台" in chinese
 
 
 def test_a_deployment_that_is_cancelled_still_says_why_it_halted(filled: Filled, tab: Any) -> None:
@@ -160,7 +160,7 @@ def test_what_is_not_there_is_a_page_of_the_same_look(tab: Any) -> None:
         assert 'class="sheet"' in page.text, address
         assert "To the fleet" in page.text
     assert "there is no instrument nobody" in mine.text("/devices/nobody", 404)
-    assert "沒有" in tab("viewer", "zh-TW").text("/devices/nobody", 404)
+    assert "找不到 instrument nobody" in tab("viewer", "zh-TW").text("/devices/nobody", 404)
 
 
 def test_names_and_reasons_are_escaped(filled: Filled, tab: Any, context: Context) -> None:

@@ -81,8 +81,12 @@ def test_a_refusal_halts_at_once_and_the_others_never_see_it(
     row = deployment(context, number)
     assert row.state == "halted"
     assert row.halted_reason == (
-        "XYZ-001 refused the release: golden frame g1: AP@0.5 is 0.03. 1 failure in phase 1; 0 are tolerated."
+        "XYZ-001 refused the release: golden frame g1: AP@0.5 is 0.03. Failures in phase 1: 1; the limit is 0"
     )
+    answer = operator.get(f"/api/v1/deployments/{number}").json()
+    assert (answer["halted_reason"], answer["halted_data"]["code"]) == (row.halted_reason, "rollout.halt-count")
+    (member,) = [m for m in operator.get(f"/api/v1/deployments/{number}/members").json()["items"] if m["reason"]]
+    assert member["reason_data"] == {"code": "text", "values": {"text": member["reason"]}, "parts": []}
     after = [i.ask(context) for i in pilot]
     assert after[1:] == before[1:], "not even a new generation"
     assert (after[0].deployment_id, after[0].release) == (first, before[0].release), "it keeps what it runs"
@@ -143,7 +147,7 @@ def test_silence_halts(
     later(2)
     tick(context)
     assert member_states(context, number) == ["silent", "waiting", "waiting"]
-    assert "XYZ-001 was not heard" in deployment(context, number).halted_reason
+    assert "XYZ-001 is silent" in deployment(context, number).halted_reason
     assert pilot[0].ask(context).release is None
     pilot[0].report(context)
     assert member_states(context, number)[0] == "waiting", "it is heard again, and has not activated anything"

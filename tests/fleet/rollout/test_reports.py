@@ -17,6 +17,7 @@ from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import reports
 from cellfleet.fleet.rollout.reports import judge
 from cellfleet.fleet.store.models import DeploymentMember, Device
+from cellfleet.wire.reason import because
 from cellfleet.wire.states import Counters, ReportedState, SlotReport, UpdateReport
 from support_fleet import FACTS, TestClient, World
 from support_rollout import Instrument, Publisher, digest, instruments, member_states, start
@@ -54,8 +55,8 @@ def test_counters_that_go_back_and_clocks_that_are_off() -> None:
         before, 4, "b1", report(counters=Counters(taken=10, stored=10, segmented=8), at=NOW + timedelta(days=2)), NOW
     )
     assert judged.alarms == {
-        "counters-back": "it counts 8 frames segmented and counted 9 before; counters never go back",
-        "clock": "its clock is 48 h ahead",
+        "counters-back": because("alarm.counters", now=8, counter="segmented", before=9),
+        "clock": because("alarm.clock-ahead", hours=48.0),
     }
 
 
@@ -152,7 +153,7 @@ def test_an_alarm_is_cleared_by_a_person(
     context: Context, one: Instrument, as_role: Callable[[str], TestClient]
 ) -> None:
     with context.sessions() as db:
-        raise_alarm(db, context, one.device.device_id, "two-machines", "because")
+        raise_alarm(db, context, one.device.device_id, "two-machines", because("alarm.clock-ahead", hours=48))
     path = f"/api/v1/devices/{one.device.name}/alarms/clear"
     assert as_role("viewer").post(path, json={}).status_code == 403
     assert as_role("operator").post(path, json={"reason": "disk image removed"}).status_code == 204
@@ -208,7 +209,7 @@ def test_it_claims_a_release_that_it_was_never_offered(
     pilot[1].report(context)
     found = alarms(context, pilot[1])
     assert "never offered it" in found["active-not-offered"]
-    assert found["update-not-offered"] == f"it tells of deployment {number}, which was never offered to it"
+    assert found["update-not-offered"] == f"it reports deployment {number}, which was never offered to it"
     assert member_states(context, number) == ["offered", "waiting"]
 
 
@@ -221,12 +222,12 @@ def test_it_says_that_it_succeeded_and_runs_something_else(
         deployment_id=number, release_id=None, state="idle", outcome="succeeded", started_at=NOW, changed_at=NOW
     )
     one.report(context)
-    text = f"it says that deployment {number} succeeded, and runs nothing"
+    text = f"it reports that deployment {number} succeeded, and runs nothing"
     assert alarms(context, one)["update-not-offered"] == text
     assert member_states(context, number) == ["offered"]
     one.update = one.update.model_copy(update={"release_id": 77, "outcome": "running"})
     one.report(context)
-    assert "it tells of release 77" in alarms(context, one)["update-not-offered"]
+    assert "it reports release 77" in alarms(context, one)["update-not-offered"]
 
 
 def test_the_time_of_recovery_comes_after_the_end(

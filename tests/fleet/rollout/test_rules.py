@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellfleet.fleet.rollout.rules import RolloutState, decide, first_state, in_order, target_size
+from cellfleet.wire.reason import Reason, because, english, text_reason
 from cellfleet.wire.rollout import ENDED, FAILURES, DeploymentRequest, Member, Phase
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,8 +31,8 @@ class Rehearsal:
     members: list[Member]
     now: datetime = START
     rollout: RolloutState = field(init=False)
-    reason: str = ""
-    waits_for: str = ""
+    reason: Reason | None = None
+    waits_for: Reason | None = None
     offers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class Rehearsal:
                 break
         return self
 
-    def _after(self, m: Member, silent: dict[str, str], offer: Sequence[str]) -> Member:
+    def _after(self, m: Member, silent: dict[str, Reason], offer: Sequence[str]) -> Member:
         if m.device_id in silent:
             return m.model_copy(update={"state": "silent", "ended_at": self.now, "reason": silent[m.device_id]})
         if m.device_id in offer:
@@ -68,7 +69,12 @@ class Rehearsal:
 
     def end(self, index: int, state: str, reason: str = "") -> Rehearsal:
         ended = self.now if state in ENDED else None
-        update = {"state": state, "ended_at": ended, "heard_at": self.now, "reason": reason}
+        update = {
+            "state": state,
+            "ended_at": ended,
+            "heard_at": self.now,
+            "reason": text_reason(reason) if reason else None,
+        }
         self.members[index] = self.members[index].model_copy(update=update)
         return self
 
@@ -87,10 +93,12 @@ class Rehearsal:
 
 def test_phases_go_one_after_the_other_in_the_order_of_names() -> None:
     r = Rehearsal.of(4, Phase(count=1), Phase(percent=75), Phase(percent=100))
-    assert decide(r.asked, r.rollout, r.members, START).waits_for.startswith("0 of 1 instruments of phase 1")
+    progress = because("rollout.progress", phase=1, good=0, size=1, needed=1)
+    assert decide(r.asked, r.rollout, r.members, START).waits_for == progress
     r.tick()
     assert r.states == ["offered", "waiting", "waiting", "waiting"]
-    assert r.waits_for == "0 of 1 instruments of phase 1 have succeeded; 1 must"
+    assert r.waits_for == progress
+    assert english(progress) == "phase 1: 0 of 1 instruments have succeeded; 1 must"
     r.end(0, "succeeded").tick()
     assert r.states == ["succeeded", "offered", "offered", "waiting"]
     r.end(2, "succeeded").tick()
@@ -110,8 +118,8 @@ def test_one_failure_halts_and_nobody_else_is_offered_it() -> None:
         .tick()
     )
     assert r.state == "halted"
-    assert r.reason == (
-        "XYZ-000 refused the release: golden frame g1: AP@0.5 is 0.03. 1 failure in phase 1; 0 are tolerated."
+    assert english(r.reason) == (
+        "XYZ-000 refused the release: golden frame g1: AP@0.5 is 0.03. Failures in phase 1: 1; the limit is 0"
     )
     r.later(1e6).tick()
     assert r.states == ["refused", "waiting", "waiting"]
@@ -153,7 +161,7 @@ def test_the_share_that_must_succeed_is_enough_at_the_limit() -> None:
     r = Rehearsal.of(10, Phase(percent=100, max_failures=10, min_success_percent=70)).tick()
     for i in range(4):
         r.end(i, "failed")
-    assert "At most 6 of the 10 instruments of phase 1 can succeed; 7 must." in r.tick().reason
+    assert "In phase 1 at most 6 of 10 instruments can succeed; 7 must" in english(r.tick().reason)
 
 
 def test_times_are_good_at_the_limit() -> None:
@@ -178,7 +186,7 @@ def test_a_share_of_failures_is_judged_from_the_least_count_on() -> None:
     assert r.state == "running"
     r.end(4, "succeeded").tick()
     assert r.state == "halted"
-    assert "2 failures in phase 1 among 5 that ended; 20 % are tolerated" in r.reason
+    assert "Failures in phase 1: 2 of 5 ended; the limit is 20 %" in english(r.reason)
 
 
 def test_a_least_count_above_the_phase_is_judged_when_all_have_ended() -> None:
@@ -193,7 +201,7 @@ def test_halts_when_the_success_threshold_is_out_of_reach() -> None:
     assert r.state == "running"
     r.end(1, "failed").tick()
     assert r.state == "halted"
-    assert "At most 2 of the 4 instruments of phase 1 can succeed; 3 must." in r.reason
+    assert "In phase 1 at most 2 of 4 instruments can succeed; 3 must" in english(r.reason)
 
 
 def test_a_phase_of_failures_only_is_never_a_success() -> None:
@@ -208,7 +216,7 @@ def test_silence_is_a_failure() -> None:
     r.later(1).tick()
     assert r.states == ["silent", "waiting"]
     assert r.state == "halted"
-    assert "was not heard: not heard since 2026-03-01 12:00:00 UTC; 60 s are tolerated" in r.reason
+    assert "is silent: not heard since 2026-03-01 12:00:00 UTC; the limit is 60 s" in english(r.reason)
 
 
 def test_a_deferred_instrument_that_is_heard_is_no_failure() -> None:
@@ -222,7 +230,7 @@ def test_soak_begins_again_after_a_tolerated_failure() -> None:
     phase = Phase(percent=50, soak_s=100, max_failures=1, min_success_percent=50)
     r = Rehearsal.of(4, phase, Phase(percent=100)).tick().end(0, "succeeded").tick()
     assert r.rollout.soak_since == START
-    assert r.waits_for == "phase 1 is watched until 2026-03-01 12:01:40 UTC"
+    assert r.waits_for == because("rollout.soak", phase=1, until="2026-03-01 12:01:40")
     r.later(90).end(1, "failed").tick().later(99).tick()
     assert r.states[2:] == ["waiting", "waiting"]
     assert r.later(1).tick().states[2:] == ["offered", "offered"]
@@ -233,7 +241,8 @@ def test_approval_is_waited_for_before_the_phase() -> None:
     assert (r.rollout.state, r.states) == ("awaiting-approval", ["waiting", "waiting"])
     r.rollout = replace(r.rollout, approved_phase=0)
     r.tick().end(0, "succeeded").tick()
-    assert (r.rollout.state, r.rollout.phase, r.waits_for) == ("awaiting-approval", 1, "approval of phase 2")
+    assert (r.rollout.state, r.rollout.phase) == ("awaiting-approval", 1)
+    assert r.waits_for == because("rollout.approval", phase=2)
     r.rollout = replace(r.rollout, approved_phase=1)
     assert r.tick().states == ["succeeded", "offered"]
 
@@ -257,7 +266,7 @@ def test_resumed_failures_count_no_more_and_new_ones_do() -> None:
 
 def test_without_instruments_it_halts() -> None:
     r = Rehearsal.of(0, Phase(percent=100)).tick()
-    assert (r.rollout.state, r.reason) == ("halted", "no instrument of the group is left in this deployment")
+    assert (r.rollout.state, r.reason) == ("halted", because("rollout.empty"))
 
 
 def test_a_deployment_waits_for_its_stragglers() -> None:
@@ -268,7 +277,7 @@ def test_a_deployment_waits_for_its_stragglers() -> None:
         .end(1, "succeeded")
         .tick()
     )
-    assert (r.rollout.state, r.waits_for) == ("running", "2 instruments that have not ended")
+    assert (r.rollout.state, r.waits_for) == ("running", because("rollout.not-ended", count=2))
     r.end(2, "succeeded").end(3, "succeeded").tick()
     assert r.state == "succeeded"
 

@@ -25,6 +25,7 @@ from cellfleet.fleet.rollout.desired import ref_of
 from cellfleet.fleet.rollout.read_side import DeploymentView, MemberView
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time
+from cellfleet.wire.reason import Reason, english, read_reason
 from cellfleet.wire.rollout import DeploymentRequest, DeploymentState, MemberState
 from cellfleet.wire.states import ReleaseRef
 
@@ -45,7 +46,8 @@ class DeploymentAnswer(Message):
     Attributes:
         phase: the one that runs or waits for approval, from 1.
         counts: member state -> number.
-        waits_for: what has to happen next, in words; only of a single deployment.
+        halted_reason, halted_data: why it was halted, as English text and as data.
+        waits_for, waits_for_data: what has to happen next; only of a single deployment.
     """
 
     id: int = Field(examples=[7])
@@ -56,7 +58,9 @@ class DeploymentAnswer(Message):
     phases: int = Field(ge=1, examples=[2])
     counts: dict[str, int] = Field(examples=[{"succeeded": 1, "waiting": 2}])
     halted_reason: str = Field(default="", examples=["XYZ-001 refused the release: ..."])
-    waits_for: str = Field(default="", examples=["0 of 1 instruments of phase 1 have succeeded; 1 must"])
+    halted_data: Reason | None = None
+    waits_for: str = Field(default="", examples=["phase 1: 0 of 1 instruments have succeeded; 1 must"])
+    waits_for_data: Reason | None = None
     request: DeploymentRequest
     created_by: str = Field(examples=["anna"])
     created_at: Time
@@ -77,10 +81,11 @@ class MemberAnswer(Message):
     ended_at: Time | None = None
     heard_at: Time | None = None
     reason: str = ""
+    reason_data: Reason | None = None
     update: dict[str, Any] = Field(default={})
 
 
-def answer(view: DeploymentView, waits_for: str = "") -> DeploymentAnswer:
+def answer(view: DeploymentView, waits_for: Reason | None = None) -> DeploymentAnswer:
     """A deployment as a message."""
     d = view.deployment
     request = DeploymentRequest.model_validate(d.request)
@@ -93,7 +98,9 @@ def answer(view: DeploymentView, waits_for: str = "") -> DeploymentAnswer:
         phases=len(request.phases),
         counts=dict(view.counts),
         halted_reason=d.halted_reason,
-        waits_for=waits_for,
+        halted_data=read_reason(d.halted_reason, d.halted_data),
+        waits_for=english(waits_for),
+        waits_for_data=waits_for,
         request=request,
         created_by=d.created_by,
         created_at=d.created_at,
@@ -121,6 +128,7 @@ def _member(m: MemberView) -> MemberAnswer:
         ended_at=m.member.ended_at,
         heard_at=m.heard_at,
         reason=m.member.reason,
+        reason_data=read_reason(m.member.reason, m.member.reason_data),
         update=m.member.update,
     )
 

@@ -10,10 +10,12 @@ from pydantic import Field
 from cellfleet.fleet.api.dependencies import Ctx, Db, DeviceRef, InPortions, Listing, Operator, RequiredReason, Viewer
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.provisioning import devices
+from cellfleet.fleet.provisioning.alarms import alarms_of
 from cellfleet.fleet.store.models import Device
 from cellfleet.wire import Message
 from cellfleet.wire.base import Key, Text, Time
 from cellfleet.wire.enrol import DeviceState
+from cellfleet.wire.reason import Reason
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
 
@@ -24,7 +26,7 @@ class DeviceAnswer(Message):
     Attributes:
         silent: it is a member and was not heard for longer than it should be.
         active: what it runs, as it reported (SlotReport); None: nothing, or not heard yet.
-        alarms: what the server found wrong with it, word -> text.
+        alarms, alarms_data: what the server found wrong with it, name -> English text and name -> data.
         desired: what it is to run (DesiredState); empty: nothing was ever asked for.
         reported: its latest ReportedState; empty: none yet.
     """
@@ -41,6 +43,7 @@ class DeviceAnswer(Message):
     silent: bool = False
     active: dict[str, Any] | None = None
     alarms: dict[str, str] = Field(default={}, examples=[{}])
+    alarms_data: dict[str, Reason] = Field(default={}, examples=[{}])
     facts: dict[str, Any] = Field(default={}, examples=[{}])
     desired: dict[str, Any] = Field(default={}, examples=[{}])
     reported: dict[str, Any] = Field(default={}, examples=[{}])
@@ -136,6 +139,7 @@ def _answer(context: Context, device: Device, group: str | None) -> DeviceAnswer
         silent=devices.is_silent(context, device),
         active=(device.reported or {}).get("active"),
         alarms=device.alarms,
+        alarms_data=alarms_of(device.alarms, device.alarms_data),
         facts=device.facts,
         desired=device.desired,
         reported=device.reported,

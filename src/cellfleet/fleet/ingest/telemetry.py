@@ -39,6 +39,7 @@ from cellfleet.fleet.store.models import (
 )
 from cellfleet.wire.events import AgentMoved, ExperimentStarted, FrameFailed, FrameSegmented, FrameTaken, Incident
 from cellfleet.wire.otlp import Batch, decode_events, decode_gauges
+from cellfleet.wire.reason import because, english
 
 AHEAD = timedelta(days=1)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2200
@@ -170,10 +171,9 @@ def _once(context: Context, caller: Caller, key: str, digest: str, batch: Batch)
         _take_events(db, caller.device_id, batch, times)
         _take_gauges(db, caller.device_id, batch, times)
         if times.wrong:
-            what = "one time" if times.wrong == 1 else f"{times.wrong} times"
-            text = f"{what} of its telemetry cannot be true; the time of receipt stands there"
-            alarms.raise_alarm(db, context, caller.device_id, alarms.CLOCK, text)
-            outcome.messages.append(text)
+            reason = because("alarm.times", count=times.wrong)
+            alarms.raise_alarm(db, context, caller.device_id, alarms.CLOCK, reason)
+            outcome.messages.append(english(reason))
     return outcome
 
 

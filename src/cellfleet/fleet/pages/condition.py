@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cellfleet.fleet.pages.i18n import Translator
-from cellfleet.fleet.pages.words import N_, duration_text, said
+from cellfleet.wire.reason import Reason, because, read_reason, read_reasons
 
 ORDER = ("unwell", "silent", "warning", "pending", "well", "rejected", "revoked")
 """Conditions, those that a person must look at first."""
 MAX_CLOCK_OFFSET_S = 60.0
-
-
-@dataclass(frozen=True)
-class Reason:
-    """A text for the catalog with its values, or (``foreign``) a sentence that a device or the server wrote."""
-
-    text: str
-    values: Mapping[str, str] = field(default_factory=dict)
-    foreign: bool = False
-
-    def told(self, _: Translator) -> str:
-        """The reason in the reader's language."""
-        return said(self.text, _) if self.foreign else _(self.text, **self.values)
+_OUTCOMES = {
+    "refused": "condition.refused",
+    "failed": "condition.failed",
+    "rolled-back": "condition.rolled-back",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Condition:
 def condition(
     state: str,
     reported: Mapping[str, Any],
-    alarms: Mapping[str, Any],
+    alarms: Mapping[str, Reason],
     last_seen_at: datetime | None,
     now: datetime,
     silent_after_s: float,
@@ -54,19 +45,19 @@ def condition(
     Args:
         state: pending, accepted, rejected, revoked.
         reported: its last ReportedState as plain data; empty when it never reported.
-        alarms: word -> text, found by the server.
+        alarms: name -> reason, found by the server.
         silent_after_s: an accepted instrument that was not heard for so long is silent.
     """
     if state != "accepted":
         return Condition(state)
-    bad = [Reason(str(text), foreign=True) for text in alarms.values()]
+    bad = [*alarms.values()]
     silence = _silence(last_seen_at, now, silent_after_s)
     health = reported.get("health") or {}
-    bad += [Reason(str(p), foreign=True) for p in health.get("problems") or ()]
+    bad += read_reasons([str(p) for p in health.get("problems") or ()], health.get("problems_data") or ())
     if health.get("camera") == "failing":
-        bad.append(Reason(N_("the camera fails")))
+        bad.append(because("condition.camera-fails"))
     if health.get("segmenter") == "failing":
-        bad.append(Reason(N_("the segmenter fails")))
+        bad.append(because("condition.segmenter-fails"))
     if bad:
         return Condition("unwell", (*bad, *silence))
     if silence:
@@ -77,31 +68,26 @@ def condition(
 
 def _silence(last_seen_at: datetime | None, now: datetime, silent_after_s: float) -> tuple[Reason, ...]:
     if last_seen_at is None:
-        return (Reason(N_("it never reported")),)
+        return (because("condition.never-reported"),)
     if (now - last_seen_at).total_seconds() <= silent_after_s:
         return ()
-    return (Reason(N_("not heard since {when}"), {"when": f"{last_seen_at:%Y-%m-%d %H:%M}"}),)
+    return (because("condition.silent", since=f"{last_seen_at:%Y-%m-%d %H:%M}"),)
 
 
 def _odd(reported: Mapping[str, Any], health: Mapping[str, Any]) -> tuple[Reason, ...]:
     found = []
     update = reported.get("update") or {}
-    if update.get("outcome") in ("refused", "failed", "rolled-back"):
-        text = {
-            "refused": N_("refused its last update"),
-            "failed": N_("its last update failed"),
-            "rolled-back": N_("rolled its last update back"),
-        }[update["outcome"]]
-        found.append(Reason(text))
-        if update.get("reason"):
-            found.append(Reason(str(update["reason"]), foreign=True))
+    if update.get("outcome") in _OUTCOMES:
+        found.append(because(_OUTCOMES[update["outcome"]]))
+        if why := read_reason(str(update.get("reason") or ""), update.get("reason_data")):
+            found.append(why)
     if health.get("camera") == "waiting":
-        found.append(Reason(N_("the camera waits")))
+        found.append(because("condition.camera-waits"))
     if health.get("camera") == "held":
-        found.append(Reason(N_("a person holds the camera")))
+        found.append(because("condition.camera-held"))
     offset = float(health.get("clock_offset_s") or 0)
     if abs(offset) > MAX_CLOCK_OFFSET_S:
-        found.append(Reason(N_("its clock is {off} off"), {"off": duration_text(abs(offset), Translator())}))
+        found.append(because("condition.clock", seconds=abs(offset)))
     if not reported.get("active"):
-        found.append(Reason(N_("no model is installed")))
+        found.append(because("condition.no-model"))
     return tuple(found)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cellfleet.fleet.pages.page_request import Form
 from cellfleet.fleet.refusals import bad_request
+from cellfleet.wire.reason import because
 from cellfleet.wire.rollout import DeploymentRequest
 
 PHASES = 4
@@ -31,7 +32,7 @@ def request_of(form: Form) -> DeploymentRequest:
     """
     phases = [p for p in (_phase(form, i) for i in range(PHASES)) if p]
     if not phases:
-        raise bad_request("no-phase", "no phase has a size", hint="write 1 or 25% into a phase")
+        raise bad_request("no-phase", because("problem.no-phase"), hint=because("hint.phase-size"))
     values: dict[str, Any] = {
         "release_id": form.number("release_id", 0),
         "group": form.text("group", longest=128),
@@ -67,7 +68,9 @@ def _phase(form: Form, i: int) -> dict[str, Any] | None:
     except ValueError:
         value = -1.0
     if value != value or value <= 0 or (number == size and value != int(value)):
-        raise bad_request("bad-size", f"phase {i + 1}: {size!r} is no size", hint="write 1 or 25%")
+        raise bad_request(
+            "bad-size", because("problem.bad-size", phase=i + 1, size=size), hint=because("hint.phase-size")
+        )
     return {**made, **({"count": int(value)} if number == size else {"percent": value})}
 
 

@@ -23,7 +23,7 @@ from cellfleet.fleet.pages.rendering import LANGUAGE_COOKIE, Shared, answer
 from cellfleet.fleet.people.access import COOKIE, Person, check_csrf, find_session
 from cellfleet.fleet.people.rate_limits import RateLimits
 from cellfleet.fleet.refusals import RequestRefused, bad_request, unauthorized
-from cellfleet.wire.problem import Problem
+from cellfleet.wire.reason import because
 
 MAX_FIELDS, MAX_FIELD_CHARACTERS = 200, 20_000
 GREATEST_NUMBER = 1e9
@@ -193,7 +193,7 @@ class PageRoute(APIRoute):
             except RequestRefused as e:
                 return refused(request, e)
             except RequestValidationError:
-                return refused(request, RequestRefused(404, "not-found", "there is no such page"))
+                return refused(request, RequestRefused(404, "not-found", because("problem.no-page")))
 
         return handled
 
@@ -205,14 +205,14 @@ def refused(request: Request, refusal: RequestRefused) -> Response:
         return RedirectResponse(
             f"/sign-in?next={quote(path, safe='/')}" if path != "/" else "/sign-in", status_code=303
         )
-    response = error_page(request, refusal.problem())
+    response = error_page(request, refusal)
     for name, value in refusal.headers.items():
         if name.lower() != "www-authenticate":
             response.headers[name] = value
     return response
 
 
-def error_page(request: Request, problem: Problem) -> Response:
+def error_page(request: Request, problem: RequestRefused) -> Response:
     """A page that says what went wrong and what to do next; it is shown even when the database is away."""
     context: Context = request.app.state.context
     try:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 from jinja2 import Undefined
 
 from cellfleet.fleet.pages.i18n import Translator, catalog
+from cellfleet.wire.reason import Reason, read_reason, render
 
 
 def N_(text: str) -> str:  # noqa: N802
@@ -182,6 +182,13 @@ FACTS: Mapping[str, str] = {
     "champion": N_("champion"),
 }
 """Facts of the chain; others are shown as they are called."""
+FLAGS: Mapping[str, str] = {
+    "blank": N_("blank"),
+    "bubble": N_("bubble"),
+    "out-of-focus": N_("out-of-focus"),
+    "saturated": N_("saturated"),
+}
+"""Flags of a frame; others are shown as they are called."""
 ACTIONS: Mapping[str, str] = {
     "artifact.uploaded": N_("file uploaded"),
     "claim.made": N_("claim token made"),
@@ -315,7 +322,7 @@ def record_text(name: str, value: Any, _: Translator) -> str:
             for n, v in value.items()
         )
     if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-        return "; ".join(said(v, _) for v in value)
+        return "; ".join(value)
     return fact_text(value)
 
 
@@ -342,59 +349,20 @@ def _short(value: Mapping[str, Any]) -> str:
     )
 
 
-def said(text: str, _: Translator) -> str:
-    """A sentence that another part of the server wrote, in the reader's language where the catalog has its pattern.
+def reason_text(reason: Reason | None, _: Translator) -> str:
+    """A reason in the reader's language; empty for none. The codes are known: ``read_reason`` sees to that."""
+    if reason is None:
+        return ""
+    messages = catalog(_.language)
+    join = "；" if _.language == "zh-TW" else "; "
+    return render(reason, lambda template: messages.get(template, template), join)
 
-    Keys of the catalog that begin with ``~`` are patterns: what stands for ``{...}`` is put into the translation, itself
-    translated where it has a pattern. Those with more words of their own are tried first. Reasons are joined by ``; ``.
+
+def stored_reason_text(text: Any, data: Any, _: Translator) -> str:
+    """The reason of a stored row or message in the reader's language.
+
+    Args:
+        text: the English text.
+        data: the reason as plain data; None or undefined: it comes from an earlier version, and the text is shown.
     """
-    messages = catalog(_.language)
-    if not messages or not text:
-        return text
-    whole = _in_language(text, _)
-    if whole is not None:
-        return whole
-    parts, told, at = text.split("; "), list[str](), 0
-    while at < len(parts):
-        ends = range(len(parts) - (at == 0), at, -1)  # a sentence may have a semicolon of its own
-        found = ((end, _in_language("; ".join(parts[at:end]), _)) for end in ends)
-        end, one = next(((end, one) for end, one in found if one is not None), (at + 1, parts[at]))
-        told.append(one)
-        at = end
-    return text if told == parts else "；".join(told)
-
-
-def _in_language(text: str, _: Translator) -> str | None:
-    """A text of the catalog, or one of its sentences."""
-    messages = catalog(_.language)
-    if text in messages:
-        return messages[text]
-    for pattern, target in _patterns(_.language):
-        found = pattern.fullmatch(text)
-        if found:
-            return target.format(**{k: said(v, _) if v != text else v for k, v in found.groupdict().items()})
-    return None
-
-
-_compiled: dict[str, list[tuple[re.Pattern[str], str]]] = {}
-
-
-def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
-    if language not in _compiled:
-        _compiled[language] = [
-            (re.compile(_as_regex(key)), target)
-            for key, target in sorted(catalog(language).items(), key=_rank)
-            if key.startswith("~")
-        ]
-    return _compiled[language]
-
-
-def _rank(item: tuple[str, str]) -> tuple[bool, int]:
-    """Sentences with another one before them come first, then those with more words of their own."""
-    return not item[0].startswith("~{words}"), -len(re.sub(r"\{\w+\}", "", item[0]))
-
-
-def _as_regex(key: str) -> str:
-    parts = re.split(r"\{(\w+)\}", key[1:])
-    any_of = {True: r"\S*?", False: r".*?"}  # a name of one letter stands for one word or number
-    return "".join(re.escape(p) if i % 2 == 0 else f"(?P<{p}>{any_of[len(p) == 1]})" for i, p in enumerate(parts))
+    return reason_text(read_reason(str(text or ""), data if isinstance(data, Mapping) else None), _)

@@ -20,6 +20,7 @@ from cellfleet.canonical import sha256_hex
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import RequestRefused, forbidden, unauthorized
 from cellfleet.fleet.store.models import ApiToken, Device, DeviceToken, User, WebSession
+from cellfleet.wire.reason import because
 
 ROLES = ("viewer", "operator", "approver", "admin")
 Role = Literal["viewer", "operator", "approver", "admin"]
@@ -62,7 +63,8 @@ class Person:
         RequestRefused: 403, the role is lower than ``role``.
         """
         if not self.may(role):
-            raise forbidden(f"this takes the role {role}; {self.name} is {self.role} here", hint="ask an admin")
+            reason = because("problem.role", role=role, name=self.name, have=self.role)
+            raise forbidden(reason, hint=because("hint.ask-admin"))
 
 
 @dataclass(frozen=True)
@@ -197,4 +199,4 @@ def check_csrf(person: Person, given: str) -> None:
         RequestRefused: 403 ``csrf``.
     """
     if person.via == "session" and not hmac.compare_digest(person.csrf.encode(), given.encode("utf-8", "replace")):
-        raise forbidden("this form is not from this session", code="csrf", hint="load the page again and repeat it")
+        raise forbidden(because("problem.csrf-session"), code="csrf", hint=because("hint.reload"))

@@ -19,6 +19,7 @@ from cellfleet.fleet.refusals import bad_request, conflict, forbidden, not_found
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import ApiToken, User, WebSession
 from cellfleet.wire.base import is_key
+from cellfleet.wire.reason import because
 
 LEAST_PASSWORD = 10
 
@@ -53,7 +54,7 @@ def sign_in(context: Context, name: str, password: str, address: str) -> tuple[s
             audit.record(db, context, f"person:{user.name}", "session.opened", f"person:{user.name}", address=address)
             return secret, OpenedSession(user.name, cast(Role, user.role), row.csrf, row.expires_at)
         audit.record(db, context, "nobody", "session.refused", f"person:{name}", address=address)
-    raise unauthorized("wrong-password", "that name or password is wrong", hint="an admin can set a new password")
+    raise unauthorized("wrong-password", because("problem.wrong-password"), hint="an admin can set a new password")
 
 
 def sign_out(db: Session, context: Context, by: Person) -> None:
@@ -91,7 +92,7 @@ def add(db: Session, context: Context, actor: str, name: str, role: str, passwor
     }  # fmt: skip
     if not insert_or_ignore(db, User, [row]):
         raise conflict(
-            "name-taken", f"there is a person {name} already", hint="choose another name, or change that one"
+            "name-taken", because("problem.person-exists", name=name), hint="choose another name, or change that one"
         )
     audit.record(db, context, actor, "person.added", f"person:{name}", role=role)
     return find(db, name)
@@ -118,7 +119,7 @@ def change(
         _check(name, role)
     leaves = user.role == "admin" and not user.disabled and (role not in (None, "admin") or disabled is True)
     if leaves and _admins(db) == 1:
-        raise conflict("last-admin", f"{name} is the last admin", hint="make somebody else an admin first")
+        raise conflict("last-admin", because("problem.last-admin", name=name), hint="make somebody else an admin first")
     told: dict[str, Any] = {"role": role, "disabled": disabled, "password": None if password is None else "changed"}
     user.role = role if role is not None else user.role
     user.disabled = disabled if disabled is not None else user.disabled
@@ -153,7 +154,7 @@ def _check(name: str, role: str) -> None:
 
 def _hashed(password: str) -> str:
     if len(password) < LEAST_PASSWORD:
-        raise bad_request("weak-password", f"a password has at least {LEAST_PASSWORD} characters")
+        raise bad_request("weak-password", because("problem.weak-password", limit=LEAST_PASSWORD))
     return access.hash_password(password)
 
 

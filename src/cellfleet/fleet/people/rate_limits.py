@@ -15,6 +15,7 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import too_many
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import RateCount
+from cellfleet.wire.reason import because
 
 _PORTIONS = 20
 """A process reserves one part in so many of the allowance at once."""
@@ -55,7 +56,7 @@ class RateLimits:
             granted = self._reserve(name, minute, per_min)
             left = self.use(name, minute, granted=granted or _EXHAUSTED)
         if left < 0:
-            raise too_many(f"more than {per_min} {what} in a minute", 60 - seconds % 60)
+            raise too_many(because("problem.rate", limit=per_min, what=what), 60 - seconds % 60)
 
     def use(self, name: str, minute: int, *, granted: int = 0) -> int:
         """Take one of what is left, after adding ``granted``: what was left; 0: ask the table; below 0: no more."""

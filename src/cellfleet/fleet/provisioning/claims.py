@@ -26,6 +26,7 @@ from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import ClaimToken, Device, Nonce
 from cellfleet.wire.base import is_device_id
 from cellfleet.wire.enrol import ClaimRequest, TokenReply, TokenRequest, claim_statement, token_statement
+from cellfleet.wire.reason import because
 
 CLOCK_SKEW = timedelta(minutes=5)
 
@@ -103,8 +104,8 @@ def claim(context: Context, request: ClaimRequest) -> Claimed:
             key=key_sha256, word=refusal.code,
         )  # fmt: skip
         if known is not None:
-            text = f"another claim came with this device's key, under the name {request.name}"
-            alarms.raise_alarm(db, context, known.id, alarms.KEY_REUSED, text)
+            reason = because("alarm.key-reused", name=request.name)
+            alarms.raise_alarm(db, context, known.id, alarms.KEY_REUSED, reason)
     raise refusal
 
 
@@ -175,7 +176,7 @@ def _free_name(db: Session, context: Context, name: str) -> None:
     old = f"{name[:40]}.was-{holder.id[4:]}"
     db.execute(update(Device).where(Device.id == holder.id).values(name=old))
     audit.record(
-        db, context, "server", "device.renamed", f"device:{holder.id}", f"{name} is another device now", name=old
+        db, context, "server", "device.renamed", f"device:{holder.id}", because("audit.renamed", name=name), name=old
     )
 
 

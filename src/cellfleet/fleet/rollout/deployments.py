@@ -24,6 +24,7 @@ from cellfleet.fleet.rollout.rules import (
     first_state,
 )
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device, DeviceGroup, Release
+from cellfleet.wire.reason import Reason, because, text_and_data, text_reason
 from cellfleet.wire.rollout import LIVE, DeploymentRequest
 
 SERVER = "server"
@@ -103,11 +104,11 @@ def _checked(db: Session, request: DeploymentRequest) -> tuple[Release, DeviceGr
     _check_settings(request)
     busy = db.scalars(select(Deployment.id).where(Deployment.group_id == group.id, Deployment.state.in_(LIVE))).first()
     if busy is not None:
-        raise conflict("group-busy", f"deployment {busy} of the group {group.name} has not ended", hint=_BUSY_HINT)
+        raise conflict("group-busy", because("problem.group-busy", deployment=busy, group=group.name), hint=_BUSY_HINT)
     devices = lock_devices(db, group.id)
     if not devices:
         hint = "accept instruments into it with `cellfleet fleet accept --group`"
-        raise conflict("empty-group", f"the group {group.name} has no accepted instrument", hint=hint)
+        raise conflict("empty-group", because("problem.group-empty", group=group.name), hint=hint)
     _check_downgrade(db, request, release, devices)
     return release, group, devices
 
@@ -166,10 +167,17 @@ def halt(db: Session, context: Context, person: Person, deployment_id: int, reas
     d = find(db, deployment_id, lock=True)
     if d.state not in ("running", "awaiting-approval"):
         raise conflict("not-running", f"deployment {d.id} is {d.state}")
-    d.state, d.soak_since, d.halted_reason = "halted", None, f"{person.name}: {reason}".rstrip(": ")
+    d.state, d.soak_since = "halted", None
+    d.halted_reason, d.halted_data = text_and_data(_halted_by(person, reason))
     _record(db, context, person, "halted", d, reason)
     advance(db, context, d)
     return d
+
+
+def _halted_by(person: Person, reason: str) -> Reason:
+    if not reason:
+        return because("rollout.halted-without", name=person.name)
+    return because("rollout.halted-by", text_reason(reason), name=person.name)
 
 
 def resume(db: Session, context: Context, person: Person, deployment_id: int, reason: str = "") -> Deployment:
@@ -185,7 +193,8 @@ def resume(db: Session, context: Context, person: Person, deployment_id: int, re
     release = db.get(Release, d.release_id)
     if release is not None and release.withdrawn_at is not None:
         raise conflict("release-withdrawn", f"its release was withdrawn at {release.withdrawn_at:%Y-%m-%d %H:%M} UTC")
-    d.state, d.halted_reason, d.resumed_at = "running", "", context.clock.now()
+    d.state, d.resumed_at = "running", context.clock.now()
+    d.halted_reason, d.halted_data = "", None
     d.phase_since = d.resumed_at
     _record(db, context, person, "resumed", d, reason)
     advance(db, context, d)

@@ -16,6 +16,7 @@ from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.rollout.rules import has_activated
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device
+from cellfleet.wire.reason import because, read_reason
 from cellfleet.wire.rollout import Member
 
 SERVER = "server"
@@ -48,7 +49,7 @@ class Membership:
                 offered_at=m.offered_at,
                 ended_at=m.ended_at,
                 heard_at=d.last_seen_at,
-                reason=m.reason[:2000],
+                reason=read_reason(m.reason, m.reason_data),
             )
             for m, d in self.pairs
         ]
@@ -118,7 +119,8 @@ def join_and_leave(
     added = [DeploymentMember(deployment_id=d.id, device_id=x.id, state="waiting", reason="", update={}) for x in new]
     db.add_all(added)
     names = {"joined": sorted(x.name for x in new), "left": sorted(x.name for _, x in gone)}
-    audit.record(db, context, SERVER, "deployment.members-changed", f"deployment:{d.id}", "the group changed", **names)
+    reason = because("rollout.members-changed")
+    audit.record(db, context, SERVER, "deployment.members-changed", f"deployment:{d.id}", reason, **names)
     db.flush()
     left = {x.id for _, x in gone}
     stay = [(m, x) for m, x in membership.pairs if x.id not in left]

@@ -25,6 +25,7 @@ from cellfleet.fleet.rollout.membership import (
 )
 from cellfleet.fleet.rollout.rules import RolloutDecision, RolloutState, decide
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device, Release
+from cellfleet.wire.reason import Reason, because, text_and_data
 from cellfleet.wire.rollout import LIVE, DeploymentRequest
 
 _PORTION = 400
@@ -78,39 +79,42 @@ def _apply(db: Session, context: Context, d: Deployment, membership: Membership,
     now, members, devices = context.clock.now(), membership.members, membership.devices
     for device_id, reason in decision.silent:
         member = members[device_id]
-        member.state, member.ended_at, member.reason = "silent", now, reason
-        _note(db, context, d, "member-silent", f"{devices[device_id].name}: {reason}", device=device_id)
+        member.state, member.ended_at = "silent", now
+        member.reason, member.reason_data = text_and_data(reason)
+        silent = because("rollout.member-silent", reason, name=devices[device_id].name)
+        _note(db, context, d, "member-silent", silent, device=device_id)
     _apply_rollout(db, context, d, decision)
     for device_id in decision.offer:
         member = members[device_id]
         member.state, member.phase, member.offered_at, member.ended_at = "offered", decision.rollout.phase, now, None
-        member.reason, member.update = "", {}
+        member.reason, member.reason_data, member.update = "", None, {}
     if decision.offer:
         names = [devices[i].name for i in decision.offer]
-        _note(db, context, d, "offered", "", phase=decision.rollout.phase + 1, devices=names)
+        _note(db, context, d, "offered", None, phase=decision.rollout.phase + 1, devices=names)
 
 
 def _apply_rollout(db: Session, context: Context, d: Deployment, decision: RolloutDecision) -> None:
     now, rollout = context.clock.now(), decision.rollout
     if rollout.phase != d.phase:
         d.phase, d.phase_since = rollout.phase, now
-        _note(db, context, d, "phase", f"phase {rollout.phase + 1} begins", phase=rollout.phase + 1)
+        number = rollout.phase + 1
+        _note(db, context, d, "phase", because("rollout.phase", phase=number), phase=number)
     d.soak_since = rollout.soak_since
     if rollout.state == d.state:
         return
     d.state = rollout.state
     if rollout.state == "halted":
-        d.halted_reason = decision.reason
+        d.halted_reason, d.halted_data = text_and_data(decision.reason)
         _note(db, context, d, "halted", decision.reason, automatic=True)
     elif rollout.state == "succeeded":
         d.ended_at = now
-        _note(db, context, d, "succeeded", "")
+        _note(db, context, d, "succeeded", None)
     elif rollout.state == "awaiting-approval":
         _note(db, context, d, "awaits-approval", decision.waits_for, phase=rollout.phase + 1)
 
 
-def _note(db: Session, context: Context, d: Deployment, what: str, reason: str, **detail: Any) -> None:
-    audit.record(db, context, SERVER, f"deployment.{what}", f"deployment:{d.id}", reason, **detail)
+def _note(db: Session, context: Context, d: Deployment, what: str, reason: Reason | None, **detail: Any) -> None:
+    audit.record(db, context, SERVER, f"deployment.{what}", f"deployment:{d.id}", reason or "", **detail)
 
 
 def _follow(db: Session, context: Context, d: Deployment, membership: Membership, left: Sequence[Device]) -> None:
@@ -136,7 +140,7 @@ def _follow(db: Session, context: Context, d: Deployment, membership: Membership
             context,
             d,
             "withdrawn",
-            "these have not activated it and keep what they have",
+            because("rollout.withdrawn"),
             devices=sorted(withdrawn),
         )
     db.flush()
@@ -157,9 +161,9 @@ def _is_wanted(d: Deployment, m: DeploymentMember) -> bool:
     return m.state == "silent" and (d.state in ("running", "awaiting-approval") or is_activated(m.update))
 
 
-def waits_for(db: Session, context: Context, d: Deployment) -> str:
-    """What has to happen next, in words; empty when it has ended or is halted. Reads only."""
+def waits_for(db: Session, context: Context, d: Deployment) -> Reason | None:
+    """What has to happen next; None when it has ended or is halted. Reads only."""
     if d.state not in ("running", "awaiting-approval"):
-        return ""
+        return None
     members, request = read_members(db, d.id).as_seen(), DeploymentRequest.model_validate(d.request)
     return decide(request, _rollout_of(d), members, context.clock.now()).waits_for

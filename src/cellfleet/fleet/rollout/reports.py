@@ -24,6 +24,7 @@ from cellfleet.fleet.rollout.deployments import releases_of
 from cellfleet.fleet.rollout.membership import is_activated
 from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.store.models import DeploymentMember, Device, Release
+from cellfleet.wire.reason import Reason, because, english, read_reason, text_and_data
 from cellfleet.wire.rollout import ENDED
 from cellfleet.wire.states import Counters, ReportedState, UpdateReport
 
@@ -39,13 +40,13 @@ class ReportJudgement:
     Attributes:
         stale: not newer than the one that is stored; nothing of it is taken.
         refused: it comes from a second machine with this key.
-        alarms: word -> text, of this report.
-        clears: words of alarms that this report ends.
+        alarms: name -> reason, of this report.
+        clears: names of alarms that this report ends.
     """
 
     stale: bool = False
     refused: bool = False
-    alarms: Mapping[str, str] = field(default_factory=dict)
+    alarms: Mapping[str, Reason] = field(default_factory=dict)
     clears: tuple[str, ...] = ()
 
 
@@ -62,20 +63,19 @@ def judge(
     if report.sequence <= sequence:
         if report.boot_id == boot_id:
             return ReportJudgement(stale=True)
-        text = (
-            f"report {report.sequence} of start {report.boot_id} came after report {sequence} of start {boot_id}: "
-            "two machines use one key, or an old copy of its disk was put back"
-        )
-        return ReportJudgement(stale=True, refused=True, alarms={TWO_MACHINES: text})
-    found: dict[str, str] = {}
+        starts = {"boot": report.boot_id, "last_boot": boot_id}
+        reason = because("alarm.two-machines", sequence=report.sequence, last=sequence, **starts)
+        return ReportJudgement(stale=True, refused=True, alarms={TWO_MACHINES: reason})
+    found: dict[str, Reason] = {}
     before = Counters.model_validate(stored.get("counters") or {})
     for name in ("taken", "stored") if _segments_again(report) else ("taken", "stored", "segmented"):
         was, now_is = getattr(before, name), getattr(report.counters, name)
         if now_is < was:
-            found[COUNTERS] = f"it counts {now_is} frames {name} and counted {was} before; counters never go back"
+            found[COUNTERS] = because("alarm.counters", now=now_is, counter=name, before=was)
     off_s = (report.at - now).total_seconds()
     if abs(off_s) > _MAX_CLOCK_OFF_S:
-        found[CLOCK] = f"its clock is {abs(off_s) / 3600:.0f} h {'ahead' if off_s > 0 else 'behind'}"
+        hours = abs(off_s) / 3600
+        found[CLOCK] = because("alarm.clock-ahead" if off_s > 0 else "alarm.clock-behind", hours=hours)
     return ReportJudgement(alarms=found, clears=(CLOCK,) if CLOCK not in found else ())
 
 
@@ -92,8 +92,8 @@ def take(context: Context, caller: Caller, report: ReportedState) -> None:
     """
     if report.device_id != caller.device_id:
         with context.sessions() as db:
-            text = f"it reports as {report.device_id}"
-            audit.record(db, context, caller.actor, "device.report-refused", f"device:{caller.device_id}", text)
+            reason = because("audit.reports-as", device=report.device_id)
+            audit.record(db, context, caller.actor, "device.report-refused", f"device:{caller.device_id}", reason)
         raise forbidden("this report is about another device", code="other-device", hint="report as the token's device")
     moved: list[int] = []
     with context.sessions() as db:
@@ -108,7 +108,9 @@ def take(context: Context, caller: Caller, report: ReportedState) -> None:
         reconcile(context, deployment_id)
     if judged.refused:
         raise conflict(
-            TWO_MACHINES, judged.alarms[TWO_MACHINES], hint="provision the second machine with a key of its own"
+            TWO_MACHINES,
+            english(judged.alarms[TWO_MACHINES]),
+            hint="provision the second machine with a key of its own",
         )
 
 
@@ -125,30 +127,30 @@ def _take(
         m.deployment_id: m
         for m in db.scalars(select(DeploymentMember).where(DeploymentMember.device_id == device.id).with_for_update())
     }
-    if text := _active_problem(db, report, members):
-        raised[ACTIVE] = text
+    if reason := _active_problem(db, report, members):
+        raised[ACTIVE] = reason
     else:
         clears.append(ACTIVE)
-    if text := _move(db, context, report, members, moved):
-        raised[UPDATE] = text
+    if reason := _move(db, context, report, members, moved):
+        raised[UPDATE] = reason
     else:
         clears.append(UPDATE)
     moved += _already_there(context, device, report, members)
     return ReportJudgement(judged.stale, judged.refused, raised, tuple(clears))
 
 
-def _active_problem(db: Session, report: ReportedState, members: Mapping[int, DeploymentMember]) -> str:
+def _active_problem(db: Session, report: ReportedState, members: Mapping[int, DeploymentMember]) -> Reason | None:
     """What it runs was never offered to it."""
     if report.active is None:
-        return ""
-    what = f"it runs {report.active.name} {report.active.version} ({report.active.sha256[:12]})"
+        return None
+    runs = {"name": report.active.name, "version": report.active.version, "sha256": report.active.sha256[:12]}
     release = db.scalars(select(Release).where(Release.sha256 == report.active.sha256)).one_or_none()
     if release is None:
-        return f"{what}, which this server never published"
+        return because("alarm.not-published", **runs)
     deployed = {m.deployment_id for m in members.values() if m.offered_at is not None}
     if deployed and release.id in releases_of(db, deployed):
-        return ""
-    return f"{what}, which this server never offered it: installed by hand, or the report is not true"
+        return None
+    return because("alarm.not-offered", **runs)
 
 
 def _move(
@@ -157,38 +159,41 @@ def _move(
     report: ReportedState,
     members: Mapping[int, DeploymentMember],
     moved: list[int],
-) -> str:
+) -> Reason | None:
     """Bring the device's place in a deployment up to date; what is wrong with its claim."""
     update = report.update
     if update is None or update.deployment_id is None:
-        return ""
+        return None
     member = members.get(update.deployment_id)
     if member is None or member.offered_at is None:
-        return f"it tells of deployment {update.deployment_id}, which was never offered to it"
+        return because("alarm.unknown-deployment", deployment=update.deployment_id)
     wanted_release = next(iter(releases_of(db, {update.deployment_id})), None)
     if update.release_id is not None and update.release_id != wanted_release:
-        return f"it tells of release {update.release_id} in deployment {update.deployment_id}, which carries {wanted_release}"
-    text = _not_true(db, report, update, wanted_release)
-    if text:
-        return text
+        named = {"release": update.release_id, "deployment": update.deployment_id}
+        return because("alarm.other-release", wanted=str(wanted_release), **named)
+    if reason := _not_true(db, report, update, wanted_release):
+        return reason
     if member.state in _FINAL:
         if member.state == update.outcome:
             member.update = update.model_dump(mode="json")  # numbers that are known later, such as the time of recovery
-        return ""
+        return None
     _set(member, update, context.clock.now())
     moved.append(update.deployment_id)
-    return ""
+    return None
 
 
-def _not_true(db: Session, report: ReportedState, update: UpdateReport, release_id: int | None) -> str:
-    """It says that it succeeded, and runs something else."""
+def _not_true(db: Session, report: ReportedState, update: UpdateReport, release_id: int | None) -> Reason | None:
+    """It reports that it succeeded, and runs something else."""
     if update.outcome != "succeeded" or release_id is None or report.state != "idle":
-        return ""
+        return None
     release = db.get(Release, release_id)
     if release is None or (report.active is not None and report.active.sha256 == release.sha256):
-        return ""
-    runs = f"{report.active.name} {report.active.version}" if report.active else "nothing"
-    return f"it says that deployment {update.deployment_id} succeeded, and runs {runs}"
+        return None
+    deployment = update.deployment_id or 0
+    if report.active is None:
+        return because("alarm.nothing-active", deployment=deployment)
+    name, version = report.active.name, report.active.version
+    return because("alarm.not-succeeded", deployment=deployment, name=name, version=version)
 
 
 def _set(member: DeploymentMember, update: UpdateReport, now: datetime) -> None:
@@ -196,7 +201,8 @@ def _set(member: DeploymentMember, update: UpdateReport, now: datetime) -> None:
     if state == "updating" and member.state == "waiting" and not is_activated(stored):
         member.update = stored  # it was withdrawn, and will see so when it polls next
         return
-    member.state, member.reason, member.update = state, update.reason, stored
+    member.state, member.update = state, stored
+    member.reason, member.reason_data = text_and_data(read_reason(update.reason, update.reason_data))
     member.ended_at = now if state in ENDED else None
 
 
@@ -211,11 +217,8 @@ def _already_there(
     offered = (device.desired or {}).get("deployment_id")
     for member in members.values():
         if member.state == "silent":
-            member.state, member.ended_at, member.reason = (
-                ("offered" if member.deployment_id == offered else "waiting"),
-                None,
-                "",
-            )
+            member.state, member.ended_at = ("offered" if member.deployment_id == offered else "waiting"), None
+            member.reason, member.reason_data = "", None
             out.append(member.deployment_id)
         if member.state != "offered" or member.deployment_id != offered or report.state != "idle":
             continue
@@ -223,6 +226,6 @@ def _already_there(
         wanted = (device.desired.get("release") or {}).get("sha256")
         if not told and report.generation >= device.desired_generation and device.active_sha256 == wanted:
             member.state, member.ended_at = "succeeded", context.clock.now()
-            member.reason = "it ran this release already"
+            member.reason, member.reason_data = text_and_data(because("rollout.ran-already"))
             out.append(member.deployment_id)
     return out

@@ -20,14 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cellfleet.wire.reason import Reason, because
 from cellfleet.wire.rollout import ENDED, FAILURES, DeploymentRequest, DeploymentState, Member, Phase
 
 _ACTIVATED = frozenset({"activating", "probation", "committing", "rolling-back"})
-_VERBS = {
-    "refused": "refused the release",
-    "failed": "could not install it",
-    "rolled-back": "went back to its previous version",
-    "silent": "was not heard",
+_FAILED = {
+    "refused": "rollout.member-refused",
+    "failed": "rollout.member-failed",
+    "rolled-back": "rollout.member-rolled-back",
+    "silent": "rollout.member-silent",
 }
 _EPSILON = 1e-9
 
@@ -55,17 +56,17 @@ class RolloutDecision:
     """What is to be done: the new rollout, who is silent, who is offered the release.
 
     Attributes:
-        silent: device id -> why it counts as a failure.
+        silent: device id, and why it counts as a failure.
         offer: device ids, in order; they belong to ``rollout.phase``.
-        reason: why it halts, for people; empty when it does not.
-        waits_for: what has to happen next, for people.
+        reason: why it halts; None when it does not.
+        waits_for: what has to happen next; None: nothing.
     """
 
     rollout: RolloutState
-    silent: tuple[tuple[str, str], ...] = ()
+    silent: tuple[tuple[str, Reason], ...] = ()
     offer: tuple[str, ...] = ()
-    reason: str = ""
-    waits_for: str = ""
+    reason: Reason | None = None
+    waits_for: Reason | None = None
 
 
 def first_state(request: DeploymentRequest) -> RolloutState:
@@ -129,7 +130,8 @@ def _go_on(
     while True:
         number, at = rollout.phase + 1, rollout.phase
         if needs_approval(request, at) and rollout.approved_phase < at:
-            return RolloutDecision(replace(rollout, state="awaiting-approval"), waits_for=f"approval of phase {number}")
+            approval = because("rollout.approval", phase=number)
+            return RolloutDecision(replace(rollout, state="awaiting-approval"), waits_for=approval)
         rollout = replace(rollout, state="running")
         waiting = [m for m in in_order(members) if m.state == "waiting"]
         lacking = target_size(request, at, len(members)) - (len(members) - len(waiting))
@@ -146,14 +148,14 @@ def _go_on(
             return RolloutDecision(replace(rollout, soak_since=None), waits_for=_progress(request, rollout, members))
         until = passed_at + timedelta(seconds=request.phases[at].soak_s)
         if now < until:
-            words = f"phase {number} is watched until {until:%Y-%m-%d %H:%M:%S} UTC"
-            return RolloutDecision(replace(rollout, soak_since=passed_at), waits_for=words)
+            soak = because("rollout.soak", phase=number, until=f"{until:%Y-%m-%d %H:%M:%S}")
+            return RolloutDecision(replace(rollout, soak_since=passed_at), waits_for=soak)
         if at == len(request.phases) - 1:
             return RolloutDecision(replace(rollout, state="succeeded", soak_since=passed_at))
         rollout = replace(rollout, phase=at + 1, soak_since=None)
 
 
-def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime) -> tuple[tuple[str, str], ...]:
+def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime) -> tuple[tuple[str, Reason], ...]:
     out = []
     for m in in_order(members):
         if m.state in ENDED or m.state == "waiting" or m.phase is None or m.offered_at is None:
@@ -161,7 +163,8 @@ def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime
         patience_s = request.phases[m.phase].silent_after_s
         heard = max(m.offered_at, m.heard_at or m.offered_at)
         if (now - heard).total_seconds() > patience_s:
-            out.append((m.device_id, f"not heard since {heard:%Y-%m-%d %H:%M:%S} UTC; {patience_s:g} s are tolerated"))
+            reason = because("rollout.silent", since=f"{heard:%Y-%m-%d %H:%M:%S}", limit_s=patience_s)
+            out.append((m.device_id, reason))
     return tuple(out)
 
 
@@ -173,23 +176,21 @@ def _counts(m: Member, rollout: RolloutState) -> bool:
     return not (m.state in FAILURES and forgiven)
 
 
-def _why_halt(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> str:
+def _why_halt(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> Reason | None:
     if not members:
-        return "no instrument of the group is left in this deployment"
+        return because("rollout.empty")
     for index in range(rollout.phase + 1):
         phase = request.phases[index]
         own = [m for m in in_order(members) if m.phase == index and _counts(m, rollout)]
         failed = [m for m in own if m.state in FAILURES]
         ended = [m for m in own if m.state in ENDED]
         if own and _too_many(phase, len(failed), len(ended), len(own)):
-            return f"{_words(failed)} {_tally(phase, index, len(failed), len(ended))}"
+            return _too_many_failures(phase, index, failed, len(ended))
         hopeful = len(own) - len(failed)
         if own and hopeful < (needed := _needed(phase, len(own), len(failed))):
-            return (
-                f"{_words(failed)} At most {hopeful} of the {len(own)} instruments of phase {index + 1} can succeed; "
-                f"{needed} must."
-            )
-    return ""
+            first, number, size = _first_failure(failed), index + 1, len(own)
+            return because("rollout.halt-hopeless", first, phase=number, hopeful=hopeful, size=size, needed=needed)
+    return None
 
 
 def _too_many(phase: Phase, failed: int, ended: int, size: int) -> bool:
@@ -209,21 +210,19 @@ def _needed(phase: Phase, size: int, failed: int) -> int:
     return max(1, math.ceil(size * phase.min_success_percent / 100 - _EPSILON))
 
 
-def _words(failed: Sequence[Member]) -> str:
-    first = min(failed, key=lambda m: (m.ended_at is None, m.ended_at, m.name, m.device_id), default=None)
-    if first is None:
-        return ""
-    return (
-        f"{first.name or first.device_id} {_VERBS[first.state]}: {first.reason or 'no reason was given'}".rstrip(".")
-        + "."
-    )
+def _first_failure(failed: Sequence[Member]) -> Reason:
+    """What the first member that failed reported."""
+    first = min(failed, key=lambda m: (m.ended_at is None, m.ended_at, m.name, m.device_id))
+    reason = first.reason or because("rollout.no-reason")
+    return because(_FAILED[first.state], reason, name=first.name or first.device_id)
 
 
-def _tally(phase: Phase, index: int, failed: int, ended: int) -> str:
-    found = f"{failed} failure{'s' if failed != 1 else ''} in phase {index + 1}"
+def _too_many_failures(phase: Phase, index: int, failed: Sequence[Member], ended: int) -> Reason:
+    first, number, failures = _first_failure(failed), index + 1, len(failed)
     if phase.max_failure_percent is None:
-        return f"{found}; {phase.max_failures} {'is' if phase.max_failures == 1 else 'are'} tolerated."
-    return f"{found} among {ended} that ended; {phase.max_failure_percent:g} % are tolerated."
+        return because("rollout.halt-count", first, phase=number, failures=failures, limit=phase.max_failures)
+    percent = phase.max_failure_percent
+    return because("rollout.halt-percent", first, phase=number, failures=failures, ended=ended, percent=percent)
 
 
 def _passed_at(
@@ -246,15 +245,15 @@ def _passed_at(
     return max([*passed, *failures, *begun, *([rollout.resumed_at] if rollout.resumed_at else [])])
 
 
-def _progress(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> str:
+def _progress(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> Reason:
     own = [m for m in members if m.phase == rollout.phase and _counts(m, rollout)]
     failed = sum(m.state in FAILURES for m in own)
     good = sum(m.state == "succeeded" for m in own)
     needed = _needed(request.phases[rollout.phase], len(own), failed)
     if good >= needed and own:
         left = sum(m.state not in ENDED for m in members)
-        return f"{left} instrument{'s' if left != 1 else ''} that {'have' if left != 1 else 'has'} not ended"
-    return f"{good} of {len(own)} instruments of phase {rollout.phase + 1} have succeeded; {needed} must"
+        return because("rollout.not-ended", count=left)
+    return because("rollout.progress", good=good, size=len(own), phase=rollout.phase + 1, needed=needed)
 
 
 def has_activated(update_state: str) -> bool:

@@ -53,6 +53,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
+NullableData = JSON(none_as_null=True)
+"""JSON data of a column that an earlier version did not have; None is NULL."""
 _LIVE = text(f"state IN ({', '.join(repr(state) for state in LIVE)})")
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -131,7 +133,8 @@ class Device(Base):
     """An instrument. ``state``: pending, accepted, rejected, revoked.
 
     ``desired`` and ``reported`` are wire messages; ``desired_generation`` and ``desired_etag`` change with ``desired``.
-    ``alarms``: reasons found by the server (two machines with one key, a report that does not hold), word -> text.
+    ``alarms``: what the server found (two machines with one key, a report that does not hold), name -> English text;
+    ``alarms_data``: name -> Reason, for those of them that are data.
     """
 
     __tablename__ = "devices"
@@ -155,6 +158,7 @@ class Device(Base):
     boot_id: Mapped[str] = mapped_column(String(128), default="")
     active_sha256: Mapped[str] = mapped_column(String(64), default="", index=True)
     alarms: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    alarms_data: Mapped[dict[str, Any] | None] = mapped_column(NullableData)
     token_generation: Mapped[int] = mapped_column(default=0)
     """Raised on revocation: older access tokens die with it."""
 
@@ -248,6 +252,7 @@ class Deployment(Base):
     phase_since: Mapped[datetime]
     soak_since: Mapped[datetime | None]
     halted_reason: Mapped[str] = mapped_column(Text, default="")
+    halted_data: Mapped[dict[str, Any] | None] = mapped_column(NullableData)
     created_by: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
     approved_by: Mapped[str | None] = mapped_column(String(64))
@@ -268,6 +273,7 @@ class DeploymentMember(Base):
     offered_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(Text, default="")
+    reason_data: Mapped[dict[str, Any] | None] = mapped_column(NullableData)
     update: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 

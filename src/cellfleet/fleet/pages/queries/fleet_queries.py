@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cellfleet.fleet.pages.condition import ORDER, Condition, condition
+from cellfleet.fleet.provisioning.alarms import alarms_of
 from cellfleet.fleet.store.models import Device, DeviceGroup, Release
 
 
@@ -58,6 +59,7 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[InstrumentL
             Device.state,
             Device.reported,
             Device.alarms,
+            Device.alarms_data,
             Device.last_seen_at,
             DeviceGroup.name,
         )
@@ -65,7 +67,7 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[InstrumentL
         .where(Device.state == "accepted")
     )
     made = []
-    for ident, name, tags, state, reported, alarms, seen, group in rows:
+    for ident, name, tags, state, reported, alarms, data, seen, group in rows:
         told = reported or {}
         made.append(
             InstrumentLine(
@@ -73,7 +75,7 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[InstrumentL
                 name,
                 group or "",
                 tuple(str(t) for t in tags or ()),
-                condition(state, told, alarms or {}, seen, now, silent_after_s),
+                condition(state, told, alarms_of(alarms or {}, data), seen, now, silent_after_s),
                 told.get("active"),
                 str(told.get("state") or ""),
                 told.get("update") or {},

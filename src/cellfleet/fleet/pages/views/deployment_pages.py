@@ -16,6 +16,7 @@ from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import RequestRefused, bad_request
 from cellfleet.fleet.rollout import deployments, read_side, reconcile
 from cellfleet.fleet.store.models import Deployment, Device, DeviceGroup
+from cellfleet.wire.reason import because
 from cellfleet.wire.rollout import FAILURES, LIVE
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -119,7 +120,7 @@ def _act(posted: Posted, number: int, what: Callable[..., Any], done: str, *, re
     asked, form = posted
     why = form.text("reason", longest=2000)
     if reason and not why:
-        raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
+        raise bad_request("no-reason", because("problem.no-reason"), hint=because("hint.say-why"))
     with asked.writing() as db:
         what(db, asked.context, asked.person, number, why)
     return asked.go(f"/deployments/{number}", done)

@@ -20,8 +20,10 @@ from cellfleet.fleet.pages.queries import device_queries
 from cellfleet.fleet.pages.queries.device_queries import MAX_CURVES, WellReading
 from cellfleet.fleet.pages.queries.fleet_queries import group_names
 from cellfleet.fleet.provisioning import alarms, devices
+from cellfleet.fleet.provisioning.alarms import alarms_of
 from cellfleet.fleet.refusals import bad_request, not_found
 from cellfleet.fleet.store.models import Device, DeviceGroup, Experiment
+from cellfleet.wire.reason import because
 
 Posted = tuple[PageRequest, Form]
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -46,7 +48,8 @@ def device(name: str, asked: Annotated[PageRequest, Depends(viewer)]) -> Respons
         return asked.show(
             "device.html", here="fleet", device=found, reported=reported, active=active,
             condition=condition(
-                found.state, reported, found.alarms or {}, found.last_seen_at, now, settings.silent_after_s
+                found.state, reported, alarms_of(found.alarms or {}, found.alarms_data), found.last_seen_at,
+                now, settings.silent_after_s,
             ),
             release=device_queries.release_of(db, active.get("release_id")),
             why=device_queries.why(db, found.id, active.get("release_id")),
@@ -152,7 +155,7 @@ def revoke(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> 
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:
-        raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
+        raise bad_request("no-reason", because("problem.no-reason"), hint=because("hint.say-why"))
     with asked.writing() as db:
         return asked.go(_address(devices.revoke(db, asked.context, asked.person, name, why)), "revoked")
 
@@ -163,7 +166,7 @@ def clear_alarms(name: str, posted: Annotated[Posted, Depends(needs("operator"))
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:
-        raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
+        raise bad_request("no-reason", because("problem.no-reason"), hint=because("hint.say-why"))
     with asked.writing() as db:
         alarms.clear(db, asked.context, asked.person, name, why)
         return asked.go(_address(devices.find(db, name)), "changed")

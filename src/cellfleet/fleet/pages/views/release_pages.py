@@ -12,6 +12,7 @@ from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, nee
 from cellfleet.fleet.pages.queries import release_queries
 from cellfleet.fleet.refusals import bad_request
 from cellfleet.fleet.rollout import read_side
+from cellfleet.wire.reason import because
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 PER_PAGE = 30
@@ -46,7 +47,7 @@ def withdraw(number: int, posted: Annotated[tuple[PageRequest, Form], Depends(ne
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:
-        raise bad_request("no-reason", "a reason must be given", hint="go back and say why")
+        raise bad_request("no-reason", because("problem.no-reason"), hint=because("hint.say-why"))
     with asked.writing() as db:
         releases.withdraw(db, asked.context, asked.person, min(number, 2**31 - 1), why)
     return asked.go(f"/releases/{number}", "withdrawn")

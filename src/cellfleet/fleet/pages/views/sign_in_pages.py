@@ -17,6 +17,7 @@ from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, nee
 from cellfleet.fleet.people import accounts
 from cellfleet.fleet.refusals import RequestRefused, forbidden
 from cellfleet.fleet.store.models import User
+from cellfleet.wire.reason import because
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 FORM_COOKIE = "cellfleet_form"
@@ -38,7 +39,7 @@ def _form(asked: PageRequest, after: str, name: str = "", problem: RequestRefuse
     host = asked.request.url.netloc[:200]
     response = asked.show(
         "sign_in.html", problem.status if problem else 200, next=after, name=name, nobody=nobody, host=host,
-        problem=problem.detail if problem else "", form_token=token,
+        problem=problem, form_token=token,
     )  # fmt: skip
     https = asked.context.address.startswith("https:")
     response.set_cookie(FORM_COOKIE, token, path="/sign-in", httponly=True, samesite="strict", secure=https)
@@ -58,7 +59,7 @@ def _sign_in(request: Request, asked: PageRequest, given: Form) -> Response:
     name, after = given.text("name", longest=64), safe_next(given.text("next", longest=2000) or "/")
     expected = request.cookies.get(FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(expected.encode(), given.fields.get("form", "").encode()):
-        raise forbidden("this form is not from this browser", code="csrf", hint="load the page again and repeat it")
+        raise forbidden(because("problem.csrf-browser"), code="csrf", hint=because("hint.reload"))
     try:
         cookie, _ = accounts.sign_in(asked.context, name, given.fields.get("password", "")[:1000], address_of(request))
     except RequestRefused as e:
