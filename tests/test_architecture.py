@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -26,27 +27,87 @@ SAME_LEVEL = {
     ("config", "errors"): "a wrong setting is an error with a hint",
     ("ports", "errors"): "the disk's and the network's errors are translated where they happen",
     ("demo", "cli"): "the journey types commands",
+    ("cli", "demo"): "`cellfleet demo` runs the journey",
     ("wire", "errors"): "a message that cannot be understood is an error with a hint",
 }
-FOREIGN_ONLY_IN = {"torch": {"train"}, "monai": {"train"}, "mlflow": {"train"}, "typer": {"cli", "demo"}}
+FOREIGN_ONLY_IN = {"torch": {"train"}, "monai": {"train"}, "mlflow": {"train"}, "typer": {"cli"}}
+
+# Within the two packages that hold a whole program each: what stands further down knows nothing of what stands above it.
+ROOMS: dict[str, dict[str, tuple[int, str]]] = {
+    "device": {
+        "interfaces": (0, "types and protocols where the parts meet; they need none of the parts"),
+        "system": (0, "the host: folders, locks, logs, identity"),
+        "slots": (1, "files of the installed artifacts"),
+        "camera": (1, "puts frames on the disk, and needs neither segmenter nor server for it"),
+        "segmenter": (1, "a program of its own behind the segmenter protocol; other programs take its place"),
+        "scheduling": (2, "reads the camera's frames, starts the segmenters of slots"),
+        "server": (2, "knows messages, and not what an update is made of"),
+        "update": (3, "decides about slots with all of the above"),
+        "launcher": (4, "starts the processes"),
+        "provisioning": (4, "before there is an agent"),
+        "doctor": (5, "looks at everything"),
+    },
+    "fleet": {
+        "refusals": (0, "errors that know no HTTP library"),
+        "store": (0, "the tables"),
+        "openapi_examples": (0, "data of the API's description"),
+        "middleware": (0, "limits of any request"),
+        "blobs": (1, "content by digest"),
+        "problems": (1, "errors to answers"),
+        "openapi": (1, "the API's description"),
+        "context": (2, "what every service gets"),
+        "audit": (3, "every service records what it changes"),
+        "byte_ranges": (3, "answers with content, for API and pages"),
+        "people": (4, "every service asks who may"),
+        "trust_repository": (4, "the metadata that the server holds"),
+        "releases": (5, "are published by people into the trust repository"),
+        "provisioning": (5, "devices, groups, claims, alarms"),
+        "ingest": (6, "what devices send"),
+        "rollout": (6, "what devices are to run; reports raise alarms of provisioning"),
+        "lineage": (6, "reads releases and devices"),
+        "ticker": (7, "what services do by themselves"),
+        "api": (8, "services as JSON"),
+        "pages": (9, "services as pages; signing in is that of the API"),
+        "app": (10, "puts API and pages together"),
+        "serve": (11, "runs the application"),
+    },
+}
 
 
 def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+def modules() -> dict[str, Path]:
+    """Every module by its name."""
+    names = {f: ".".join(("cellfleet", *f.relative_to(SRC).with_suffix("").parts)) for f in sorted(SRC.rglob("*.py"))}
+    return {name.removesuffix(".__init__"): f for f, name in names.items()}
+
+
+MODULES = modules()
+
+
+@functools.cache
+def import_nodes(file: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Every import of a file, those inside functions and for types alone included."""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return tuple(n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom))
+
+
 def imports_of(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """Modules that a file imports; ``from package import module`` is that module."""
+    for node in import_nodes(file):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{file}: relative import"
             module = node.module or ""
-            yield from ((f"cellfleet.{a.name}" for a in node.names) if module == "cellfleet" else [module])
+            names = (f"{module}.{a.name}" for a in node.names)
+            yield from (n if n in MODULES or module == "cellfleet" else module for n in names)
 
 
 def edges() -> Iterator[tuple[Path, str, str]]:
-    for file in sorted(SRC.rglob("*.py")):
+    for file in MODULES.values():
         relative = file.relative_to(SRC).with_suffix("")
         yield from ((file, relative.parts[0], module) for module in imports_of(file))
 
@@ -67,6 +128,28 @@ def test_exceptions_are_still_needed() -> None:
     assert set(SAME_LEVEL) <= used
 
 
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_imports_go_downward_within_a_package(package: str) -> None:
+    rooms, wrong = ROOMS[package], []
+    for name, file in MODULES.items():
+        mine = name.split(".")[2:3]
+        if package_of(name) != package or not mine:
+            continue
+        for module in imports_of(file):
+            other = module.split(".")[2:3]
+            if not module.startswith(f"cellfleet.{package}.") or other == mine:
+                continue
+            if rooms[other[0]][0] >= rooms[mine[0]][0]:
+                wrong.append(f"{name} imports {module}")
+    assert wrong == []
+
+
+def test_the_table_of_rooms_names_what_there_is() -> None:
+    for package, rooms in ROOMS.items():
+        there = {p.stem for p in (SRC / package).iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+        assert set(rooms) == there - {"__init__"}, package
+
+
 def test_heavy_libraries_stay_in_their_rooms() -> None:
     wrong = [
         f"{file.relative_to(SRC)} imports {module}"
@@ -76,30 +159,63 @@ def test_heavy_libraries_stay_in_their_rooms() -> None:
     assert wrong == []
 
 
-def test_no_cycle_between_modules() -> None:
-    graph: dict[str, set[str]] = {}
-    files = {
-        ".".join(("cellfleet", *f.relative_to(SRC).with_suffix("").parts)).removesuffix(".__init__"): f
-        for f in SRC.rglob("*.py")
-    }
-    for name, file in files.items():
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
-        names = {n.module or "" for n in top if isinstance(n, ast.ImportFrom)} | {
-            a.name for n in top if isinstance(n, ast.Import) for a in n.names
-        }
-        graph[name] = {n for n in names if n in files and not name.startswith(n + ".") and n != name}
+def has_face(package: str) -> bool:
+    """The package's ``__init__`` gives names of its modules to others."""
+    file = MODULES.get(package)
+    return file is not None and file.name == "__init__.py" and any(imports_of(file))
+
+
+def test_no_module_imports_the_face_of_its_own_package() -> None:
+    """A package's own modules name each other, so that the face can be made of them in any order."""
+    wrong = []
+    for name, file in MODULES.items():
+        parents = {".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1)}
+        faces = {p for p in parents if has_face(p)}
+        for node in import_nodes(file):
+            if isinstance(node, ast.ImportFrom) and node.module in faces and file.name != "__init__.py":
+                names = {a.name for a in node.names} - {"_kernels"}  # compiled, so it is no name of the face
+                wrong += [f"{name}:{node.lineno} from {node.module} import {n}" for n in sorted(names)]
+    assert wrong == []
+
+
+def graph_of_modules() -> dict[str, set[str]]:
+    """Imports within cellfleet, those inside functions and for types alone counted in."""
+    return {name: {m for m in imports_of(file) if m in MODULES} - {name} for name, file in MODULES.items()}
+
+
+def assert_no_cycle(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(node: str, path: tuple[str, ...]) -> None:
-        assert node not in path, " -> ".join((*path, node))
+        assert node not in path, " -> ".join((*path[path.index(node) :], node))
         if node not in done:
-            for other in sorted(graph[node]):
+            for other in sorted(graph.get(node, ())):
                 visit(other, (*path, node))
             done.add(node)
 
     for name in sorted(graph):
         visit(name, ())
+
+
+def test_no_cycle_between_modules() -> None:
+    assert_no_cycle(graph_of_modules())
+
+
+def test_no_cycle_between_sub_packages() -> None:
+    folders = {name for name, file in MODULES.items() if file.name == "__init__.py" and name.count(".") == 2}
+    graph: dict[str, set[str]] = {name: set() for name in folders}
+    for name, imported in graph_of_modules().items():
+        mine, others = (
+            {".".join(n.split(".")[:3]) for n in names} & folders for names in ({name}, imported)
+        )  # fmt: skip
+        for folder in mine:
+            graph[folder] |= others - {folder}
+    assert_no_cycle(graph)
+
+
+def test_a_cycle_is_found() -> None:
+    with pytest.raises(AssertionError, match="b -> c -> b"):
+        assert_no_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})
 
 
 def test_files_and_public_surfaces_stay_small() -> None:

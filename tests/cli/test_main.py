@@ -13,7 +13,6 @@ from cellfleet.bundle import refusals
 from cellfleet.cli import main
 from cellfleet.cli.exit_codes import ExitCode, code_for
 from cellfleet.cli.main import COMMANDS, run
-from cellfleet.demo.story import Story, StoryEnds
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,40 +88,6 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     process.stderr.close()
     assert process.wait() == 0, err
     assert "Traceback" not in err
-
-
-def test_a_story_ends_where_a_command_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    story = Story(chapters=2)
-    story.chapter("First", "What it is about.")
-    assert story.run("init", str(tmp_path / "p")) == ExitCode.OK
-    with pytest.raises(StoryEnds) as caught:
-        story.run("init", str(tmp_path / "p"))
-    assert caught.value.code == ExitCode.USAGE
-    story.chapter("Second", "Goes on.")
-    assert list(story.seconds) == ["First"]
-    out = capsys.readouterr().out
-    assert "1/2  First" in out
-    assert "2/2  Second" in out
-    assert "$ cellfleet init" in out
-
-
-def test_a_story_notes_findings(tmp_path: Path) -> None:
-    story = Story(chapters=1)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
-    code = story.run("data", "validate", str(tmp_path), may_find=True)
-    assert code in (ExitCode.FINDINGS, ExitCode.OK)
-    assert bool(story.findings) == (code == ExitCode.FINDINGS)
-    with pytest.raises(StoryEnds):
-        story.run("data", "show", str(tmp_path / "absent.json"), may_find=True)
-
-
-def test_without_torch_there_is_no_torch(tmp_path: Path) -> None:
-    """Training says what is missing, and does not crash."""
-    story = Story(chapters=1)
-    with pytest.raises(StoryEnds) as caught:
-        story.run_without_torch("train", "-p", str(tmp_path))
-    assert caught.value.code == ExitCode.REFUSED
 
 
 def test_ctrl_c_while_the_program_is_being_loaded() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from cellfleet.canonical import sha256_file
 from cellfleet.cli.exit_codes import ExitCode
-from cellfleet.demo.journey import MARK, epochs_for
-from cellfleet.demo.story import WITHOUT_TORCH
+from cellfleet.demo.command_runner import WITHOUT_TORCH
+from cellfleet.demo.journey import MARK
+from cellfleet.demo.model_steps import epochs_for
 from cellfleet.runtime import read_mask_metadata
 from support_journeys import cellfleet, command, environment, leftovers, tree
 from support_waiting import wait_until
@@ -68,13 +69,13 @@ def test_the_numbers_have_the_names_of_the_contract(where: Path, told: tuple[dic
     assert {k: metrics["numbers"][k] for k in NUMBERS} == {k: facts[k] for k in NUMBERS}
 
 
-def test_the_story_is_told_with_commands_that_can_be_typed(where: Path, told: tuple[dict[str, Any], str]) -> None:
+def test_the_demo_runs_commands_that_can_be_typed(where: Path, told: tuple[dict[str, Any], str]) -> None:
     _, text = told
-    chapters = [line for line in text.splitlines() if line.partition("/")[0].isdigit() and "/10  " in line]
-    assert [line.partition("/")[0] for line in chapters] == [str(n) for n in range(1, 11)]
+    steps = [line for line in text.splitlines() if line.partition("/")[0].isdigit() and "/10  " in line]
+    assert [line.partition("/")[0] for line in steps] == [str(n) for n in range(1, 11)]
     typed = [line.split()[2] for line in text.splitlines() if line.startswith("$ cellfleet ")]
     assert typed == "data data train export optimize bundle bundle evaluate segment lineage".split()
-    assert "the whole story took" in text
+    assert "the whole demo took" in text
     assert leftovers(where) == []
 
 
@@ -88,7 +89,7 @@ def test_frames_it_never_saw_were_segmented_by_the_bundle_alone(where: Path, tol
 
 
 def test_a_process_that_cannot_import_torch_segments(where: Path, told: tuple[dict[str, Any], str]) -> None:
-    """The story's own way of running a command keeps torch out, and the bundle draws the same masks there."""
+    """The demo's own way of running a command keeps torch out, and the bundle gives the same masks there."""
     facts, _ = told
     code = "import sys\nsys.modules['torch'] = None\n"
     out = where / "alone"
@@ -99,8 +100,8 @@ def test_a_process_that_cannot_import_torch_segments(where: Path, told: tuple[di
     assert "ModuleNotFoundError" in refused.stderr or "ImportError" in refused.stderr
 
 
-def test_interrupted_and_told_again_it_gives_the_same_bundle(where: Path, told: tuple[dict[str, Any], str]) -> None:
-    """Ctrl-C goes to all processes of the story; the second run starts clean, and the same seed gives the same bytes."""
+def test_interrupted_and_run_again_it_gives_the_same_bundle(where: Path, told: tuple[dict[str, Any], str]) -> None:
+    """Ctrl-C goes to all processes of the demo; the second run starts clean, and the same seed gives the same bytes."""
     argv = ["demo", "--data", "cells", "--workdir", "second", *flags(*QUICK, *EASY, "training.epochs=500")]
     argv.append("--only-model")
     with subprocess.Popen(
@@ -113,7 +114,7 @@ def test_interrupted_and_told_again_it_gives_the_same_bundle(where: Path, told: 
         _, err = process.communicate()
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Traceback" not in err
-    assert "the story ends here" in err
+    assert "the demo stops here" in err
     assert leftovers(where / "second") == []
     facts, _ = demo(where, "second", *flags(*EASY))
     assert facts["bundle"]["sha256"] == told[0]["bundle"]["sha256"]
@@ -128,8 +129,8 @@ def test_another_seed_and_a_gate_that_fails(where: Path, told: tuple[dict[str, A
     assert facts["verdict"] == "failed"
     assert "FAILED: Dice" in text
     assert "NOT passed: cellfleet evaluate " in text
-    assert "the story of the fleet is not told" in text
-    assert list((where / "third" / "segmented").glob("*/masks/*.tif")), "the story went on"
+    assert "no fleet is started" in text
+    assert list((where / "third" / "segmented").glob("*/masks/*.tif")), "the demo went on"
 
 
 def test_a_folder_that_is_not_the_demo_s_is_left_alone(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_images_in_the_folder_that_is_emptied_are_refused(tmp_path: Path) -> Non
     assert tree(tmp_path) == before
 
 
-def test_numbers_that_cannot_be_written_are_told_before_anything_is_done(tmp_path: Path) -> None:
+def test_numbers_that_cannot_be_written_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "numbers").mkdir()
     done = cellfleet("demo", "--json", "numbers", cwd=tmp_path, expect=ExitCode.USAGE)
     assert "--json numbers is a folder" in done.stderr

@@ -1,4 +1,4 @@
-"""``cellfleet demo`` whole: data, model, server, three instruments, bad models, troubles, and the count at the end."""
+"""``cellfleet demo`` whole: data, model, server, three instruments, bad models, faults, and the count at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from cellfleet.canonical import sha256_file
-from cellfleet.demo.fleet_story.ending import NUMBERS
+from cellfleet.demo.fleet_steps.final_numbers import NUMBERS
 from cellfleet.device.camera.frame_store import EXPERIMENT, FrameFile
 from support_journeys import command, environment, leftovers
 
@@ -23,8 +23,8 @@ QUICK = (
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    """One run; folder, numbers, and what it told."""
-    where = tmp_path_factory.mktemp("story")
+    """One run; folder, numbers, and what it printed."""
+    where = tmp_path_factory.mktemp("demo")
     argv = ["demo", "--workdir", "w", "--json", "numbers.json", *QUICK]
     done = subprocess.run(command(*argv), cwd=where, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
@@ -47,7 +47,7 @@ def test_every_frame_is_stored_and_segmented_once(told: tuple[Path, dict[str, An
 @pytest.mark.timeout(1200)
 def test_the_bad_models_were_stopped_where_they_must_be(told: tuple[Path, dict[str, Any], str]) -> None:
     root, numbers, text = told
-    assert "the gate refuses it. It is forced past the gate" in text
+    assert "the gate refuses it. An approver overrides the gate" in text
     assert "XYZ-001 refused: self-test: " in text
     assert "XYZ-001 rolled-back: its segmenter uses " in text
     assert text.count("never offered to XYZ-002, XYZ-003") == 2
@@ -63,11 +63,11 @@ def test_the_bad_models_were_stopped_where_they_must_be(told: tuple[Path, dict[s
 @pytest.mark.timeout(1200)
 def test_the_lineage_leads_from_an_instrument_to_the_data(told: tuple[Path, dict[str, Any], str]) -> None:
     _, numbers, text = told
-    story = text[text.index("Who drew this mask?") :]
-    assert "instrument: XYZ-001" in story
-    assert f"* data set  {numbers['data_set']}" in story
-    assert f"* bundle  {numbers['bundle']['sha256']}" in story
-    assert "signature: good" in story
+    lineage = text[text.index("Lineage of a mask in the fleet") :]
+    assert "instrument: XYZ-001" in lineage
+    assert f"* data set  {numbers['data_set']}" in lineage
+    assert f"* bundle  {numbers['bundle']['sha256']}" in lineage
+    assert "signature: good" in lineage
 
 
 @pytest.mark.timeout(1200)

@@ -137,6 +137,11 @@ class World:
         )
         self.agent.start()
 
+    def has_reported(self) -> bool:
+        """The server knows how the latest update ended."""
+        update = self.update
+        return self.server_sync.has_reported(update.deployment_id, update.outcome, update.recovery_s)
+
     def tick(self, seconds: float = 1.0) -> None:
         """Time passes, the agent looks once, and talks with the server."""
         self.clock.at += timedelta(seconds=seconds)

@@ -138,7 +138,7 @@ class ApiClient:
             url: a whole address.
             body: JSON unless ``headers`` says otherwise.
             headers: more headers.
-            timeout_s: patience with the network; None: that of ``http``.
+            timeout_s: timeout of the network; None: that of ``http``.
 
         Returns:
             The answer, of any status.

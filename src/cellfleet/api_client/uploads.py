@@ -33,7 +33,7 @@ def upload(
         path: where the file is announced, such as ``/api/v1/uploads``.
         announcement: UploadRequest or ArtifactRequest with the file's SHA-256 and length.
         content: the file, open for reading; parts are read one at a time.
-        part_timeout_s: patience with the network for one part; None: that of the client.
+        part_timeout_s: timeout of the network for one part; None: that of the client.
         progress: is given parts sent, parts in all, and megabytes in words.
 
     Returns:

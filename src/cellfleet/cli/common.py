@@ -112,22 +112,22 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[ProgressFn]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(escape(title), total=None, note="")
 
-        def draw(done: int, total: int, note: str) -> None:
+        def update(done: int, total: int, note: str) -> None:
             bar.update(task, completed=done, total=total, note=note)
 
-        yield draw
+        yield update
 
 
 def _plain_progress(title: str, console: Console) -> ProgressFn:
     last = [0.0]
 
-    def draw(done: int, total: int, note: str) -> None:
+    def update(done: int, total: int, note: str) -> None:
         now = time.monotonic()
         if done >= total or now - last[0] >= LOG_EVERY_S:
             last[0] = now
             console.print(f"{title}: {done}/{total} {note}".rstrip(), markup=False)
 
-    return draw
+    return update
 
 
 def stop(code: ExitCode) -> NoReturn:

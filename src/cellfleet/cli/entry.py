@@ -1,4 +1,4 @@
-"""Entry point of the program: light, so that Ctrl-C while the libraries are being loaded is told plainly, too."""
+"""Entry point of the program: light, so that Ctrl-C while the libraries are being loaded ends plainly, too."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from cellfleet.errors import CellfleetError, ConfigError, GateFailed, StorageErr
 
 
 class ExitCode(IntEnum):
-    """What a command tells the shell."""
+    """The exit codes of commands."""
 
     OK = 0
     FINDINGS = 1  # findings of level error, a failed gate, data sets that differ

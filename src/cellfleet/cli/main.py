@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cellfleet import __version__
+from cellfleet._version import __version__
 from cellfleet.cli.common import err_console
 from cellfleet.cli.exit_codes import ExitCode, code_for
 from cellfleet.errors import CellfleetError
@@ -50,9 +50,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "fleet": ("cellfleet.cli.fleet.server", "app", "Run the fleet server; people, devices, groups, audit."),
     "demo": (
-        "cellfleet.demo.journey",
+        "cellfleet.cli.demo",
         "demo",
-        "Run the whole story, from annotated images to three instruments and back.",
+        "Run everything, from annotated images to three instruments and back.",
     ),
 }
 

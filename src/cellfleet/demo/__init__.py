@@ -1,1 +1,1 @@
-"""The whole story as a journey through the commands that users type."""
+"""From images to a bundle, and from the bundle to three instruments and back, through the commands that users type."""

@@ -1,4 +1,4 @@
-"""``device doctor``: looks at everything that an instrument needs, line by line, with what to do."""
+"""``device doctor``: checks everything that an instrument needs, line by line, with what to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Patient:
 
 
 def examine(home: Home, project: Project, clock: Clock) -> list[Finding]:
-    """Look at everything; what cannot be looked at is a finding, never an error."""
+    """Check everything; what cannot be checked is a finding, never an error."""
     try:
         identity = load_identity(home)
         client = client_of(identity, project, clock) if identity is not None else None

@@ -7,7 +7,7 @@ from types import ModuleType
 from fastapi import FastAPI
 from fastapi.middleware import Middleware
 
-from cellfleet import __version__
+from cellfleet._version import __version__
 from cellfleet.fleet import openapi, problems
 from cellfleet.fleet.api import (
     artifacts,

@@ -61,7 +61,7 @@ class SystemHttp:
     """HTTP and HTTPS through urllib3, which keeps connections open. No redirect is followed, nothing is retried.
 
     Args:
-        timeout_s: patience with connecting and with every read.
+        timeout_s: timeout of connecting and of every read.
         max_bytes: an answer of ``request`` with a longer body is refused.
     """
 

@@ -46,7 +46,7 @@ def test_the_server_is_told_how_it_went(tmp_path: Path, releases: Releases) -> N
     world = world_with_old(tmp_path, releases)
     world.desire(releases.new, deployment_id=77)
     world.run(world.idle)
-    world.run(lambda: world.server_sync.has_told(world.update))
+    world.run(lambda: world.has_reported())
     last = world.server.reports[-1]
     assert last.update is not None
     assert last.active is not None
@@ -141,7 +141,7 @@ def test_what_gets_bad_on_live_frames_is_rolled_back(
     assert recovery_s > 0
     assert all(p.slots[-1] == releases.old.sha256 for p in world.work.pins)
     assert Slots(world.home).find(releases.new.sha256) is None
-    world.run(lambda: world.server_sync.has_told(world.update))
+    world.run(lambda: world.has_reported())
     assert world.server.reports[-1].update is not None
     assert world.server.reports[-1].update.outcome == "rolled-back"
 
@@ -389,7 +389,7 @@ def test_a_deployment_of_what_is_active_is_answered(tmp_path: Path, releases: Re
     world = world_with_old(tmp_path, releases)
     moves = len(world.sink.moves())
     world.desire(releases.old, deployment_id=900)
-    world.run(lambda: world.update.deployment_id == 900 and world.server_sync.has_told(world.update))
+    world.run(lambda: world.update.deployment_id == 900 and world.has_reported())
     assert world.update.outcome == "succeeded"
     assert len(world.sink.moves()) == moves
 

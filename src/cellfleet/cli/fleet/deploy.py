@@ -175,7 +175,7 @@ def _print_members(members: list[dict[str, Any]]) -> None:
 
 def _watch(client: FleetClient, number: int, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> None:
     """Print what changes until the deployment ends or halts; a server that is away for a while is waited for."""
-    told: dict[str, str] = {}
+    printed: dict[str, str] = {}
     away = False
     while True:
         try:
@@ -188,7 +188,7 @@ def _watch(client: FleetClient, number: int, as_json: bool, sleep: Callable[[flo
             continue
         away = False
         if not as_json:
-            _tell(found, members, told)
+            _print_changes(found, members, printed)
         if found["state"] in _ENDS:
             break
         sleep(EVERY_S)
@@ -198,16 +198,16 @@ def _watch(client: FleetClient, number: int, as_json: bool, sleep: Callable[[flo
         stop(ExitCode.FINDINGS)
 
 
-def _tell(found: Mapping[str, Any], members: list[dict[str, Any]], told: dict[str, str]) -> None:
+def _print_changes(found: Mapping[str, Any], members: list[dict[str, Any]], printed: dict[str, str]) -> None:
     for m in members:
         agent = (m["update"] or {}).get("state", "")
         text = f"  {m['name']}: {m['state']}{f' ({agent})' if agent and agent != 'idle' else ''}"
         text += f": {m['reason']}" if m["reason"] else ""
-        if m["state"] != "waiting" and told.get(m["name"]) != text:
-            told[m["name"]] = text
+        if m["state"] != "waiting" and printed.get(m["name"]) != text:
+            printed[m["name"]] = text
             say(text)
-    if told.get("") != (text := line(found)):
-        told[""] = text
+    if printed.get("") != (text := line(found)):
+        printed[""] = text
         say(text)
 
 
@@ -223,7 +223,7 @@ def approve(
 def halt(
     deployment: DeploymentArgument, reason: WhyOption, server: ServerOption = "", as_json: JsonOption = False
 ) -> None:
-    """Stop: nobody else is offered the release; who has not activated it keeps what it has."""
+    """Stop a deployment: no further instrument is offered the release; those that have not activated it keep what they have."""
     _do(deployment, "halt", reason, server, as_json)
 
 

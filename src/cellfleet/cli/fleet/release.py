@@ -82,7 +82,7 @@ def _by(made: dict[str, Any]) -> str:
 
 
 def _prompt() -> Any:
-    """Asks for a passphrase on a terminal; None: there is nobody to ask."""
+    """Asks for a passphrase on a terminal; None: there is no terminal."""
     if not sys.stdin.isatty():
         return None
     return lambda text: typer.prompt(text, hide_input=True, err=True)

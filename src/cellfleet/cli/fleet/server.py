@@ -26,7 +26,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option("--port", help="Port (default: fleet.port; 0: a free one).", min=0, max=65535)
     ] = None,
-    tied: Annotated[bool, typer.Option("--tied", help="End with the end of standard input, too.")] = False,
+    tied: Annotated[bool, typer.Option("--tied", help="Also end when standard input ends.")] = False,
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -65,7 +65,7 @@ def first_steps(context: Any) -> list[str]:
     lines = []
     with context.reading() as db:
         if not accounts.listing(db):
-            lines.append("nobody can sign in yet: cellfleet fleet user add NAME --role admin")
+            lines.append("there is no account yet: cellfleet fleet user add NAME --role admin")
     if not (context.path(context.settings.trust) / "keys.json").is_file():
         lines.append("there are no trust roots yet, so no device can be provisioned: cellfleet trust init")
         return lines

@@ -201,7 +201,7 @@ def _path(trust: Path | None, project: Path) -> Path:
 
 
 def _secrets(*, confirm: bool = False) -> Secrets:
-    """Passphrases from the environment; from a prompt where somebody can answer it."""
+    """Passphrases from the environment; from a prompt on a terminal."""
     from cellfleet.trust.keys import environment_secrets
 
     def prompt(text: str) -> str:

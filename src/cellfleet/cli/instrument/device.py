@@ -41,7 +41,7 @@ def run(
     record = identity_of(place).record
     lock = threading.Lock()
 
-    def tell(who: str, text: str) -> None:
+    def print_line(who: str, text: str) -> None:
         with lock:
             try:
                 sys.stdout.write(f"{clock.now().astimezone():%H:%M:%S} {who}: {text}\n")
@@ -49,7 +49,7 @@ def run(
             except (OSError, ValueError):
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # whoever read has gone; the work goes on
 
-    launcher = Launcher(place, clock, tell)
+    launcher = Launcher(place, clock, print_line)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         launcher.stop()
@@ -59,9 +59,9 @@ def run(
             signal.signal(getattr(signal, name), on_signal)
     if tied:
         threading.Thread(target=_stop_at_end_of_input, args=(launcher.stop,), daemon=True).start()
-    tell(record.name, f"starts ({place.root}); Ctrl-C ends it")
+    print_line(record.name, f"starts ({place.root}); Ctrl-C ends it")
     launcher.run()
-    tell(record.name, "has ended; nothing stays behind")
+    print_line(record.name, "ended")
 
 
 @app.command("status")
@@ -96,7 +96,7 @@ def status(
 
 @app.command("doctor")
 def doctor(home: HomeArgument, as_json: JsonOption = False) -> None:
-    """Look at disk, clock, engines, server, trust, key, slots, camera and spool; exit code 1 when something is bad."""
+    """Check disk, clock, engines, server, trust, key, slots, camera and spool; exit code 1 when something is bad."""
     from cellfleet.device.doctor import examine
 
     place = Home.at(home)

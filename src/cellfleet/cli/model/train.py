@@ -99,12 +99,12 @@ def training_display(*, quiet: bool = False) -> Iterator[Any]:
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, Any] = {}
 
-        def draw(report: Any) -> None:
+        def update(report: Any) -> None:
             if report.stage not in tasks:
                 tasks[report.stage] = bar.add_task(_TITLES[report.stage], total=report.total, note="")
             bar.update(tasks[report.stage], completed=report.done, total=report.total, note=escape(_note(report)))
 
-        yield draw
+        yield update
 
 
 _TITLES = {"loading": "loading images", "training": "training epochs", "choosing": "choosing object parameters"}

@@ -1,4 +1,4 @@
-"""The camera: shots become frames on the disk, frames make experiments. Knows no process; ``camera_main`` runs it.
+"""Stores captured images as frames on the disk; frames make experiments. Knows no process; ``process`` runs it.
 
 Nothing is remembered that does not lie on the disk: after a kill at any moment the next start goes on behind the last
 frame that was taken, without a frame doubled or passed over.
@@ -71,10 +71,11 @@ def free_mb(path: Path) -> float:
 
 
 class Camera:
-    """Takes shots.
+    """Takes images.
 
     Args:
-        home, settings: of the instrument.
+        home: of the instrument.
+        settings: of its camera.
         min_free_mb: with less free space it waits.
         open_source: makes the source; asked again while it fails.
         news: one line for people.
@@ -101,21 +102,21 @@ class Camera:
         self._leased_until: datetime | None = None
         self.taken = sum(len(self._folder.frame_names(name)) for name in self._folder.names())
         self.running = self._find_running()
-        self._last_shot_s = clock.monotonic_s() - self._idle_before()
+        self._last_image_s = clock.monotonic_s() - self._idle_before()
 
     def step(self) -> CameraView:
         """Take what is due, begin and end experiments."""
         try:
-            look = self._step()
+            view = self._step()
         except StorageError as e:
-            look = self._look("waiting", error_reason(e), _RETRY_S)
+            view = self._view("waiting", error_reason(e), _RETRY_S)
         except CameraError as e:
-            look = self._look("failing", error_reason(e), _RETRY_S)
-        code = look.reason.code if look.reason else ""  # a number that changes is no news
+            view = self._view("failing", error_reason(e), _RETRY_S)
+        code = view.reason.code if view.reason else ""  # a number that changes is no news
         if code != self._said:
             self._said = code
-            self._news(f"{look.state}: {english(look.reason)}" if look.reason else "goes on")
-        return look
+            self._news(f"{view.state}: {english(view.reason)}" if view.reason else "goes on")
+        return view
 
     def close(self) -> None:
         """The experiment stays open and goes on at the next start; the lease is given back."""
@@ -135,29 +136,29 @@ class Camera:
     def _step(self) -> CameraView:
         if (self._home.state / HOLD).exists():
             self._end("held")
-            return self._look("held", because("camera.held"), _RETRY_S)
+            return self._view("held", because("camera.held"), _RETRY_S)
         if self._source is None:
             self._source = self._open_source(self)
-        idle_s = self._clock.monotonic_s() - self._last_shot_s
+        idle_s = self._clock.monotonic_s() - self._last_image_s
         if self.running is not None and self._source.is_full(self.running.frames, idle_s):
             self._end("complete")
-        shot = self._source.next()
-        if shot is None:
+        image = self._source.next()
+        if image is None:
             if self._source.is_over():
                 self._end("the source is over")
-                return self._look("stopped", because("camera.all-taken"), 1.0)
+                return self._view("stopped", because("camera.all-taken"), 1.0)
             self._lease()
-            return self._look("running", None, self._source.wait_s())
+            return self._view("running", None, self._source.wait_s())
         free = self._free(_existing(self._home.root))
         if free < self._min_free_mb:
             full = because("camera.disk-full", free_mb=free, limit_mb=self._min_free_mb)
-            return self._look("waiting", full, _RETRY_S)
-        self._take(self._source, shot)
-        return self._look("running", None, self._source.wait_s())
+            return self._view("waiting", full, _RETRY_S)
+        self._take(self._source, image)
+        return self._view("running", None, self._source.wait_s())
 
-    def _take(self, source: CameraSource, shot: CapturedImage) -> None:
+    def _take(self, source: CameraSource, image: CapturedImage) -> None:
         try:
-            data = shot.data if shot.data is not None else _bytes_of(shot.path)
+            data = image.data if image.data is not None else _bytes_of(image.path)
         except ReadError as e:
             raise CameraError(e.message, hint=e.hint) from e
         now = self._clock.now()
@@ -166,35 +167,35 @@ class Camera:
         self._lease()
         facts = running.facts
         if running.first_time_s is None:
-            running.first_time_s = shot.time_s
+            running.first_time_s = image.time_s
         time_s = (now - facts.started_at).total_seconds()
-        if shot.time_s is not None and running.first_time_s is not None:
-            time_s = shot.time_s - running.first_time_s
+        if image.time_s is not None and running.first_time_s is not None:
+            time_s = image.time_s - running.first_time_s
         event = taken(
             facts.experiment,
             running.frames,
             data,
-            original=shot.original,
-            well=shot.well or self._settings.wells[0],
-            field=shot.field,
+            original=image.original,
+            well=image.well or self._settings.wells[0],
+            field=image.field,
             time_s=round(time_s, 3),
             at=now,
         )
         frame = FrameFile(
             taken=event,
-            file=f"{event.frame}{safe_suffix(shot.original)}",
-            original=shot.original.encode("utf-8", "replace").decode()[:4096],
-            channels=shot.channels,
-            pixel_size_um=shot.pixel_size_um,
-            position=shot.position,
-            source_time_s=shot.time_s,
+            file=f"{event.frame}{safe_suffix(image.original)}",
+            original=image.original.encode("utf-8", "replace").decode()[:4096],
+            channels=image.channels,
+            pixel_size_um=image.pixel_size_um,
+            position=image.position,
+            source_time_s=image.time_s,
         )
         self._folder.put(frame, data)
         running.frames += 1
         running.last = frame
         self.taken += 1
-        self._last_shot_s = self._clock.monotonic_s()
-        source.took(shot, event.frame)
+        self._last_image_s = self._clock.monotonic_s()
+        source.mark_taken(image, event.frame)
 
     def _begin(self, now: datetime) -> RunningExperiment:
         names = self._folder.names()
@@ -252,7 +253,7 @@ class Camera:
         lease = Lease(holder="camera", reason=english(reason), reason_data=reason, expires_at=self._leased_until)
         write_lease(self._home.inhibit, _LEASE, lease)
 
-    def _look(self, state: CameraWord, reason: Reason | None, wait_s: float) -> CameraView:
+    def _view(self, state: CameraWord, reason: Reason | None, wait_s: float) -> CameraView:
         name = self.running.facts.experiment if self.running is not None else ""
         return CameraView(state, reason, name, self.taken, wait_s)
 

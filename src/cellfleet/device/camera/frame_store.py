@@ -36,7 +36,7 @@ class ExperimentFile(Message):
     Attributes:
         number: grows with every experiment of an instrument.
         channels: names of the channels, in the order of the files.
-        pixel_size_um: where the files do not tell it.
+        pixel_size_um: where the files do not name it.
     """
 
     format_version: Literal[1] = 1
@@ -56,9 +56,9 @@ class FrameFile(Message):
     Attributes:
         file: name of the raw file, beside this one.
         original: the file's name where it came from, as it was.
-        channels, pixel_size_um: where the source tells them for this frame.
+        channels, pixel_size_um: where the source names them for this frame.
         position: number of the frame in the source, from 0; over all experiments.
-        source_time_s: time of the frame in the source, where it tells it.
+        source_time_s: time of the frame in the source, where it has one.
     """
 
     format_version: Literal[1] = 1
@@ -136,7 +136,7 @@ def _is_frame(name: str) -> bool:
 
 
 def experiment_name(number: int, at: datetime) -> str:
-    """``e00012-20260131-174500``: sorts by number, tells when."""
+    """``e00012-20260131-174500``: sorts by number, shows when."""
     return f"e{number:05d}-{at:%Y%m%d-%H%M%S}"
 
 

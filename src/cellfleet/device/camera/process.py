@@ -64,16 +64,16 @@ def run(home: Home, project: Project, clock: Clock, stop: threading.Event) -> No
         clock,
         news=_news,
     )
-    told: tuple[object, ...] = ()
-    told_s = -1e18
+    written: tuple[object, ...] = ()
+    written_s = -1e18
     wait_s = 0.0
     while not stop.wait(min(wait_s, BEAT_S)):
-        look = camera.step()
-        wait_s = look.wait_s
-        facts = (look.state, look.reason, look.experiment)
-        if facts != told or clock.monotonic_s() - told_s >= BEAT_S:
-            told, told_s = facts, clock.monotonic_s()
-            _beat(home, look.state, look.reason, look.experiment, look.taken, clock)
+        view = camera.step()
+        wait_s = view.wait_s
+        facts = (view.state, view.reason, view.experiment)
+        if facts != written or clock.monotonic_s() - written_s >= BEAT_S:
+            written, written_s = facts, clock.monotonic_s()
+            _beat(home, view.state, view.reason, view.experiment, view.taken, clock)
     camera.close()
     running = camera.running.facts.experiment if camera.running is not None else ""
     _beat(home, "stopped", None, running, camera.taken, clock)

@@ -20,7 +20,7 @@ _INDEX = "index.csv"
 
 @dataclass
 class Timer:
-    """The next shot is due at this monotonic time."""
+    """The next image is due at this monotonic time."""
 
     due_s: float
 
@@ -31,34 +31,34 @@ class Replay:
     Args:
         settings: section [camera].
         folder: the data set: ``images/`` beside an ``index.csv``, or a plain folder of images.
-        position: shots that were taken before; it goes on behind them.
-        first_wait_s: time until the first shot.
+        position: images that were taken before; it goes on behind them.
+        first_wait_s: time until the first image.
     """
 
     def __init__(
         self, settings: CameraSection, folder: Path, clock: Clock, *, position: int = 0, first_wait_s: float = 0.0
     ) -> None:
         self._settings, self._clock = settings, clock
-        self._shots = list_images(folder)
+        self._images = list_images(folder)
         self._position = position
         self._timer = Timer(clock.monotonic_s() + first_wait_s)
-        self._span_s = _span(self._shots, settings.interval_s)
+        self._span_s = _span(self._images, settings.interval_s)
 
     def next(self) -> CapturedImage | None:
-        """The shot that is due; see ``shots.Source``."""
+        """The image that is due; see ``CameraSource``."""
         if self.is_over() or self._clock.monotonic_s() < self._timer.due_s:
             return None
-        round_, number = divmod(self._position, len(self._shots))
-        shot = self._shots[number]
-        time_s = None if shot.time_s is None else shot.time_s + round_ * self._span_s
-        well = shot.well or self._settings.wells[self._position % len(self._settings.wells)]
-        return replace(shot, position=self._position, time_s=time_s, well=well)
+        round_, number = divmod(self._position, len(self._images))
+        image = self._images[number]
+        time_s = None if image.time_s is None else image.time_s + round_ * self._span_s
+        well = image.well or self._settings.wells[self._position % len(self._settings.wells)]
+        return replace(image, position=self._position, time_s=time_s, well=well)
 
-    def took(self, shot: CapturedImage, frame: str) -> None:
+    def mark_taken(self, image: CapturedImage, frame: str) -> None:
         """On to the next; a camera that was held up does not hurry after what it missed."""
         del frame
         now_s = self._clock.monotonic_s()
-        self._position = shot.position + 1
+        self._position = image.position + 1
         due_s = self._timer.due_s + self._settings.interval_s
         self._timer.due_s = due_s if due_s > now_s else now_s + self._settings.interval_s
 
@@ -67,7 +67,7 @@ class Replay:
         most = self._settings.max_frames
         if most and self._position >= most:
             return True
-        return not self._settings.loop and self._position >= len(self._shots)
+        return not self._settings.loop and self._position >= len(self._images)
 
     def is_full(self, frames: int, idle_s: float) -> bool:
         """``frames_per_experiment`` were taken."""
@@ -80,7 +80,7 @@ class Replay:
 
 
 def list_images(folder: Path) -> list[CapturedImage]:
-    """All shots of a folder, ordered by (time, well) where index.csv tells them, else by name.
+    """All images of a folder, ordered by (time, well) where index.csv has them, else by name.
 
     Raises:
         CameraError: no such folder, no image in it, or an index.csv that cannot be read.
@@ -99,15 +99,15 @@ def list_images(folder: Path) -> list[CapturedImage]:
             except CellfleetError as e:
                 raise CameraError(f"camera.source: {e.message}", hint=e.hint) from e
             break
-    shots = [_shot(path, rows.get(stem_of(path.name))) for path in files]
-    if all(s.time_s is not None for s in shots):
-        shots.sort(key=lambda s: (s.time_s or 0.0, s.well, natural_key(s.original)))
-        first_s = shots[0].time_s or 0.0
-        return [replace(s, time_s=(s.time_s or 0.0) - first_s) for s in shots]
-    return [replace(s, time_s=None) for s in shots]
+    images = [_image(path, rows.get(stem_of(path.name))) for path in files]
+    if all(s.time_s is not None for s in images):
+        images.sort(key=lambda s: (s.time_s or 0.0, s.well, natural_key(s.original)))
+        first_s = images[0].time_s or 0.0
+        return [replace(s, time_s=(s.time_s or 0.0) - first_s) for s in images]
+    return [replace(s, time_s=None) for s in images]
 
 
-def _shot(path: Path, row: Row | None) -> CapturedImage:
+def _image(path: Path, row: Row | None) -> CapturedImage:
     facts = row.metadata if row is not None else {}
     well = str(facts.get("well", ""))
     return CapturedImage(
@@ -138,9 +138,9 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _span(shots: Sequence[CapturedImage], interval_s: float) -> float:
-    """Time from the first shot of one round to the first of the next."""
-    times = sorted({s.time_s for s in shots if s.time_s is not None})
+def _span(images: Sequence[CapturedImage], interval_s: float) -> float:
+    """Time from the first image of one round to the first of the next."""
+    times = sorted({s.time_s for s in images if s.time_s is not None})
     if len(times) < 2:
-        return interval_s * len(shots)
+        return interval_s * len(images)
     return times[-1] - times[0] + (times[-1] - times[0]) / (len(times) - 1)

@@ -1,4 +1,4 @@
-"""What a camera gives: shots. The sources are ``replay`` (a data set again) and ``watched`` (a folder that others fill)."""
+"""What a camera captures. The sources are ``replay`` (a data set again) and ``watch_folder`` (a folder that others fill)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _FIELD = re.compile(r"(?<![A-Za-z])(?:f|field|s|site)[-_]?(\d{1,4})(?![A-Za-z])"
 
 @dataclass(frozen=True)
 class CapturedImage:
-    """One image that waits to be taken.
+    """One image that waits to be stored as a frame.
 
     Attributes:
         path: where its bytes are now.
         original: its name, as it is there.
         well: a Key.
-        time_s: since the first shot of the source; None: the time when it is taken counts.
-        channels, pixel_size_um: where the source tells them.
-        position: number of the shot in the source, from 0.
+        time_s: seconds since the first image of the source; None: the time of storing counts.
+        channels: empty: the source does not name them.
+        pixel_size_um: None: the source does not name it.
+        position: number of the image in the source, from 0.
         data: its bytes, where they were read already.
     """
 
@@ -37,30 +38,40 @@ class CapturedImage:
 
 
 class CameraSource(Protocol):
-    """Gives shots, one after the other. What it told is taken only after ``took``."""
+    """Gives images, one after the other; an image counts as taken after ``mark_taken``."""
 
     def next(self) -> CapturedImage | None:
-        """The shot that is due now; the same again until it was taken. None: nothing is due.
+        """The image that is due now; the same again until it is marked. None: nothing is due.
 
         Raises:
             CameraError: the source cannot give any.
         """
         ...
 
-    def took(self, shot: CapturedImage, frame: str) -> None:
-        """It is on the disk as that frame."""
+    def mark_taken(self, image: CapturedImage, frame: str) -> None:
+        """Note that the image is on the disk.
+
+        Args:
+            image: of ``next``.
+            frame: its name there.
+        """
         ...
 
     def is_over(self) -> bool:
-        """There will be no more."""
+        """No more images will come."""
         ...
 
     def is_full(self, frames: int, idle_s: float) -> bool:
-        """The experiment ends now: it has so many frames, and so long nothing came."""
+        """Whether the experiment ends now.
+
+        Args:
+            frames: it has so many.
+            idle_s: time since its last frame.
+        """
         ...
 
     def wait_s(self) -> float:
-        """When to ask again, at the latest."""
+        """When to ask again, at the latest, in seconds."""
         ...
 
 

@@ -64,21 +64,21 @@ class Watched:
             self._position += 1
 
     def next(self) -> CapturedImage | None:
-        """The next file that is complete; see ``shots.Source``."""
+        """The next file that is complete; see ``CameraSource``."""
         if not self._ready:
             self._look()
         while self._ready:
             name = self._ready[0]
-            shot = self._shot(name)
-            if shot is not None:
-                return shot
+            image = self._image(name)
+            if image is not None:
+                return image
             self._ready.pop(0)
         return None
 
-    def took(self, shot: CapturedImage, frame: str) -> None:
+    def mark_taken(self, image: CapturedImage, frame: str) -> None:
         """Write into the journal that it was taken."""
-        if self._offered is None or self._offered[0] != shot.original:
-            raise CameraError(f"{shot.original} was not given by this source")
+        if self._offered is None or self._offered[0] != image.original:
+            raise CameraError(f"{image.original} was not given by this source")
         self._keep(*self._offered, frame)
         self._ready.pop(0)
         self._position += 1
@@ -128,12 +128,12 @@ class Watched:
                     continue  # renamed or removed just now
                 count += 1
                 if count > _MOST_FILES:
-                    _LOG.warning("%s holds more than %d images; the rest is not looked at", self._folder, _MOST_FILES)
+                    _LOG.warning("%s holds more than %d images; the rest is ignored", self._folder, _MOST_FILES)
                     return
                 yield _printable(path.relative_to(self._folder)), found.st_size, found.st_mtime_ns
 
-    def _shot(self, name: str) -> CapturedImage | None:
-        """The file as a shot; None: it is gone, changes again, or was taken under another name."""
+    def _image(self, name: str) -> CapturedImage | None:
+        """The file as a image; None: it is gone, changes again, or was taken under another name."""
         seen = self._seen.get(name)
         path = self._folder / os.fsdecode(name.encode("utf-8", "surrogateescape"))
         if seen is None:

@@ -1,7 +1,7 @@
 """Talking with the fleet server, beside the agent's loop: the loop leaves a report here and finds the desired state.
 
 A server that is away, answers 500, or refuses this instrument changes nothing on the instrument: waits grow, each kind of
-trouble is told once, and once more when it is over.
+problem gives one event, and one more when it is over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.retry import backoff_s
 from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
-from cellfleet.device.update.journal import Update
 from cellfleet.errors import CellfleetError, NetworkError, StorageError, WireError
 from cellfleet.ports import Clock, write_atomic
 from cellfleet.wire.base import parse_data
@@ -46,7 +45,7 @@ class ServerSync:
         client: the server; None in a fleet of one.
         clock: for the schedule.
         retry_s: first wait after a failure.
-        incident: is told of troubles.
+        incident: takes an event for each problem.
         jitter: random numbers from 0 to 1.
         write: the disk; tests bring one that fails.
     """
@@ -71,9 +70,9 @@ class ServerSync:
         self._sequence = int(self._numbers.read().content or 0)
         self._etag = ""
         self._waiting: ReportedState | None = None
-        self._told: dict[str, Any] | None = None
-        self._told_end: tuple[int | None, str, float | None] | None = None
-        self._told_at = self._asked_at = -1e9
+        self._reported: dict[str, Any] | None = None
+        self._reported_end: tuple[int | None, str, float | None] | None = None
+        self._reported_at = self._asked_at = -1e9
         self._not_before = -1e9
         self._failures = 0
         self.trouble = ""
@@ -81,7 +80,7 @@ class ServerSync:
         self.trouble_reason: Reason | None = None
         self.back_at: datetime | None = None
         """When the server answered again after a trouble."""
-        self._clock_told = False
+        self._clock_reported = False
         self._stop = threading.Event()
 
     @property
@@ -96,18 +95,24 @@ class ServerSync:
         with self._lock:
             return self._arrived_at
 
-    def has_told(self, update: Update) -> bool:
-        """The server knows how that update ended; there is nobody to be told in a fleet of one."""
+    def has_reported(self, deployment_id: int | None, outcome: str, recovery_s: float | None) -> bool:
+        """Whether the server knows how an update ended; without a server there is nothing to report.
+
+        Args:
+            deployment_id: of the update.
+            outcome: how it ended.
+            recovery_s: from a bad activation to the first frame of the slot before; None: not known, or not needed.
+        """
         with self._lock:
-            return self._client is None or self._told_end == (update.deployment_id, update.outcome, update.recovery_s)
+            return self._client is None or self._reported_end == (deployment_id, outcome, recovery_s)
 
     @property
     def clock_offset_s(self) -> float:
-        """The server's clock less ours."""
+        """The server's clock minus the clock here."""
         return self._client.clock_offset_s if self._client is not None else 0.0
 
     def leave(self, report: ReportedState) -> None:
-        """This is how the device is; told to the server when it says something new, or when it is time."""
+        """Leave the newest report; it is sent when it has news, or when it is time."""
         with self._lock:
             self._waiting = report
 
@@ -153,7 +158,7 @@ class ServerSync:
             return None
         news = _news(report)
         poll_s = self._desired.poll_s if self._desired else self._retry_s
-        if news == self._told and now - self._told_at < poll_s:
+        if news == self._reported and now - self._reported_at < poll_s:
             return None
         self._sequence += 1
         self._numbers.write(self._sequence)
@@ -164,9 +169,9 @@ class ServerSync:
                 raise
             return e
         with self._lock:
-            self._told, self._told_at = news, now
+            self._reported, self._reported_at = news, now
             end = report.update
-            self._told_end = (end.deployment_id, end.outcome, end.recovery_s) if end else None
+            self._reported_end = (end.deployment_id, end.outcome, end.recovery_s) if end else None
         return None
 
     def _ask(self, now: float) -> None:
@@ -195,19 +200,19 @@ class ServerSync:
         self.trouble_reason = reason
         if kind != self.trouble:
             self.trouble = kind
-            self._tell(kind, because("server.later", reason))
+            self._put_incident(kind, because("server.later", reason))
 
     def _went_well(self) -> None:
         if self.trouble:
             self.back_at = self._clock.now()
-            self._tell("server-back", because("server.back", tries=self._failures))
+            self._put_incident("server-back", because("server.back", tries=self._failures))
         self._failures, self.trouble, self.trouble_reason = 0, "", None
         off = abs(self.clock_offset_s) > CLOCK_OFF_S
-        if off and not self._clock_told:
-            self._tell("clock-off", because("clock.off", seconds=-self.clock_offset_s))
-        self._clock_told = off
+        if off and not self._clock_reported:
+            self._put_incident("clock-off", because("clock.off", seconds=-self.clock_offset_s))
+        self._clock_reported = off
 
-    def _tell(self, kind: str, reason: Reason) -> None:
+    def _put_incident(self, kind: str, reason: Reason) -> None:
         with contextlib.suppress(StorageError):
             self._incident(Incident(at=self._clock.now(), kind=kind, text=english(reason), reason_data=reason))
 

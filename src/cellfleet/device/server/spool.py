@@ -1,4 +1,4 @@
-"""The spool: what the server is to be told, kept on the disk until it has confirmed it. SQLite in WAL mode, every put synced.
+"""The spool: telemetry and pictures for the server, on the disk until it confirms them. SQLite in WAL mode, every put synced.
 
 Events are never dropped. Pictures are, the oldest first, when too much waits; gauges likewise. The same event again is
 dropped (by the digest of its content), so that after a power cut everything unsure can simply be put again.
@@ -40,7 +40,7 @@ class SpoolLimits:
     Attributes:
         picture_bytes: of all pictures; the oldest are dropped above it.
         gauges: likewise, in number.
-        dead: items that the server refused for good and that are kept for a look.
+        dead: items that the server refused for good and that are kept for inspection.
     """
 
     picture_bytes: int = 256 << 20
@@ -87,7 +87,7 @@ class Spool:
     """The queue of an instrument. Safe to be used by several threads, and by one process.
 
     Args:
-        path: ``spool.db``; made when absent. One that is damaged is put aside and told of.
+        path: ``spool.db``; made when absent. One that is damaged is put aside and reported.
         clock: for the times of batches.
         limits: what may wait.
 
@@ -146,7 +146,7 @@ class Spool:
                 )
 
     def put_picture(self, kind: PictureKind, experiment: str, frame: str, pin: int, path: Path) -> None:
-        """Keep a picture for its upload; above the limit the oldest are dropped, and it is told."""
+        """Keep a picture for its upload; above the limit the oldest are dropped, with an event."""
         size = path.stat().st_size if path.is_file() else 0
         with self._transaction() as db:
             db.execute(
@@ -210,7 +210,7 @@ class Spool:
             ]
 
     def next_picture(self) -> Picture | None:
-        """The newest picture that waits: people look at what is new."""
+        """The newest picture that waits: new pictures matter most."""
         with self._lock:
             row = self._db.execute(f"SELECT {_PICTURE} FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
         return None if row is None else _picture(row)

@@ -1,7 +1,7 @@
 """Telemetry: a thread that brings the spool to the server, in order, at a bounded rate, and never gives up.
 
 Events first, then gauges, then pictures. A server that is away or has trouble is asked again with growing waits; a batch
-that is too large is split; an event that the server refuses for good is set aside and told of.
+that is too large is split; an event that the server refuses for good is set aside and reported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pace:
     """How fast the spool goes.
 
     Attributes:
-        idle_s: between two looks when nothing waits.
+        idle_s: between two steps when nothing waits.
         gap_s: least time between two requests: after an hour without a server, the others are not crowded out.
         gauges_s: between two measurements.
         max_items, max_bytes: of one batch.
@@ -65,7 +65,7 @@ class Sender:
 
     Args:
         home: for the disk's free space and the instrument's status.
-        settings: first wait after a failure, patience with the server.
+        settings: first wait after a failure, timeout of the network.
         jitter: random numbers from 0 to 1.
 
     Attributes:

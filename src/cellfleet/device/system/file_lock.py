@@ -73,5 +73,5 @@ def _lock(path: Path) -> FileLock:
 
 
 def _holder_file(path: Path) -> Path:
-    """Beside the lock's file, which Windows lets nobody read while it is locked."""
+    """Beside the lock's file, which cannot be read on Windows while it is locked."""
     return path.with_suffix(".holder")

@@ -35,7 +35,7 @@ def _has_gpu_providers() -> bool:
 
 
 def gpus() -> tuple[str, ...]:
-    """Names of NVIDIA's GPUs, as their driver tells them."""
+    """Names of NVIDIA's GPUs, as their driver names them."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()

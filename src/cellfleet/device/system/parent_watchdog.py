@@ -1,4 +1,4 @@
-"""A process that is tied to its parent: it ends at the end of its standard input, so nothing stays behind."""
+"""Ends a process with its parent: at the end of its standard input, so that nothing stays behind."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class NewestVersion:
 
 
 class VersionedFile:
-    """A value that lies in numbered files of a folder.
+    """A value in versioned files of a folder.
 
     Args:
         folder: made with the first write.

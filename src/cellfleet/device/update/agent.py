@@ -188,7 +188,9 @@ class Agent:
         server_sync = self._ports.server_sync
         if last is None or not last.settled or server_sync.trouble:
             return True
-        return not is_recovering(last, now) and server_sync.has_told(last)
+        return not is_recovering(last, now) and server_sync.has_reported(
+            last.deployment_id, last.outcome, last.recovery_s
+        )
 
     def _run_action(self, update: Update, now: datetime) -> bool:
         """Start the state's action in the background, or take its result."""

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy import text
 
-from cellfleet import __version__
+from cellfleet._version import __version__
 from cellfleet.fleet.api.dependencies import Ctx
 from cellfleet.wire import PROTOCOL, Message
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cellfleet import __version__
+from cellfleet._version import __version__
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.pages import words
 from cellfleet.fleet.pages.charts import MEMBER_STATES, member_bar

@@ -1,6 +1,6 @@
-"""Programs that run beside the story: started with a log, watched, and ended with it, however it ends.
+"""Programs that run beside the demo: started with a log, watched, and ended with the demo, however it ends.
 
-Each is tied to this process by its standard input, so that none stays behind even when this process is killed.
+Each ends when its standard input closes, so that none stays behind even when this process is killed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from cellfleet.errors import DeviceError
 from cellfleet.ports import make_dir
 
 _PROGRAM = "from cellfleet.cli.entry import main; main()"
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 _LAST_LINES = 8
 
 
 @dataclass
 class Program:
-    """One ``cellfleet`` command that goes on running.
+    """One ``cellfleet`` command that runs in the background.
 
     Attributes:
         name: for people, and of its log.
-        process: it.
+        process: of the system.
         log: what it prints.
     """
 
@@ -39,16 +39,16 @@ class Program:
     log: Path
 
     def check(self) -> None:
-        """It still runs.
+        """Check that it still runs.
 
         Raises:
-            DeviceError: it does not; with the last lines that it printed.
+            DeviceError: it ended; with the last lines that it printed.
         """
         code = self.process.poll()
         if code is not None:
-            raise DeviceError(f"{self.name} ended with exit code {code}: {self.last_words()}", hint=f"read {self.log}")
+            raise DeviceError(f"{self.name} ended with exit code {code}: {self.last_lines()}", hint=f"read {self.log}")
 
-    def last_words(self) -> str:
+    def last_lines(self) -> str:
         """The end of its log, in one line."""
         with contextlib.suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -56,24 +56,24 @@ class Program:
         return ""
 
     def ask_to_end(self) -> None:
-        """It is asked to end, and may take its time."""
+        """Ask it to end; returns at once."""
         with contextlib.suppress(OSError):
             if self.process.stdin is not None:
                 self.process.stdin.close()
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, patience_s: float = _PATIENCE_S) -> None:
-        """Wait for its end; killed when it takes too long."""
+    def wait(self, timeout_s: float = _TIMEOUT_S) -> None:
+        """Wait for its end; kill it after ``timeout_s``."""
         try:
-            self.process.wait(patience_s)
+            self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
 
 class Programs:
-    """The programs of a story; used as a context manager, at whose end all of them have ended.
+    """The running programs of the demo; a context manager at whose end all of them have ended.
 
     Args:
         logs: folder for their logs.
@@ -85,7 +85,15 @@ class Programs:
         self._running: list[Program] = []
 
     def start(self, name: str, argv: Sequence[str]) -> Program:
-        """Start ``cellfleet <argv>``."""
+        """Start a command.
+
+        Args:
+            name: for people, and of the log.
+            argv: arguments of ``cellfleet``.
+
+        Returns:
+            The program, running.
+        """
         make_dir(self._logs)
         log = self._logs / f"{name}.log"
         with log.open("ab") as out:
@@ -95,19 +103,19 @@ class Programs:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self._environ},
-                start_new_session=True,  # Ctrl-C reaches the story, which ends them in their order
+                start_new_session=True,  # Ctrl-C reaches the demo, which ends them in order
             )
         program = Program(name, process, log)
         self._running.append(program)
         return program
 
     def check(self) -> None:
-        """All of them still run; errors as of ``Program.check``."""
+        """Check that all of them still run; errors as of ``Program.check``."""
         for program in self._running:
             program.check()
 
     def end(self) -> None:
-        """End them all. Who is impatient (another Ctrl-C) has them killed; what they started ends with their input."""
+        """End them all, in reverse order. Another Ctrl-C kills them; what they started ends with their input."""
         running, self._running = self._running, []
         if running:
             say("ending the instruments and the server")

@@ -28,8 +28,8 @@ BUNDLE: Mapping[str, Any] = {"bundle.golden_px": 320}
 SOAK_S = 3.0
 
 
-def rows(settings: Settings) -> list[list[str]]:
-    """Setting, what it means, in production (its default), here.
+def changed_rows(settings: Settings) -> list[list[str]]:
+    """Rows of a table: setting, meaning, default (production), value in the demo.
 
     Args:
         settings: of the demo's project.
@@ -43,8 +43,8 @@ def rows(settings: Settings) -> list[list[str]]:
     return out
 
 
-def of_instrument(settings: Settings, flags: Sequence[str]) -> dict[str, Any]:
-    """What an instrument of the demo has set: the shorter times, and what a flag of the demo asks for.
+def instrument_settings(settings: Settings, flags: Sequence[str]) -> dict[str, Any]:
+    """The settings of an instrument of the demo: shorter times, and what ``--set`` of the demo asks for.
 
     Args:
         settings: of the demo's project, flags counted in.

@@ -1,4 +1,4 @@
-"""Running commands one after the other as a story: what each does, the command line, its output, how long it took."""
+"""Runs commands one after the other, step by step: what a step does, the command line, its output, how long it took."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-class StoryEnds(Exception):
-    """A command failed, so the story cannot go on.
+class CommandFailed(Exception):
+    """A command failed, so the demo cannot go on.
 
     Attributes:
         code: the command's exit code.
@@ -37,32 +37,32 @@ class StoryEnds(Exception):
 
 
 @dataclass
-class Story:
-    """Tells numbered chapters and runs the commands of each.
+class CommandRunner:
+    """Prints numbered steps and runs the commands of each.
 
     Attributes:
-        chapters: how many there will be.
-        seconds: time of every chapter by its title.
+        steps: how many there will be.
+        seconds: time of every step by its title.
         findings: commands that ended with findings (a failed gate), as they were typed.
     """
 
-    chapters: int
+    steps: int
     seconds: dict[str, float] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     _begun: float = 0.0
     _title: str = ""
 
-    def chapter(self, title: str, text: str) -> None:
-        """Begin a chapter."""
+    def step(self, title: str, text: str) -> None:
+        """Begin a step."""
         self.close()
         self._title, self._begun = title, time.monotonic()
         console = out_console()
         console.print()
-        console.print(f"{len(self.seconds) + 1}/{self.chapters}  {title}", style="bold cyan", markup=False)
+        console.print(f"{len(self.seconds) + 1}/{self.steps}  {title}", style="bold cyan", markup=False)
         console.print(text, markup=False)
 
     def close(self) -> None:
-        """End the chapter."""
+        """End the step."""
         if self._title:
             self.seconds[self._title] = round(time.monotonic() - self._begun, 1)
             self._title = ""
@@ -72,10 +72,10 @@ class Story:
 
         Args:
             argv: the command and its arguments.
-            may_find: exit code 1 is noted, and the story goes on.
+            may_find: exit code 1 is noted, and the demo goes on.
 
         Raises:
-            StoryEnds: it failed.
+            CommandFailed: it failed.
         """
         from cellfleet.cli.main import run
 
@@ -90,14 +90,14 @@ class Story:
             argv: the command and its arguments.
 
         Raises:
-            StoryEnds: it ended otherwise.
+            CommandFailed: it ended otherwise.
         """
         from cellfleet.cli.main import run
 
         self._show(argv)
         code = run(list(argv))
         if code != expected:
-            raise StoryEnds(code or int(ExitCode.INTERNAL))
+            raise CommandFailed(code or int(ExitCode.INTERNAL))
 
     def ask(self, *argv: str, stdin: str = "") -> Any:
         """Run a command with ``--json`` and return the facts; nothing but the command line is shown.
@@ -107,7 +107,7 @@ class Story:
             stdin: what it reads.
 
         Raises:
-            StoryEnds: it failed.
+            CommandFailed: it failed.
         """
         from cellfleet.cli.main import run
 
@@ -126,7 +126,7 @@ class Story:
         """Run a command in a process of its own that cannot import torch.
 
         Raises:
-            StoryEnds: it failed.
+            CommandFailed: it failed.
         """
         self._show(argv)
         sys.stdout.flush()
@@ -140,5 +140,5 @@ class Story:
         if code == ExitCode.FINDINGS and may_find:
             self.findings.append(f"cellfleet {shlex.join(argv)}")
         elif code != ExitCode.OK:
-            raise StoryEnds(code if code > 0 else int(ExitCode.INTERRUPTED))
+            raise CommandFailed(code if code > 0 else int(ExitCode.INTERRUPTED))
         return code

@@ -41,7 +41,7 @@ class Scene:
 
 
 def synthetic_scene(folder: Path, seed: int, number: int, progress: ProgressFn) -> Scene:
-    """Four wells of two kinds of cells that grow, 15 times photographed each.
+    """Four wells of two kinds of cells that grow, 15 frames each.
 
     Args:
         folder: to be made.

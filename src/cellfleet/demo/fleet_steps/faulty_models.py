@@ -1,4 +1,4 @@
-"""Two models that must not stay on an instrument, made from a good one: one draws nonsense, one is too greedy.
+"""Two models that must not stay on an instrument, made from a good one: one segments wrongly, one needs too much memory.
 
 Both are plain ONNX that load and run. The first has the sign of its heads wrong; the second lets every patch of the frame
 look at every other one, so that time and memory grow with the square of a frame's area: golden frames are small, and pass.
@@ -80,7 +80,7 @@ def inverted(model: onnx.ModelProto) -> None:
 
 
 def attentive(frame_px: int) -> Edit:
-    """Adds attention of every patch of the frame to every other one; what is drawn stays the same.
+    """Adds attention of every patch of the frame to every other one; its masks stay the same.
 
     Args:
         frame_px: side of the frames of an instrument; they are cut into at most 96 x 96 patches, smaller frames into fewer.

@@ -1,4 +1,4 @@
-"""Counting frames at the end: what lies on the instruments' disks against what the server knows."""
+"""Counts frames at the end: on the instruments' disks, and as the server knows them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cellfleet.device.camera.frame_store import EXPERIMENT, FrameFile
 
 
 @dataclass(frozen=True)
-class Counted:
+class FrameCount:
     """Frames of one instrument, or of all.
 
     Attributes:
-        taken: that the camera gave.
+        taken: by the camera.
         stored: whose raw file lies on the disk, with the digest that was noted when it was taken.
         segmented: that have a mask which the server knows.
         lost: not stored, not segmented, or left out in the numbering of an experiment.
@@ -30,8 +30,8 @@ class Counted:
     lost: int = 0
     doubled: int = 0
 
-    def __add__(self, other: Counted) -> Counted:
-        return Counted(
+    def __add__(self, other: FrameCount) -> FrameCount:
+        return FrameCount(
             self.taken + other.taken,
             self.stored + other.stored,
             self.segmented + other.segmented,
@@ -40,14 +40,14 @@ class Counted:
         )
 
 
-def count(frames: Path, rows: Iterable[Mapping[str, Any]]) -> Counted:
+def count_frames(frames: Path, rows: Iterable[Mapping[str, Any]]) -> FrameCount:
     """Count one instrument.
 
     Args:
         frames: its folder of raw frames.
         rows: results that count, as the server knows them.
     """
-    drawn = Counter((r["experiment"], r["frame"]) for r in rows)
+    masks = Counter((r["experiment"], r["frame"]) for r in rows)
     files = [FrameFile.model_validate_json(f.read_bytes()) for f in frames.glob("*/*.json") if f.name != EXPERIMENT]
     taken = {(f.taken.experiment, f.taken.frame): f for f in files}
     stored = {key for key, f in taken.items() if _is_stored(frames, f)}
@@ -56,13 +56,13 @@ def count(frames: Path, rows: Iterable[Mapping[str, Any]]) -> Counted:
     for experiment, index in numbers:
         highest[experiment] = max(highest[experiment], index + 1)
     left_out = sum(highest.values()) - len(numbers)
-    segmented = {key for key in taken if drawn[key]}
-    return Counted(
+    segmented = {key for key in taken if masks[key]}
+    return FrameCount(
         taken=len(taken),
         stored=len(stored),
         segmented=len(segmented),
         lost=len(taken) - len(stored & segmented) + left_out,
-        doubled=sum(n - 1 for n in numbers.values()) + sum(n - 1 for n in drawn.values()),
+        doubled=sum(n - 1 for n in numbers.values()) + sum(n - 1 for n in masks.values()),
     )
 
 

@@ -1,4 +1,4 @@
-"""A network cable that can be pulled: forwards connections on loopback to a server until it is cut."""
+"""A network that can fail: a proxy on loopback that forwards connections to a server until it is cut."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import threading
 _CHUNK = 1 << 16
 
 
-class Cable:
+class BreakableProxy:
     """Listens on a free port of loopback and forwards to another one. While it is cut, connections are closed at once.
 
     Args:
-        host, port: of the server.
+        host: of the server.
+        port: of the server.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -21,8 +22,8 @@ class Cable:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._whole = True
-        threading.Thread(target=self._accept, name="cable", daemon=True).start()
+        self._connected = True
+        threading.Thread(target=self._accept, name="breakable-proxy", daemon=True).start()
 
     @property
     def port(self) -> int:
@@ -30,20 +31,20 @@ class Cable:
         return int(self._listener.getsockname()[1])
 
     def cut(self) -> None:
-        """Break what is connected, and refuse what comes."""
+        """Break all connections, and refuse new ones."""
         with self._lock:
-            self._whole = False
+            self._connected = False
             broken = list(self._open)
         for s in broken:
             _end(s)
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Forward again."""
         with self._lock:
-            self._whole = True
+            self._connected = True
 
     def close(self) -> None:
-        """The end; nothing listens any more."""
+        """Stop listening."""
         self.cut()
         _end(self._listener)
 
@@ -53,7 +54,7 @@ class Cable:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._whole:
+            if not self._connected:
                 _end(client)
                 continue
             try:
@@ -65,7 +66,7 @@ class Cable:
             with self._lock:
                 self._open |= {client, server}
             for source, target in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(source, target), name="cable", daemon=True).start()
+                threading.Thread(target=self._copy, args=(source, target), name="breakable-proxy", daemon=True).start()
 
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):

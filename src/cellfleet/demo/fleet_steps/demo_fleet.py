@@ -1,11 +1,11 @@
-"""Who and what takes part in the story of the fleet: people, server, instruments."""
+"""The fleet of the demo: people, server, instruments."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 from cellfleet.cli.common import say
 from cellfleet.cli.fleet.client import TOKEN_VARIABLE, FleetClient
 from cellfleet.config import Settings, load_project
-from cellfleet.demo.fleet_story.cable import Cable
-from cellfleet.demo.fleet_story.programs import Program, Programs
-from cellfleet.demo.fleet_story.scenes import Scene
-from cellfleet.demo.fleet_story.watch import deployment_line, wait_for
-from cellfleet.demo.story import Story
+from cellfleet.demo.command_runner import CommandRunner
+from cellfleet.demo.fleet_steps.background_programs import Program, Programs
+from cellfleet.demo.fleet_steps.breakable_proxy import BreakableProxy
+from cellfleet.demo.fleet_steps.camera_scenes import Scene
+from cellfleet.demo.fleet_steps.waiting import deployment_line, wait_for
 from cellfleet.errors import DeviceError, FleetError
 
 GROUP = "pilot"
@@ -28,7 +28,7 @@ SERVER_VARIABLE = "CELLFLEET_SERVER"
 
 @dataclass
 class Instrument:
-    """One instrument of the story."""
+    """One instrument of the demo."""
 
     name: str
     home: Path
@@ -36,43 +36,43 @@ class Instrument:
     program: Program | None = None
 
     def status(self) -> dict[str, Any]:
-        """What its agent wrote last; empty while there is nothing yet."""
+        """The latest status that its agent wrote; empty while there is none."""
         try:
             found: dict[str, Any] = json.loads((self.home / "state" / "status.json").read_bytes())
         except (OSError, ValueError):
             return {}
         return found
 
-    def troubles(self) -> list[str]:
-        """What is wrong with it now, in words."""
+    def problems(self) -> list[str]:
+        """What is wrong with it now."""
         return [f"{self.name}: {problem}" for problem in self.status().get("health", {}).get("problems", ())]
 
 
 @dataclass
-class Cast:
-    """What the chapters work with.
+class DemoFleet:
+    """What the steps work with; it grows from step to step.
 
     Attributes:
-        story: tells and runs commands.
+        runner: prints steps and runs commands.
         root: project folder.
         programs: server and instruments.
         settings: ``--set`` flags of the demo.
         tokens: API token by person.
         numbers: for the table at the end.
-        again: instrument whose experiment has still to be segmented again; empty when there is none.
+        resegmenting: instrument whose experiment must still be segmented again; empty: none.
     """
 
-    story: Story
+    runner: CommandRunner
     root: Path
     programs: Programs
     settings: tuple[str, ...] = ()
     instruments: list[Instrument] = field(default_factory=list)
     server: str = ""
-    cable: Cable | None = None
+    proxy: BreakableProxy | None = None
     password: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
-    again: str = ""
+    resegmenting: str = ""
 
     @property
     def here(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class Cast:
 
     @contextlib.contextmanager
     def as_person(self, name: str) -> Iterator[None]:
-        """Commands in this block are that person's."""
+        """Run the commands in this block as this person."""
         before = {key: os.environ.get(key) for key in (SERVER_VARIABLE, TOKEN_VARIABLE)}
         os.environ.update({SERVER_VARIABLE: self.server, TOKEN_VARIABLE: self.tokens[name]})
         say(f"({name}, {PEOPLE[name]})")
@@ -106,49 +106,68 @@ class Cast:
         api = self.api
         return api.get(f"/api/v1/deployments/{number}"), list(api.all(f"/api/v1/deployments/{number}/members"))
 
-    def wait_deployment(self, number: int, wanted: str, patience_s: float = 240.0) -> list[dict[str, Any]]:
-        """Wait for the end or the halt of a deployment, a line for every change; returns its members.
+    def wait_deployment(self, number: int, wanted: str, timeout_s: float = 240.0) -> list[dict[str, Any]]:
+        """Wait until a deployment ends or halts; print a line for every change.
+
+        Args:
+            number: of the deployment.
+            wanted: state in which it must end.
+            timeout_s: how long to wait.
+
+        Returns:
+            Its members.
 
         Raises:
-            FleetError: it ends otherwise.
+            FleetError: it ends in another state, or not in time.
         """
 
-        def look() -> tuple[bool, str]:
+        def check() -> tuple[bool, str]:
             deployment, members = self.deployment(number)
-            troubles = [text for i in self.instruments for text in i.troubles()]
-            line = "; ".join([deployment_line(deployment, members), *troubles])
+            problems = [text for i in self.instruments for text in i.problems()]
+            line = "; ".join([deployment_line(deployment, members), *problems])
             return deployment["state"] in ("halted", "succeeded", "cancelled"), line
 
-        wait_for(f"deployment {number}", look, self.programs.check, patience_s)
+        wait_for(f"deployment {number}", check, self.programs.check, timeout_s)
         deployment, members = self.deployment(number)
         if deployment["halted_reason"]:
-            say(f"  halted by itself: {deployment['halted_reason']}")
+            say(f"  halted: {deployment['halted_reason']}")
         if deployment["state"] != wanted:
             raise FleetError(
                 f"deployment {number} is {deployment['state']}, not {wanted}", hint=f"read {self.root / 'logs'}"
             )
         return members
 
-    def wait_instruments(self, what: str, names: Sequence[str], so: Any, patience_s: float = 120.0) -> float:
-        """Wait until ``so(status)`` holds of the named instruments. Returns the seconds that it took.
+    def wait_instruments(
+        self, what: str, names: Sequence[str], condition: Callable[[dict[str, Any]], bool], timeout_s: float = 120.0
+    ) -> float:
+        """Wait until a condition holds for instruments.
+
+        Args:
+            what: for the lines and the error.
+            names: of the instruments.
+            condition: of an instrument's status.
+            timeout_s: how long to wait.
+
+        Returns:
+            Seconds that it took.
 
         Raises:
-            FleetError: it does not in time.
+            FleetError: not in time.
         """
         chosen = [i for i in self.instruments if i.name in names]
 
-        def look() -> tuple[bool, str]:
-            ready = [i.name for i in chosen if (s := i.status()) and so(s)]
-            troubles = [text for i in chosen if i.name not in ready for text in i.troubles()]
-            return len(ready) == len(chosen), "; ".join([f"{what}: {', '.join(ready) or 'none yet'}", *troubles])
+        def check() -> tuple[bool, str]:
+            ready = [i.name for i in chosen if (s := i.status()) and condition(s)]
+            problems = [text for i in chosen if i.name not in ready for text in i.problems()]
+            return len(ready) == len(chosen), "; ".join([f"{what}: {', '.join(ready) or 'none yet'}", *problems])
 
-        return wait_for(what, look, self.programs.check, patience_s)
+        return wait_for(what, check, self.programs.check, timeout_s)
 
     def instrument(self, name: str) -> Instrument:
-        """One of them.
+        """The instrument of this name.
 
         Raises:
-            DeviceError: there is no such one.
+            DeviceError: there is none.
         """
         for i in self.instruments:
             if i.name == name:

@@ -1,4 +1,4 @@
-"""Waiting for what must happen, with a line for every change."""
+"""Waits until something happens, with a line for every change."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ _TICK_S = 0.4
 
 
 class NotInTime(FleetError):
-    """What was waited for did not happen."""
+    """What was waited for did not happen in time."""
 
 
 def wait_for(
     what: str,
-    look: Callable[[], tuple[bool, str]],
-    check: Callable[[], None],
-    patience_s: float,
+    check: Callable[[], tuple[bool, str]],
+    check_alive: Callable[[], None],
+    timeout_s: float,
     every_s: float = 0.0,
 ) -> float:
-    """Look until it is so; a line for every change of what is seen.
+    """Check until a condition holds; print a line for every change.
 
     Args:
-        what: in words, for the error.
-        look: whether it is so, and how things stand.
-        check: raises when it cannot become so any more (a program has ended).
-        patience_s: how long to wait.
-        every_s: between two lines at least, but for the last one.
+        what: for the error.
+        check: whether the condition holds, and the state in words.
+        check_alive: raises when the condition cannot hold any more (a program has ended).
+        timeout_s: how long to wait.
+        every_s: least time between two lines, except for the last one.
 
     Returns:
         Seconds that it took.
 
     Raises:
-        NotInTime: it did not happen in time.
+        NotInTime: the condition did not hold in time.
     """
-    begun, last, told_s, done = time.monotonic(), "", -every_s, False
+    begun, last, printed_s, done = time.monotonic(), "", -every_s, False
     while not done:
-        check()
+        check_alive()
         try:
-            done, now = look()
+            done, now = check()
         except NetworkError as e:
             done, now = False, e.message
         waited = time.monotonic() - begun
-        if now and now != last and (done or waited - told_s >= every_s):
+        if now and now != last and (done or waited - printed_s >= every_s):
             say(f"  {waited:5.1f} s  {now}")
-            last, told_s = now, waited
-        if not done and waited > patience_s:
+            last, printed_s = now, waited
+        if not done and waited > timeout_s:
             raise NotInTime(
-                f"{what}: not after {waited:.0f} s; the last that was seen: {last or 'nothing'}",
+                f"{what}: not after {waited:.0f} s; last state: {last or 'unknown'}",
                 hint="end other programs that keep this machine busy, or let frames come more slowly: "
                 "--set camera.interval_s=2",
             )
@@ -61,7 +61,7 @@ def wait_for(
 
 
 def deployment_line(deployment: Mapping[str, Any], members: list[dict[str, Any]]) -> str:
-    """How a deployment stands, in one line."""
+    """The state of a deployment and its members, in one line."""
     words = []
     for m in sorted(members, key=lambda m: str(m["name"])):
         state = m["state"]
