@@ -146,8 +146,8 @@ def _mask_facts(db: Session, device: Device, row: ResultRow) -> dict[str, Any]:
         }
     if row.pin > 1 or row.superseded_by is not None:
         facts["pin"] = row.pin
-        told = plate.history if plate is not None else []
-        why = {(h["pin"], h["reason"]): h["reason"] for h in told if h.get("reason")}  # told again when it ends
+        history = plate.history if plate is not None else []
+        why = {(h["pin"], h["reason"]): h["reason"] for h in history if h.get("reason")}  # reported again when it ends
         facts["pinned_anew"] = list(why.values())
     flags = [f"{f['name']}: {f['reason']}" for f in row.details.get("flags", [])]
     return {**facts, **({"flags": flags} if flags else {})}

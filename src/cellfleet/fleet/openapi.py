@@ -26,7 +26,7 @@ TAGS = {
     "devices": "Instruments: who they are, what they run, their groups and tags.",
     "groups": "Devices that are deployed to together.",
     "audit": "Who did what, when and why.",
-    "device": "What instruments ask and tell.",
+    "device": "Desired state and reported state of an instrument.",
     "telemetry": "OTLP over HTTP.",
     "uploads": "Files in parts.",
     "artifacts": "Bytes that devices install.",

@@ -1,4 +1,4 @@
-"""Errors as answers: RFC 9457 problems for programs, pages for browsers. Nothing of our insides is told."""
+"""Errors as answers: RFC 9457 problems for programs, pages for browsers. Answers show nothing of the server's internals."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Stop:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it listens, and leaves signals to ``serve``."""
+    """Says when it listens, and leaves signals to ``serve``."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)

@@ -93,7 +93,7 @@ class _Asks:
 
 
 def person(role: str) -> Any:
-    """A dependency: somebody who is signed in with at least this role."""
+    """A dependency: a person who is signed in with at least this role."""
     return Depends(_ASKS[role])
 
 

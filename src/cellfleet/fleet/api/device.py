@@ -1,4 +1,4 @@
-"""What instruments ask and tell: desired state and reported state."""
+"""Desired state and reported state of the instrument that asks."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ def ask(
     "two machines with one key: 409 `two-machines`.",
     dependencies=[Depends(small)],
 )
-def tell(context: Ctx, by: OfDevice, body: Annotated[ReportedState, Body(examples=[REPORT])]) -> None:
+def report(context: Ctx, by: OfDevice, body: Annotated[ReportedState, Body(examples=[REPORT])]) -> None:
     reports.take(context, by, body)

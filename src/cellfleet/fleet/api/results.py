@@ -35,11 +35,11 @@ class CountsAnswer(Message):
     """Frames as the server counts them; each exists once.
 
     Attributes:
-        taken: frames that the device told of.
+        taken: frames that the device reported.
         unreadable: those of them that cannot be read.
         segmented: those of them that have a row that counts.
         rows: rows that count.
-        superseded: rows that count no more.
+        superseded: rows that were superseded.
     """
 
     taken: int = Field(examples=[60])
@@ -50,7 +50,7 @@ class CountsAnswer(Message):
 
 
 class ExperimentAnswer(Message):
-    """One time-lapse on one plate. ``history``: its pins as the device told them, oldest first."""
+    """One time-lapse on one plate. ``history``: its pins as the device reported them, oldest first."""
 
     name: str = Field(examples=["plate-7"])
     plate: str = ""
@@ -151,7 +151,7 @@ def rows(
     portion: InPortions,
     experiment: Annotated[str, Query(max_length=128, description="Only of this one.", examples=["plate-7"])] = "",
     well: Annotated[str, Query(max_length=128, description="Only of this well.", examples=["A1"])] = "",
-    superseded: Annotated[bool, Query(description="Those that count no more, too.", examples=[False])] = False,
+    superseded: Annotated[bool, Query(description="Superseded rows, too.", examples=[False])] = False,
 ) -> Listing[ResultAnswer]:
     found = results.rows(
         db,
@@ -191,7 +191,7 @@ def picture(
     "/alarms/clear",
     status_code=204,
     summary="Clear the alarms of a device",
-    description="A person has looked at them; what still holds comes again with the next report.",
+    description="An operator has seen them; what still holds is raised again by the next report.",
 )
 def clear_alarms(context: Ctx, db: Db, by: Operator, device: DeviceRef, body: OptionalReason) -> None:
     alarms.clear(db, context, by, device, body.reason)

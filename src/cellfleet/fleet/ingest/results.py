@@ -1,4 +1,4 @@
-"""What the instruments saw: experiments, rows, pictures. Only the rows that count, unless all are asked for."""
+"""What instruments found: experiments, rows, pictures. Only the rows that count, unless all are asked for."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class FrameCounts:
     """Frames as the server counts them. A frame and a row exist once, by their natural keys.
 
     Attributes:
-        taken: frames that a device told of.
+        taken: frames that a device reported.
         unreadable: those of them that cannot be read.
         segmented: those of them that have a row that counts.
-        rows: rows that count, of frames that were not told of (yet), too.
-        superseded: rows that count no more.
+        rows: rows that count, of frames that are not reported yet, too.
+        superseded: rows that were superseded.
     """
 
     taken: int = 0
@@ -103,7 +103,7 @@ def rows(
     """Rows in the order in which they came, each with its frame when that is known.
 
     Args:
-        superseded: those that count no more, too.
+        superseded: superseded ones, too.
         after: only those with a higher number.
     """
     query = (

@@ -43,7 +43,7 @@ from cellfleet.wire.reason import because, english
 
 AHEAD = timedelta(days=1)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2200
-_TOLD = 5
+_SHOWN = 5
 T = TypeVar("T")
 
 
@@ -72,8 +72,8 @@ class BatchOutcome:
     @property
     def message(self) -> str:
         """For the sender; empty when all is well."""
-        more = len(self.messages) - _TOLD
-        return "; ".join([*self.messages[:_TOLD], *([f"and {more} more"] if more > 0 else [])])
+        more = len(self.messages) - _SHOWN
+        return "; ".join([*self.messages[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -189,7 +189,7 @@ def _take_events(db: Session, device_id: str, batch: Batch, times: ReceiptTimes)
             "content": content,
             "digest": digest_of(content),
         }
-        for e, at, content in _told(batch)
+        for e, at, content in _device_events(batch)
     ]
     insert_or_ignore(db, DeviceEvent, rows)
 
@@ -198,7 +198,7 @@ def _of(batch: Batch, kind: type[T]) -> list[T]:
     return [e for e in batch.events if isinstance(e, kind)]
 
 
-def _told(batch: Batch) -> Iterable[tuple[AgentMoved | Incident | FrameFailed, datetime, dict[str, Any]]]:
+def _device_events(batch: Batch) -> Iterable[tuple[AgentMoved | Incident | FrameFailed, datetime, dict[str, Any]]]:
     for e in batch.events:
         if isinstance(e, AgentMoved | Incident):
             yield e, e.at, e.model_dump(mode="json")
@@ -257,7 +257,7 @@ def _results(db: Session, device_id: str, events: Sequence[FrameSegmented], time
 
 
 def _supersede(db: Session, device_id: str, experiment: str, frames: Sequence[str]) -> None:
-    """Of each frame's rows the one of the highest pin counts, and among those the last that was drawn."""
+    """Of each frame's rows the one of the highest pin counts, and among those the last that was segmented."""
     columns = (ResultRow.id, ResultRow.frame, ResultRow.pin, ResultRow.segmented_at, ResultRow.superseded_by)
     for at in range(0, len(frames), 500):
         part = frames[at : at + 500]
@@ -281,17 +281,17 @@ def _supersede(db: Session, device_id: str, experiment: str, frames: Sequence[st
 
 
 def _experiments(db: Session, device_id: str, events: Sequence[ExperimentStarted], times: ReceiptTimes) -> None:
-    """One row per experiment: the pin that counts is the highest; what was told is kept, oldest pin first."""
+    """One row per experiment: the pin that counts is the highest; all events are kept, oldest pin first."""
     by_name: dict[str, list[ExperimentStarted]] = defaultdict(list)
     for e in events:
         by_name[e.experiment].append(e)
-    for name, told in sorted(by_name.items()):
-        first = {"device_id": device_id, "name": name, "started_at": times.right(told[0].started_at)}
+    for name, started in sorted(by_name.items()):
+        first = {"device_id": device_id, "name": name, "started_at": times.right(started[0].started_at)}
         insert_or_ignore(db, Experiment, [first])
         query = select(Experiment).where(Experiment.device_id == device_id, Experiment.name == name)
         row = db.scalars(query.with_for_update().execution_options(populate_existing=True)).one()
         history = list(row.history)
-        for e in told:
+        for e in started:
             content = e.model_dump(mode="json")
             if content not in history:
                 history.append(content)

@@ -238,7 +238,7 @@ def _keep(db: Session, context: Context, what: Announced) -> None:
 
 
 def media_type(context: Context, sha256: str) -> str:
-    """Of the first bytes, not of what somebody says; anything unknown is mere bytes to a browser."""
+    """By the first bytes, not by what the sender says; unknown content is plain bytes to a browser."""
     head = next(iter(context.blobs.open(sha256, 0, 16)), b"")
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "application/octet-stream")
 

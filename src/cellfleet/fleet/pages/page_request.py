@@ -64,7 +64,7 @@ class Form:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Somebody asks for a page."""
+    """A request for a page."""
 
     request: Request
     context: Context
@@ -145,7 +145,7 @@ def visit(request: Request) -> PageRequest:
 
 
 def viewer(asked: Annotated[PageRequest, Depends(visit)]) -> PageRequest:
-    """Dependency: somebody who is signed in."""
+    """Dependency: a person who is signed in."""
     asked.person.need("viewer")
     return asked
 
@@ -199,7 +199,7 @@ class PageRoute(APIRoute):
 
 
 def refused(request: Request, refusal: RequestRefused) -> Response:
-    """The page of a refusal; somebody who is not signed in is led to the form for that."""
+    """The page of a refusal; a visitor who is not signed in is sent to the sign-in form."""
     if refusal.status == 401 and request.method == "GET" and request.query_params.get("part") != "live":
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(

@@ -33,7 +33,7 @@ HASHER = PasswordHasher()
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is signed in.
+    """A person who is signed in.
 
     Attributes:
         role: what they may do this way; an API token may have less than the person.
@@ -105,7 +105,7 @@ def _hash_of_nobody() -> str:
 
 
 def new_secret(prefix: str) -> tuple[str, str]:
-    """A random token with a prefix that tells its kind, and the digest that is stored instead of it."""
+    """A random token with a prefix that shows its kind, and the digest that is stored instead of it."""
     secret = prefix + secrets.token_urlsafe(32)
     return secret, sha256_hex(secret.encode())
 

@@ -38,7 +38,7 @@ def sign_in(context: Context, name: str, password: str, address: str) -> tuple[s
     """Open a session: the cookie's value, and the session.
 
     Raises:
-        RequestRefused: 401 wrong name or password (which of them is not told); 429 too many attempts.
+        RequestRefused: 401 wrong name or password (the answer does not say which); 429 too many attempts.
     """
     limits, per_min = context.service(RateLimits), context.settings.max_logins_per_min
     limits.take(f"sign-in-from:{address}", per_min, what="sign-ins from this address")
@@ -120,7 +120,7 @@ def change(
     leaves = user.role == "admin" and not user.disabled and (role not in (None, "admin") or disabled is True)
     if leaves and _admins(db) == 1:
         raise conflict("last-admin", because("problem.last-admin", name=name), hint="make somebody else an admin first")
-    told: dict[str, Any] = {"role": role, "disabled": disabled, "password": None if password is None else "changed"}
+    changes: dict[str, Any] = {"role": role, "disabled": disabled, "password": None if password is None else "changed"}
     user.role = role if role is not None else user.role
     user.disabled = disabled if disabled is not None else user.disabled
     if password is not None:
@@ -128,7 +128,7 @@ def change(
     if password is not None or disabled:
         db.execute(delete(WebSession).where(WebSession.user_id == user.id))
     audit.record(
-        db, context, actor, "person.changed", f"person:{name}", **{k: v for k, v in told.items() if v is not None}
+        db, context, actor, "person.changed", f"person:{name}", **{k: v for k, v in changes.items() if v is not None}
     )
     return user
 

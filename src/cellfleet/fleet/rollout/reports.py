@@ -1,6 +1,6 @@
 """What devices say they have. A report that does not hold is an alarm and an audit event, never a crash.
 
-A report is taken in one short transaction; when it moved the device's place in a deployment, the deployment is looked at
+A report is taken in one short transaction; when it changed a member of a deployment, the deployment is reconciled
 in a second one, so that a failure halts at once.
 """
 
@@ -80,7 +80,7 @@ def judge(
 
 
 def _segments_again(report: ReportedState) -> bool:
-    """After a rollback, masks of the bad version count no more until its frames are drawn again."""
+    """After a rollback, masks of the bad version do not count until its frames are segmented again."""
     return report.state == "rolling-back" or (report.update is not None and report.update.outcome == "rolled-back")
 
 
@@ -222,9 +222,9 @@ def _already_there(
             out.append(member.deployment_id)
         if member.state != "offered" or member.deployment_id != offered or report.state != "idle":
             continue
-        told = report.update is not None and report.update.deployment_id == member.deployment_id
+        reported = report.update is not None and report.update.deployment_id == member.deployment_id
         wanted = (device.desired.get("release") or {}).get("sha256")
-        if not told and report.generation >= device.desired_generation and device.active_sha256 == wanted:
+        if not reported and report.generation >= device.desired_generation and device.active_sha256 == wanted:
             member.state, member.ended_at = "succeeded", context.clock.now()
             member.reason, member.reason_data = text_and_data(because("rollout.ran-already"))
             out.append(member.deployment_id)

@@ -9,7 +9,7 @@ restarted at any moment decides the same again.
   all of them) have ended and the failures among them are more than that.
 - A phase is passed when ``min_success_percent`` of its devices have succeeded (100: all but the tolerated failures, and at
   least one), and ``soak_s`` have gone by since then without a failure. It halts when so many can no longer succeed.
-- Failures that ended before a person resumed the deployment count no more.
+- Failures that ended before an operator resumed the deployment do not count.
 - The deployment has succeeded when the last phase is passed and every device has ended.
 """
 
@@ -39,9 +39,9 @@ class RolloutState:
 
     Attributes:
         phase: index of the phase that runs, or that waits for approval.
-        approved_phase: phases up to this index were approved by a person.
+        approved_phase: phases up to this index were approved by an approver.
         soak_since: since when the phase is waited out; None: it is not passed yet.
-        resumed_at: failures before it were looked at by a person.
+        resumed_at: failures before it were accepted by an operator, who resumed the deployment.
     """
 
     state: DeploymentState
@@ -75,7 +75,7 @@ def first_state(request: DeploymentRequest) -> RolloutState:
 
 
 def needs_approval(request: DeploymentRequest, phase: int) -> bool:
-    """A person must say yes before this phase begins."""
+    """An approver must approve this phase before it begins."""
     return request.phases[phase].approval or (phase == 0 and request.needs_approval)
 
 
@@ -169,7 +169,7 @@ def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime
 
 
 def _counts(m: Member, rollout: RolloutState) -> bool:
-    """A member that the thresholds look at: offered, and not a failure that a person went on after."""
+    """A member that counts for the thresholds: offered, and not a failure from before the last resume."""
     if m.state == "waiting" or m.phase is None:
         return False
     forgiven = rollout.resumed_at is not None and m.ended_at is not None and m.ended_at <= rollout.resumed_at

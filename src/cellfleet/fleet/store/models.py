@@ -236,7 +236,7 @@ class Deployment(Base):
     """A release aimed at a group in phases. ``request`` is the DeploymentRequest.
 
     A group has one deployment at a time that has not ended; the database itself holds that. Failures before
-    ``resumed_at`` were looked at by a person, who went on: they count against no threshold any more.
+    ``resumed_at`` were accepted by the operator who resumed it: they do not count against a threshold.
     """
 
     __tablename__ = "deployments"
@@ -363,7 +363,7 @@ class ResultRow(Base):
 
 
 class DeviceEvent(Base):
-    """What a device tells of itself: transitions of its agent, incidents, frames that failed."""
+    """What a device reports of itself: transitions of its agent, incidents, frames that failed."""
 
     __tablename__ = "device_events"
     __table_args__ = (UniqueConstraint("device_id", "digest"), Index("device_events_when", "device_id", "at"))

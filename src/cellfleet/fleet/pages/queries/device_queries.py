@@ -88,7 +88,7 @@ def well_order(well: str) -> tuple[str, int, str]:
 
 
 def plate(db: Session, device_id: str, experiment: str) -> list[WellReading]:
-    """Every well's newest frame that counts, in the order of the plate. Few frames are looked at where few are enough."""
+    """Every well's newest frame that counts, in the order of the plate. Reads only the newest frames where they are enough."""
     of = (FrameRow.device_id == device_id, FrameRow.experiment == experiment)
     wells = set(db.scalars(select(FrameRow.well).where(*of).distinct()))
     made = _readings(db, device_id, experiment, limit=LAP_FRAMES)
@@ -185,11 +185,13 @@ def shots(db: Session, device_id: str, experiment: str, limit: int = 10) -> list
         .limit(LAP_FRAMES)
         .subquery()
     )
-    drawn = select(Picture.kind).where(*of, Picture.frame == newest.c.name, Picture.kind.in_(("overlay", "thumbnail")))
+    with_pictures = select(Picture.kind).where(
+        *of, Picture.frame == newest.c.name, Picture.kind.in_(("overlay", "thumbnail"))
+    )
     frames = db.scalars(
         select(FrameRow)
         .join(newest, newest.c.id == FrameRow.id)
-        .where(drawn.exists())
+        .where(with_pictures.exists())
         .order_by(FrameRow.index.desc())
         .limit(limit)
     ).all()
@@ -219,7 +221,7 @@ def picture(db: Session, device_id: str, experiment: str, frame: str, kind: str)
 
 
 def events(db: Session, device_id: str, limit: int = 24) -> list[DeviceEvent]:
-    """What the instrument told of itself, newest first."""
+    """What the instrument reported of itself, newest first."""
     of = select(DeviceEvent).where(DeviceEvent.device_id == device_id)
     return list(db.scalars(of.order_by(DeviceEvent.at.desc(), DeviceEvent.id.desc()).limit(limit)))
 
@@ -228,9 +230,9 @@ def frame(db: Session, device_id: str, experiment: str, name: str) -> tuple[Fram
     """A frame, its row that counts, and how many older masks are kept."""
     where = (FrameRow.device_id == device_id, FrameRow.experiment == experiment, FrameRow.name == name)
     found = db.scalar(select(FrameRow).where(*where))
-    drawn = (ResultRow.device_id == device_id, ResultRow.experiment == experiment, ResultRow.frame == name)
-    counts = db.scalar(select(ResultRow).where(*drawn, ResultRow.superseded_by.is_(None)).order_by(ResultRow.id.desc()))
-    older = db.scalar(select(func.count()).select_from(ResultRow).where(*drawn, ResultRow.superseded_by.is_not(None)))
+    rows = (ResultRow.device_id == device_id, ResultRow.experiment == experiment, ResultRow.frame == name)
+    counts = db.scalar(select(ResultRow).where(*rows, ResultRow.superseded_by.is_(None)).order_by(ResultRow.id.desc()))
+    older = db.scalar(select(func.count()).select_from(ResultRow).where(*rows, ResultRow.superseded_by.is_not(None)))
     return found, counts, older or 0
 
 

@@ -68,19 +68,19 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[InstrumentL
     )
     made = []
     for ident, name, tags, state, reported, alarms, data, seen, group in rows:
-        told = reported or {}
+        report = reported or {}
         made.append(
             InstrumentLine(
                 ident,
                 name,
                 group or "",
                 tuple(str(t) for t in tags or ()),
-                condition(state, told, alarms_of(alarms or {}, data), seen, now, silent_after_s),
-                told.get("active"),
-                str(told.get("state") or ""),
-                told.get("update") or {},
-                str(told.get("experiment") or ""),
-                told.get("counters") or {},
+                condition(state, report, alarms_of(alarms or {}, data), seen, now, silent_after_s),
+                report.get("active"),
+                str(report.get("state") or ""),
+                report.get("update") or {},
+                str(report.get("experiment") or ""),
+                report.get("counters") or {},
                 seen,
             )
         )

@@ -72,7 +72,7 @@ def _first(found: Iterable[object]) -> str:
 
 @router.post("/deployments/new")
 def make(posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Make a deployment; what is wrong with the form is told beside it, and nothing typed is lost."""
+    """Make a deployment; what is wrong is shown beside the form, and nothing typed is lost."""
     asked, form = posted
     try:
         request = request_of(form)

@@ -113,7 +113,7 @@ def picture(
 
 @router.get("/devices/{name}/frames/{experiment}/{frame}")
 def frame(name: str, experiment: str, frame: str, asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
-    """What drew the mask of a frame, back to the data."""
+    """The lineage of the mask of a frame, back to the data."""
     with asked.reading() as db:
         found = devices.find(db, name)
         row, result, older = device_queries.frame(db, found.id, experiment, frame)

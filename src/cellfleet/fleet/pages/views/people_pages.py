@@ -63,11 +63,11 @@ def role(name: str, posted: Annotated[Posted, Depends(needs("admin"))]) -> Respo
 
 @router.post("/people/{name}/disable")
 def disable(name: str, posted: Annotated[Posted, Depends(needs("admin"))]) -> Response:
-    """Lock somebody out; their sessions end."""
+    """Disable an account; its sessions end."""
     return _change(posted, name, disabled=True)
 
 
 @router.post("/people/{name}/enable")
 def enable(name: str, posted: Annotated[Posted, Depends(needs("admin"))]) -> Response:
-    """Let somebody in again."""
+    """Enable an account again."""
     return _change(posted, name, disabled=False)
