@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_the_bad_models_were_stopped_where_they_must_be(told: tuple[Path, dict[s
     root, numbers, text = told
     assert "the gate refuses it. An approver overrides the gate" in text
     assert "XYZ-001 refused: self-test: " in text
-    assert "XYZ-001 rolled-back: its segmenter uses " in text
+    assert re.search(r"XYZ-001 rolled-back: .*the segmenter uses \d+ MB", text)
     assert text.count("never offered to XYZ-002, XYZ-003") == 2
     assert "has pin 2, " in text
     assert numbers["update_s"] > 0

@@ -39,6 +39,10 @@ LOG_EVERY_S = 5.0
 def project_of(project: Path, settings: Sequence[str] | None) -> Project:
     """Load the project that a command works in.
 
+    Args:
+        project: folder or file.
+        settings: ``section.key=value`` of the command line.
+
     Raises:
         ConfigError: a wrong project file, variable or flag.
     """
@@ -74,7 +78,13 @@ def print_json(facts: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table: the first column left, the others right where they hold numbers."""
+    """Print a table: the first column left, the others right where they hold numbers.
+
+    Args:
+        title: above the table.
+        columns: their names.
+        rows: cells; None is shown as ``-``.
+    """
     table = Table(
         title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2)
     )
@@ -94,7 +104,12 @@ def _cell(value: Any) -> str:
 
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[ProgressFn]:
-    """A progress function: a live bar on a terminal, a plain line now and then in a log, nothing when quiet."""
+    """Make a progress function: a live bar on a terminal, a line now and then in a log.
+
+    Args:
+        title: of the bar.
+        quiet: show nothing.
+    """
     if quiet:
         yield lambda _done, _total, _note: None
         return

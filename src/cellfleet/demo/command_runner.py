@@ -53,7 +53,12 @@ class CommandRunner:
     _title: str = ""
 
     def step(self, title: str, text: str) -> None:
-        """Begin a step."""
+        """Begin a step.
+
+        Args:
+            title: of the step.
+            text: what it does.
+        """
         self.close()
         self._title, self._begun = title, time.monotonic()
         console = out_console()

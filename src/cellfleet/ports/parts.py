@@ -25,7 +25,13 @@ _swept: set[tuple[int, Path]] = set()
 
 
 def part_path(target: Path, word: str = PART, *, suffix: str = "") -> Path:
-    """A new hidden name beside ``target``; ``word`` is PART for what becomes the target, OLD for what it replaces."""
+    """Make a new hidden name beside a file.
+
+    Args:
+        target: the file.
+        word: PART for what becomes the target, OLD for what it replaces.
+        suffix: at the end of the name.
+    """
     stem = target.name.removesuffix(suffix)[:_MOST_LETTERS]
     return target.with_name(f".{stem}-{_machine()}.{os.getpid()}.{secrets.token_hex(4)}.{word}{suffix}")
 

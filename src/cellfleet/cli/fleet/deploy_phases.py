@@ -59,7 +59,15 @@ def _phase(text: str, base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def window_of(text: str, utc_offset_min: int, days: str) -> dict[str, Any] | None:
-    """A maintenance window as plain data; None for an empty text.
+    """Read a maintenance window.
+
+    Args:
+        text: of the flag.
+        utc_offset_min: minutes that local time is ahead of UTC.
+        days: of the week.
+
+    Returns:
+        Plain JSON data; None for an empty text.
 
     Raises:
         ConfigError: not such a window.

@@ -166,7 +166,11 @@ def withdraw(
 
 
 def release_number(client: FleetClient, text: str) -> int:
-    """The number of a release that is named by its number, by NAME@VERSION, or by NAME.
+    """Find the number of a release.
+
+    Args:
+        client: the server.
+        text: its number, NAME@VERSION, or NAME for the newest.
 
     Raises:
         FleetError: there is none.

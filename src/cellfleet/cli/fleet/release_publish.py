@@ -72,7 +72,15 @@ def evidence_of(bundle: Bundle, store: RecordStore, decision: dict[str, Any] | N
 
 
 def latest_decision(store: RecordStore, bundle_sha256: str) -> dict[str, Any] | None:
-    """The latest decision record about a bundle; None: there is none. The server checks its signature."""
+    """Find the latest decision record about a bundle; the server checks its signature.
+
+    Args:
+        store: of records.
+        bundle_sha256: digest of the bundle.
+
+    Returns:
+        The envelope; None: there is none.
+    """
     found = []
     for _, envelope in store.all("decision"):
         try:
@@ -85,7 +93,15 @@ def latest_decision(store: RecordStore, bundle_sha256: str) -> dict[str, Any] | 
 
 
 def card_of(bundle: Bundle, decision: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Facts of a bundle for people: what it says of itself, and the numbers of the decision."""
+    """Collect facts of a bundle for people: its own description, and the numbers of the decision.
+
+    Args:
+        bundle: that is published.
+        decision: envelope of the decision record; None: there is none.
+
+    Returns:
+        Plain JSON data.
+    """
     manifest = bundle.manifest.as_json()
     card = {
         k: manifest[k] for k in ("format_version", "name", "version", "requires", "lineage", "variants", "tolerances")
@@ -100,6 +116,11 @@ def card_of(bundle: Bundle, decision: Mapping[str, Any] | None) -> dict[str, Any
 def catch_up(folder: TrustFolder, client: FleetClient, now: datetime) -> list[str]:
     """Take metadata that the server has and the folder lacks: a release that was accepted while this end broke off.
 
+    Args:
+        folder: the trust folder.
+        client: the server.
+        now: time.
+
     Raises:
         TrustError: the server's metadata does not follow the folder's.
         NetworkError: the server is away.
@@ -113,7 +134,15 @@ def catch_up(folder: TrustFolder, client: FleetClient, now: datetime) -> list[st
 
 
 def metadata_of(folder: TrustFolder, publication: Publication) -> dict[str, str]:
-    """What the server needs to verify a publication: the newest file of each role and all roots, besides the new ones."""
+    """Collect what the server needs to verify a publication.
+
+    Args:
+        folder: the trust folder.
+        publication: the new files.
+
+    Returns:
+        File name -> content: all roots, the newest file of each role, the new files.
+    """
     newest: dict[str, tuple[int, bytes]] = {}
     files: dict[str, bytes] = {}
     for name, content in folder.image_files().items():
@@ -169,6 +198,11 @@ class Order:
 
 def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str, Any]:
     """Sign, upload and publish. The trust folder keeps what was signed once the server has accepted it.
+
+    Args:
+        client: the server.
+        order: bundle, keys and evidence.
+        progress: of the upload.
 
     Returns:
         The server's answer, with ``bytes_sent``.

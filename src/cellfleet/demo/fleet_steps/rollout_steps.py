@@ -52,7 +52,12 @@ def open_fleet(fleet: DemoFleet) -> None:
 
 
 def open_instruments(fleet: DemoFleet, make_scene: Callable[[Path, int], Scene]) -> None:
-    """Provision and accept three instruments; they begin to take frames."""
+    """Provision and accept three instruments; they begin to take frames.
+
+    Args:
+        fleet: of the demo.
+        make_scene: makes the images of the n-th camera in a folder.
+    """
     runner, root = fleet.runner, fleet.root
     runner.step(
         "Three instruments", "Camera, segmenter and agent, as processes of their own; each replays a time-lapse."
@@ -93,7 +98,12 @@ def _settings(fleet: DemoFleet, instrument: Instrument) -> list[str]:
 
 
 def first_release(fleet: DemoFleet, bundle: Path) -> None:
-    """Deploy the bundle in two phases."""
+    """Deploy the bundle in two phases.
+
+    Args:
+        fleet: of the demo.
+        bundle: of the first half.
+    """
     runner = fleet.runner
     runner.step("Release and deploy, in two phases", "One instrument first; the others when it succeeded.")
     release = publish(fleet, bundle, "olga")
@@ -124,7 +134,15 @@ def publish(fleet: DemoFleet, bundle: Path, who: str, *more: str) -> int:
 
 
 def deploy(fleet: DemoFleet, release: int) -> int:
-    """Deploy in two phases; returns the number of the deployment."""
+    """Deploy a release in two phases.
+
+    Args:
+        fleet: of the demo.
+        release: its number.
+
+    Returns:
+        The number of the deployment.
+    """
     flags = ("--group", GROUP, "--phase", "1", "--phase", "100%", "--soak-s", f"{demo_settings.SOAK_S:g}")
     with fleet.as_person("olga"):
         facts = fleet.runner.ask("deploy", "start", str(release), *flags, "--reason", "a step of the demo")
@@ -133,7 +151,12 @@ def deploy(fleet: DemoFleet, release: int) -> int:
 
 
 def inverted_model(fleet: DemoFleet, run: str) -> None:
-    """Stop a model that segments wrongly, twice: by the gate, and, after an override, by an instrument's self-test."""
+    """Stop a model that segments wrongly, twice: by the gate, and, after an override, by an instrument's self-test.
+
+    Args:
+        fleet: of the demo.
+        run: training run of the good model.
+    """
     runner = fleet.runner
     runner.step("A model that segments wrongly", "The sign of its heads is wrong; it loads and runs like any other.")
     bundle = _bad_bundle(fleet, run, "inverted", "0.2.0", inverted)
@@ -150,7 +173,12 @@ def inverted_model(fleet: DemoFleet, run: str) -> None:
 
 
 def memory_hungry_model(fleet: DemoFleet, run: str) -> None:
-    """Roll back a model that passes the self-test and needs too much time and memory on live frames."""
+    """Roll back a model that passes the self-test and needs too much time and memory on live frames.
+
+    Args:
+        fleet: of the demo.
+        run: training run of the good model.
+    """
     runner = fleet.runner
     text = "Every patch of a frame attends to every other one: fine on small golden frames, too much on live ones."
     runner.step("A model that needs too much memory", text)
@@ -189,7 +217,15 @@ def _recovered(fleet: DemoFleet, number: int) -> float:
 
 
 def segmented_again(fleet: DemoFleet, name: str) -> tuple[bool, str]:
-    """Whether the experiment that a bad version began was segmented again, so that its older rows are superseded."""
+    """Whether the experiment that a bad version began was segmented again, so that its older rows are superseded.
+
+    Args:
+        fleet: of the demo.
+        name: of the instrument.
+
+    Returns:
+        Whether, and the state in words.
+    """
     experiments = list(fleet.api.all(f"/api/v1/devices/{name}/experiments"))
     again = [e for e in experiments if e["pin"] > 1 and e["counts"]["superseded"]]
     lines = [f"{e['name']} has pin {e['pin']}, {e['counts']['superseded']} rows are superseded" for e in again]

@@ -61,7 +61,15 @@ def wait_for(
 
 
 def deployment_line(deployment: Mapping[str, Any], members: list[dict[str, Any]]) -> str:
-    """The state of a deployment and its members, in one line."""
+    """Describe a deployment in one line.
+
+    Args:
+        deployment: as the API gives it.
+        members: likewise.
+
+    Returns:
+        State, phase, and the state of each member.
+    """
     words = []
     for m in sorted(members, key=lambda m: str(m["name"])):
         state = m["state"]

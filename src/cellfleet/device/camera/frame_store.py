@@ -106,7 +106,12 @@ class FramesFolder:
         self._write(self.root / experiment.experiment / EXPERIMENT, experiment.to_json())
 
     def frame(self, experiment: str, name: str) -> FrameFile:
-        """A frame's facts; errors as of ``read``."""
+        """Read the facts of a frame; errors as of ``read``.
+
+        Args:
+            experiment: its name.
+            name: of the frame.
+        """
         path = self.root / experiment / f"{name}.json"
         try:
             return parse(FrameFile, path.read_bytes())
@@ -123,6 +128,10 @@ class FramesFolder:
     def put(self, facts: FrameFile, data: bytes) -> None:
         """Take a frame: the raw bytes whole and synced, then its facts. The same call again is fine.
 
+        Args:
+            facts: of the frame.
+            data: raw bytes.
+
         Raises:
             StorageError: the disk refuses; the frame is then not taken.
         """
@@ -136,7 +145,15 @@ def _is_frame(name: str) -> bool:
 
 
 def experiment_name(number: int, at: datetime) -> str:
-    """``e00012-20260131-174500``: sorts by number, shows when."""
+    """Name an experiment, as in ``e00012-20260131-174500``: sorts by number, shows when.
+
+    Args:
+        number: of the experiment.
+        at: its start.
+
+    Returns:
+        A name that is safe as a file name.
+    """
     return f"e{number:05d}-{at:%Y%m%d-%H%M%S}"
 
 
@@ -171,7 +188,21 @@ def safe_suffix(original: str) -> str:
 def taken(
     experiment: str, index: int, data: bytes, *, original: str, well: str, field: int, time_s: float, at: datetime
 ) -> FrameTaken:
-    """The event of a frame, with what can be said of its bytes at a glance."""
+    """Make the event of a frame.
+
+    Args:
+        experiment: its name.
+        index: of the frame in the experiment, from 0.
+        data: raw bytes.
+        original: name of the image in the source.
+        well: a Key.
+        field: from 1.
+        time_s: since the first frame of the experiment.
+        at: when it was taken.
+
+    Returns:
+        The event, with digest and size of the bytes.
+    """
     return FrameTaken(
         experiment=experiment,
         frame=frame_name(index, original),
@@ -198,7 +229,16 @@ def problem_of(data: bytes) -> str:
 
 
 def read_quietly(folder: FramesFolder, experiment: str, name: str) -> FrameFile | None:
-    """A frame's facts; None when they are damaged or of another version."""
+    """Read the facts of a frame.
+
+    Args:
+        folder: of all frames.
+        experiment: its name.
+        name: of the frame.
+
+    Returns:
+        The facts; None when they are damaged or of another version.
+    """
     try:
         return folder.frame(experiment, name)
     except WireError:

@@ -36,12 +36,25 @@ class CameraState(Message):
 
 
 def write_camera(path: Path, state: CameraState) -> None:
-    """Write the heartbeat."""
+    """Write the heartbeat.
+
+    Args:
+        path: of the file.
+        state: of the camera.
+    """
     write_atomic(path, state.to_json())
 
 
 def read_camera(path: Path, now: datetime) -> tuple[CameraWord, Reason | None]:
-    """The camera's state as a word, and what is wrong with it; a heartbeat that is late counts as failing."""
+    """Read the heartbeat.
+
+    Args:
+        path: of the file.
+        now: time; a heartbeat that is late counts as failing.
+
+    Returns:
+        State of the camera, and why; None: nothing is wrong.
+    """
     try:
         found = parse(CameraState, path.read_bytes())
     except FileNotFoundError:

@@ -27,12 +27,23 @@ class Lease(Message):
 
 
 def write_lease(folder: Path, name: str, lease: Lease) -> None:
-    """Take or renew a lease."""
+    """Take or renew a lease.
+
+    Args:
+        folder: of the leases.
+        name: of the lease.
+        lease: holder, reason and end.
+    """
     write_atomic(folder / f"{name}.json", lease.to_json())
 
 
 def drop_lease(folder: Path, name: str) -> None:
-    """Give a lease back; absent is fine."""
+    """Give a lease back; an absent one is fine.
+
+    Args:
+        folder: of the leases.
+        name: of the lease.
+    """
     with contextlib.suppress(FileNotFoundError):
         (folder / f"{name}.json").unlink()
 
@@ -51,5 +62,10 @@ def read_leases(folder: Path) -> tuple[list[Lease], list[str]]:
 
 
 def valid(leases: list[Lease], now: datetime) -> list[Lease]:
-    """Those that count now."""
+    """The leases that have not ended.
+
+    Args:
+        leases: all that were found.
+        now: time.
+    """
     return [lease for lease in leases if lease.expires_at > now]

@@ -54,7 +54,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(home: Home, project: Project, clock: Clock, stop: threading.Event) -> None:
-    """Take frames until ``stop`` is set."""
+    """Take frames until ``stop`` is set.
+
+    Args:
+        home: of the instrument.
+        project: its settings.
+        clock: for intervals and heartbeats.
+        stop: ends the camera.
+    """
     settings = project.settings
     camera = Camera(
         home,
@@ -80,7 +87,16 @@ def run(home: Home, project: Project, clock: Clock, stop: threading.Event) -> No
 
 
 def open_source(home: Home, project: Project, camera: Camera, clock: Clock) -> CameraSource:
-    """The source that the settings name, behind what was taken already.
+    """Open the source that the settings name, after the frames that are taken already.
+
+    Args:
+        home: of the instrument.
+        project: its settings.
+        camera: knows the newest frames.
+        clock: for intervals.
+
+    Returns:
+        The source.
 
     Raises:
         CameraError: it cannot be read.

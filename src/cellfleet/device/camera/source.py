@@ -76,7 +76,12 @@ class CameraSource(Protocol):
 
 
 def well_of(name: str, default: str) -> str:
-    """The well in a file name (``A01_t003.tif`` -> ``A01``), else the default."""
+    """The well in a file name (``A01_t003.tif`` -> ``A01``).
+
+    Args:
+        name: of the file.
+        default: for names without a well.
+    """
     found = _WELL.search(name.replace("_", " "))
     return f"{found[1]}{found[2]}" if found else default
 

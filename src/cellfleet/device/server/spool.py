@@ -146,7 +146,15 @@ class Spool:
                 )
 
     def put_picture(self, kind: PictureKind, experiment: str, frame: str, pin: int, path: Path) -> None:
-        """Keep a picture for its upload; above the limit the oldest are dropped, with an event."""
+        """Keep a picture for its upload; above the limit the oldest are dropped, with an event.
+
+        Args:
+            kind: thumbnail, overlay, mask or raw.
+            experiment: of the frame.
+            frame: its name.
+            pin: of the experiment when the frame was segmented.
+            path: of the file, which the spool removes after the upload.
+        """
         size = path.stat().st_size if path.is_file() else 0
         with self._transaction() as db:
             db.execute(
@@ -156,7 +164,16 @@ class Spool:
         self._drop_pictures()
 
     def next_batch(self, kind: Kind, max_items: int, max_bytes: int) -> SpoolBatch | None:
-        """The oldest items that wait; the batch of before while it is not confirmed. None: nothing waits."""
+        """The oldest items that wait; the batch of before while it is not confirmed.
+
+        Args:
+            kind: event or gauge.
+            max_items: of one batch.
+            max_bytes: of one batch; a single larger item is a batch of its own.
+
+        Returns:
+            The batch; None: nothing waits.
+        """
         with self._transaction() as db:
             open_ = db.execute(
                 "SELECT key, first_id, last_id, at FROM batches WHERE kind = ? ORDER BY first_id LIMIT 1", (kind,)
@@ -186,7 +203,12 @@ class Spool:
         return True
 
     def set_aside(self, batch: SpoolBatch, reason: str) -> None:
-        """The server refuses it for good: its items are kept apart, with the reason, and never sent again."""
+        """Keep items that the server refuses for good apart; they are never sent again.
+
+        Args:
+            batch: the items.
+            reason: for people.
+        """
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO dead (kind, body, reason, at) SELECT kind, body, ?, ? FROM items "

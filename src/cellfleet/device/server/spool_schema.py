@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS dead (
 def open_database(path: Path, now: datetime) -> tuple[sqlite3.Connection, str]:
     """Open the file, or a new one when it is damaged.
 
+    Args:
+        path: of the file.
+        now: for the name of a damaged file.
+
     Returns:
         The connection, and the name under which a damaged file was put aside (empty: it was not).
 

@@ -224,7 +224,16 @@ class Sender:
 
 
 def gauges(home: Home, spool: Spool, clock: Clock) -> list[Gauge]:
-    """What is measured now: queue, memory, time of a frame, disk, spool."""
+    """Measure queue, memory, time of a frame, disk and spool.
+
+    Args:
+        home: for the disk and the instrument's status.
+        spool: what waits, and the time of the latest frame.
+        clock: time of the measurement.
+
+    Returns:
+        One gauge per value that is known.
+    """
     at = clock.now()
     items, size = spool.backlog()
     out = [

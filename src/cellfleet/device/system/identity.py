@@ -61,7 +61,15 @@ class Identity:
 
 
 def sign(key: Ed25519PrivateKey, statement: dict[str, object]) -> str:
-    """Base64 Ed25519 signature over the canonical JSON of a statement."""
+    """Sign a statement with Ed25519.
+
+    Args:
+        key: of the device.
+        statement: plain JSON data; its canonical form is signed.
+
+    Returns:
+        The signature in Base64.
+    """
     return base64.b64encode(key.sign(canonical_bytes(statement))).decode()
 
 
@@ -71,7 +79,16 @@ def public_pem(key: Ed25519PrivateKey) -> str:
 
 
 def claim_proof(key: Ed25519PrivateKey, claim_token: str, name: str) -> str:
-    """The signature by which a device proves its key when it claims its place."""
+    """Prove the key of a device that claims its place.
+
+    Args:
+        key: of the device.
+        claim_token: as the operator gave it.
+        name: that the device claims.
+
+    Returns:
+        The signature in Base64.
+    """
     return sign(key, claim_statement(claim_token, name, public_pem(key)))
 
 
@@ -131,7 +148,12 @@ def load_identity(home: Home) -> Identity | None:
 
 
 def save_record(home: Home, record: DeviceRecord) -> None:
-    """Write device.json."""
+    """Write device.json.
+
+    Args:
+        home: of the instrument.
+        record: who it is.
+    """
     write_atomic(home.identity / _FACTS, record.to_json())
 
 
@@ -151,7 +173,12 @@ def load_anchors(home: Home) -> TrustAnchors | None:
 
 
 def save_anchors(home: Home, anchors: TrustAnchors) -> None:
-    """Write anchors.json."""
+    """Write anchors.json.
+
+    Args:
+        home: of the instrument.
+        anchors: digests of the roots that it trusts.
+    """
     write_atomic(home.identity / _ANCHORS, anchors.to_json())
 
 

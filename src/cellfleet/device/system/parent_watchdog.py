@@ -14,7 +14,13 @@ GRACE_S = 10.0
 
 
 def stop_with_parent(stop: threading.Event, *, grace_s: float = GRACE_S, exit_code: int = 70) -> None:
-    """Set ``stop`` when standard input ends; the process is ended ``grace_s`` later whatever it does then."""
+    """Set ``stop`` when standard input ends; the process ends ``grace_s`` later in any case.
+
+    Args:
+        stop: set at the end of standard input.
+        grace_s: time for an orderly end, in seconds.
+        exit_code: of a process that did not end in time.
+    """
     fd = sys.stdin.fileno()
 
     def watch() -> None:
