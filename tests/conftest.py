@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support_cpu_time import CpuTime
 from support_once import Once, maker
 
 # A busy machine must not fail a test: no example is timed.
@@ -30,6 +31,11 @@ def shared_data() -> Path:
     if not (folder / "usiigaci_phase" / "index.csv").is_file():
         pytest.skip("no real data beside this checkout (set CELLFLEET_SHARED_DATA)")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The last line of a run says what it cost."""
+    config.pluginmanager.register(CpuTime(), "cpu-time")
 
 
 LONG = ("journeys/test_demo_fleet", "journeys/test_stopped", "journeys/test_demo", "fleet/test_fuzz", "journeys/")

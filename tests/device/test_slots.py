@@ -16,6 +16,7 @@ from cellfleet.device.system.home import Home
 from cellfleet.device.system.versioned_file import VersionedFile
 from cellfleet.device.update.journal import Entry, Journal
 from cellfleet.errors import DeviceError, StorageError
+from simulators.disk import CachingDisk, every_cut
 
 NOW = "2026-03-02T12:00:00+00:00"
 
@@ -187,3 +188,50 @@ def test_a_journal_of_another_version_begins_anew(tmp_path: Path) -> None:
     journal.write(Entry(state="checking"))
     assert Journal(home).entry.state == "checking"
     assert json.loads((home.state / "journal-2.json").read_bytes())["number"] == 2
+
+
+def test_a_power_cut_at_every_step_of_an_installation(tmp_path: Path) -> None:
+    """The slot is there whole or not at all, also when the disk kept only what was synced; then it is installed again."""
+    home = Home.at(tmp_path)
+    path, facts = artifact(home, "a")
+    cuts = 0
+    for survived in every_cut(tmp_path, lambda: Slots(home).install(path, facts)):
+        found = Slots(home).find(facts.sha256)
+        assert found is not None or not survived.done, survived
+        assert found is None or Slots(home).intact(facts.sha256) == found, survived
+        assert Slots(home).intact(Slots(home).install(path, facts).sha256) is not None, survived
+        cuts += 1
+    assert cuts > 15
+
+
+def test_a_slot_is_synced_before_it_has_its_name_and_its_name_before_it_counts(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    path, facts = artifact(home, "a")
+    name = facts.sha256[:12]
+    with CachingDisk(tmp_path) as disk:
+        Slots(home).install(path, facts)
+    log = disk.log()
+    renamed = log.index(f"rename slots/.{name}.part -> slots/{name}")
+    before, after = log[:renamed], log[renamed + 1 :]
+    for what in (f"sync downloads/{facts.sha256}", f"sync slots/.{name}.part/slot.json"):  # the bundle is a link
+        assert what in before, "\n".join(log)
+    assert f"sync folder slots/.{name}.part" in before, log
+    assert "sync folder slots" in after, log
+
+
+def test_the_pointer_in_memory_is_the_one_on_the_disk(tmp_path: Path) -> None:
+    """A disk that refuses leaves both as they were."""
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    a = installed(slots, home, "a")
+    slots.activate(a.sha256, NOW)
+
+    def full(target: Path, data: bytes) -> None:
+        raise StorageError(f"{target}: {len(data)} bytes too many")
+
+    refused = Slots(home, full)
+    with pytest.raises(StorageError):
+        refused.activate("b" * 64, NOW)
+    with pytest.raises(StorageError):
+        refused.roll_back(a.sha256, "", NOW)
+    assert refused.pointer == Slots(home).pointer == slots.pointer

@@ -32,6 +32,8 @@ from simulators.scheduler import SimulatedScheduler
 from simulators.server import URL, SimServer
 
 FACTS = DeviceFacts(cellfleet_version="0.1.0", platform="simulated", engines={"onnxruntime": "1.0"})
+FREE_MB = 50_000.0
+"""What is free on its disk, whatever is free on the machine that runs the tests."""
 AGENT = AgentSection(probation_frames=4, probation_s=3600, retry_s=5, keep_slots=2)
 
 
@@ -133,7 +135,11 @@ class World:
         ports = AgentPorts(self.server_sync, self.sink, background, lambda _: None, lambda: 0.5, self.disk.write)
         self.agent = Agent(context, Journal(self.home, self.disk.write), ports)
         self.reporter = StatusReporter(
-            self.agent, self.server_sync, AgentInfo(self.record, f"boot-{self.boots}", FACTS), lambda: (0, 0)
+            self.agent,
+            self.server_sync,
+            AgentInfo(self.record, f"boot-{self.boots}", FACTS),
+            lambda: (0, 0),
+            lambda _: FREE_MB,
         )
         self.agent.start()
 

@@ -218,7 +218,7 @@ class Slots:
     def _all(self) -> list[Slot]:
         if not self._home.slots.is_dir():
             return []
-        folders = (f for f in self._home.slots.iterdir() if not f.name.startswith("."))
+        folders = sorted(f for f in self._home.slots.iterdir() if not f.name.startswith("."))
         return [s for f in folders if (s := _read_slot(f)) is not None]
 
     def _set(self, pointer: Pointer) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
-from cellfleet.errors import NetworkError, StorageError, TrustError
+from cellfleet.errors import CellfleetError, NetworkError, StorageError, TrustError
 from simulators.disk import MOMENTS, Moment, PowerCut
 from simulators.scheduler import Behaviour
 from simulators.world import SimSource, World
@@ -47,7 +47,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @rule(new=st.booleans(), behaviour=st.sampled_from(BEHAVIOURS))
     def desire(self, new: bool, behaviour: Behaviour) -> None:
@@ -79,11 +79,11 @@ class Life(RuleBasedStateMachine):
     def server(self, away: bool, broken: int) -> None:
         self.world.server.away, self.world.server.broken = away, broken
 
-    @rule(error=st.sampled_from((NetworkError("broke"), StorageError("full"), TrustError("no"))), check=st.booleans())
-    def trouble(self, error: Any, check: bool) -> None:
+    @rule(kind=st.sampled_from((NetworkError, StorageError, TrustError)), check=st.booleans())
+    def trouble(self, kind: type[CellfleetError], check: bool) -> None:
         source = self.world.source
         assert isinstance(source, SimSource)
-        (source.check_errors if check else source.fetch_errors).append(error)
+        (source.check_errors if check else source.fetch_errors).append(kind("of the source"))
 
     @rule(minutes=st.integers(1, 90))
     def hold(self, minutes: int) -> None:

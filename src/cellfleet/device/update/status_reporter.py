@@ -50,11 +50,20 @@ class StatusReporter:
         server_sync: sends the report.
         info: facts that do not change.
         backlog: returns the number of items and of bytes that the server has not confirmed.
+        free: returns the free space of the disk that holds HOME, MB; tests bring their own.
     """
 
-    def __init__(self, agent: Agent, server_sync: ServerSync, info: AgentInfo, backlog: Backlog) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        server_sync: ServerSync,
+        info: AgentInfo,
+        backlog: Backlog,
+        free: Callable[[Home], float] | None = None,
+    ) -> None:
         self._agent, self._server_sync, self._info, self._backlog = agent, server_sync, info, backlog
         self._home: Home = agent.context.home
+        self._free = free or free_mb
 
     def report(self, now: datetime) -> ReportedState:
         """Hand the report to the server sync and write the status file. Returns the report."""
@@ -83,7 +92,7 @@ class StatusReporter:
     def _host_status(self) -> reported_state.HostStatus:
         items, size = self._backlog()
         return reported_state.HostStatus(
-            disk_free_mb=free_mb(self._home),
+            disk_free_mb=self._free(self._home),
             min_free_mb=self._agent.context.settings.device.min_free_mb,
             spool_items=items,
             spool_bytes=size,
