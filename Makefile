@@ -6,13 +6,15 @@ STAMP  := $(VENV)/.installed
 # More than two cores: many tests wait for processes, disks and databases.
 JOBS   ?= 3
 ARGS   ?=
+# What `make coverage` runs; empty: all.
+TESTS  ?=
 CXX_FILES := $(shell find cpp -name '*.cc' -o -name '*.h')
 CXX_BUILD := $(shell find cpp -name 'CMakeLists.txt' -o -name 'CMakePresets.json')
 # The presets find Ninja, and the lint preset Python, in the environment.
 CMAKE  := cd cpp && MAKEFLAGS= PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit cpp format lock wheel bench mutants clean
+.PHONY: help demo test lint types unit cpp format lock wheel bench coverage mutants clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +69,13 @@ wheel: $(STAMP)  ## a wheel in dist/
 
 bench: $(STAMP)  ## all benchmarks
 	for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+coverage: $(STAMP)  ## lines and branches that the tests reach, per room (ARGS="trust device/update" lists what they miss there)
+	@mkdir -p build/coverage
+	$(BIN)/python -m coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python scripts/coverage_rooms.py $(ARGS)
 
 mutants: $(STAMP)  ## how many small faults in the pure rules the tests notice, about 30 minutes (ARGS="[trust|metrics|...] [--jobs N]")
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock mutmut==3.8.1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellfleet.device.interfaces import Slot
-from cellfleet.device.slots import Slots
+from cellfleet.device.slots import Pointer, Slots
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.versioned_file import VersionedFile
 from cellfleet.device.update.journal import Entry, Journal
@@ -235,3 +235,39 @@ def test_the_pointer_in_memory_is_the_one_on_the_disk(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         refused.roll_back(a.sha256, "", NOW)
     assert refused.pointer == Slots(home).pointer == slots.pointer
+
+
+def test_times_go_with_their_slot(tmp_path: Path) -> None:
+    """The slot that comes back has been active since its own activation, not since the rollback."""
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    a, b = installed(slots, home, "a"), installed(slots, home, "b")
+    slots.name_candidate(b.sha256)
+    slots.activate(a.sha256, "first")
+    assert slots.pointer.candidate == ""
+    slots.activate(b.sha256, "second")
+    assert (slots.pointer.active_since, slots.pointer.previous_since) == ("second", "first")
+    slots.roll_back(b.sha256, a.sha256, "third")
+    assert slots.pointer == Pointer(active=a.sha256, active_since="first")
+    slots.activate(b.sha256, "fourth")
+    slots.roll_back(b.sha256, "", "fifth")
+    assert slots.pointer == Pointer()
+
+
+def test_the_first_commit_counts_and_what_is_so_is_not_written_again(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    slots = Slots(home)
+    slot = installed(slots, home, "a")
+    slots.commit(slot.sha256, "later")
+    again = slots.find(slot.sha256)
+    assert again is not None
+    assert again.numbers["committed_at"] == NOW
+    slots.note_deployment(slot.sha256, 7)
+    slots.name_candidate(slot.sha256)
+    written: list[Path] = []
+    same = Slots(home, lambda target, data: written.append(target))
+    same.name_candidate(slot.sha256)
+    same.note_deployment(slot.sha256, 7)
+    same.note_deployment(slot.sha256, None)
+    same.commit(slot.sha256, "later")
+    assert written == []
