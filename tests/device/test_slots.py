@@ -265,7 +265,7 @@ def test_the_first_commit_counts_and_what_is_so_is_not_written_again(tmp_path: P
     slots.note_deployment(slot.sha256, 7)
     slots.name_candidate(slot.sha256)
     written: list[Path] = []
-    same = Slots(home, lambda target, data: written.append(target))
+    same = Slots(home, lambda target, _data: written.append(target))
     same.name_candidate(slot.sha256)
     same.note_deployment(slot.sha256, 7)
     same.note_deployment(slot.sha256, None)
