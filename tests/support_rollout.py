@@ -18,6 +18,7 @@ from cellfleet.fleet.store.models import Artifact, Deployment, DeploymentMember,
 from cellfleet.lineage import SigningKey, sign
 from cellfleet.trust import TrustFolder
 from cellfleet.trust.folder import ArtifactBytes as Published
+from cellfleet.wire.reason import Reason
 from cellfleet.wire.states import Counters, DesiredState, ReportedState, SlotReport, UpdateReport
 from support_fleet import FACTS, TestClient, TestDevice, World
 
@@ -164,8 +165,8 @@ class Instrument:
         reports.take(context, self.caller, message)
         return message
 
-    def moves(self, context: Context, state: str, outcome: str, reason: str = "") -> None:
-        """Its agent gets into a state with what the server wants now, and it reports so."""
+    def moves(self, context: Context, state: str, outcome: str, reason: str = "", data: Reason | None = None) -> None:
+        """Its agent gets into a state with what the server wants now, and it reports so; ``data``: of the reason."""
         wanted = self.ask(context)
         assert wanted.release is not None, f"{self.device.name} is offered nothing"
         now = context.clock.now()
@@ -176,6 +177,7 @@ class Instrument:
             state=state,  # type: ignore[arg-type]
             outcome=outcome,  # type: ignore[arg-type]
             reason=reason,
+            reason_data=data,
             started_at=now,
             changed_at=now,
         )

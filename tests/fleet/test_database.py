@@ -7,18 +7,22 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from cellfleet.config.fleet import FleetSection
 from cellfleet.config.project import Project, Settings
 from cellfleet.errors import ConfigError, StorageError
 from cellfleet.fleet.context import Context, open_context
+from cellfleet.fleet.provisioning.alarms import alarms_of
 from cellfleet.fleet.store import database
-from cellfleet.fleet.store.database import Database, insert_or_ignore
-from cellfleet.fleet.store.models import Base, DeviceGroup, Lease
+from cellfleet.fleet.store.database import Database, alembic_config, insert_or_ignore
+from cellfleet.fleet.store.models import Base, Device, DeviceGroup, Lease
+from cellfleet.wire.reason import text_reason
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -61,6 +65,21 @@ def test_replicas_upgrade_one_after_the_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_rows_of_an_earlier_version_have_texts_without_data(tmp_path: Path) -> None:
+    made = Database("sqlite:///old.db", tmp_path)
+    facts = {"id": "dev-0123456789ab", "name": "XYZ-001", "public_key": "k", "key_sha256": "d", "state": "accepted"}
+    old = {**facts, "created_at": datetime(2026, 3, 2, tzinfo=UTC), "alarms": {"clock": "its clock is 48 h ahead"}}
+    with made.engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0002")
+        connection.execute(insert(Device).values(old))
+    made.upgrade()
+    with Session(made.engine) as db:
+        device = db.get_one(Device, facts["id"])
+        assert device.alarms_data is None
+        assert alarms_of(device.alarms, device.alarms_data) == {"clock": text_reason("its clock is 48 h ahead")}
+    made.close()
 
 
 def test_a_database_of_a_newer_program(context: Context) -> None:

@@ -134,7 +134,8 @@ def test_what_is_being_typed_is_not_replaced(driver: Any, fleet: Fleet) -> None:
     enter(driver, "resume-reason", "half a sent")
     driver.execute_script("document.getElementById('main').focus()")
     with context.sessions() as db:
-        db.get_one(Deployment, number).halted_reason = "something new"
+        row = db.get_one(Deployment, number)
+        row.halted_reason, row.halted_data = "something new", None
     driver.execute_script(WATCH_REFRESHES)
     wait(driver).until(lambda d: len(d.execute_script("return window.refused")) >= 2)
     assert all(driver.execute_script("return window.refused"))

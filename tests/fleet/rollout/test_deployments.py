@@ -16,6 +16,7 @@ from cellfleet.fleet.refusals import RequestRefused
 from cellfleet.fleet.rollout import deployments
 from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.store.models import AuditEvent, DeploymentMember, Device, Release, TrustFile
+from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.rollout import DeploymentRequest, Phase
 from support_fleet import TestClient, World, wait_until_blocked
 from support_rollout import (
@@ -93,6 +94,25 @@ def test_a_refusal_halts_at_once_and_the_others_never_see_it(
     assert after[0].generation == before[0].generation + 2
     tick(context)
     assert member_states(context, number) == ["refused", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize("code", ["probation.memory", "of-a-newer.agent"])
+def test_reasons_of_agents_are_stored_as_data_where_their_codes_are_known(
+    context: Context, publisher: Publisher, operator: TestClient, pilot: list[Instrument], code: str
+) -> None:
+    number = start(operator, publisher.publish(operator, "1.0.0"), "pilot", TWO)
+    memory = because("probation.memory", memory_mb=1446, limit_mb=800)
+    text = english(memory)
+    pilot[0].moves(context, "idle", "rolled-back", text, Reason(code=code, values=memory.values))
+    (member,) = [m for m in operator.get(f"/api/v1/deployments/{number}/members").json()["items"] if m["reason"]]
+    expected = memory if code == memory.code else because("text", text=text)
+    assert (member["reason"], member["reason_data"]) == (text, expected.to_data())
+    halted = operator.get(f"/api/v1/deployments/{number}").json()
+    assert halted["halted_reason"].startswith(f"XYZ-001 rolled the release back: {text}. Failures in phase 1: 1")
+    assert halted["halted_data"]["parts"][0]["parts"] == [expected.to_data()]
+    with context.sessions() as db:
+        (event,) = audit.listing(db, action="deployment.halted")
+        assert (event.reason, event.detail["reason_data"]) == (halted["halted_reason"], halted["halted_data"])
 
 
 def test_halt_withdraws_what_is_not_activated_and_leaves_what_is(
