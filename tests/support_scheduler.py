@@ -6,7 +6,7 @@ import functools
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from cellfleet.device.scheduling.program import StartProgram, start_process
 from cellfleet.device.scheduling.scheduler import FrameScheduler
 from cellfleet.device.system.home import Home
 from cellfleet.errors import StorageError
-from cellfleet.ports import make_dir
+from cellfleet.ports import SystemClock, make_dir
 from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
 from simulators.segmenter import Flags, ThreadedSegmenter
 from support_bundle import discs, tiny_bundle
@@ -84,6 +84,16 @@ class Sink:
         return [e for e in self.events if e.event == kind]
 
 
+class ShiftedClock(SystemClock):
+    """The time of day is moved by ``shift``; waits take as long as they take."""
+
+    def __init__(self) -> None:
+        self.shift = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.shift
+
+
 class Instrument:
     """A home with frames, and its scheduler.
 
@@ -113,7 +123,7 @@ class Instrument:
         }
         overrides = [f"{k}={v}" for k, v in chosen.items()]
         self.settings: Settings = load_project(root, environ={}, overrides=overrides).settings
-        self.sink = Sink()
+        self.sink, self.clock = Sink(), ShiftedClock()
         self.frames = FramesFolder(self.home.frames)
         self.works: list[FrameScheduler] = []
         self.outcomes: list[FrameOutcome] = []
@@ -146,9 +156,9 @@ class Instrument:
         self.frames.save(facts)
         return facts
 
-    def end(self, facts: ExperimentFile) -> None:
+    def end(self, facts: ExperimentFile, at: datetime | None = None) -> None:
         """The experiment ends."""
-        self.frames.save(facts.model_copy(update={"ended_at": datetime.now(UTC)}))
+        self.frames.save(facts.model_copy(update={"ended_at": at or datetime.now(UTC)}))
 
     def take(self, facts: ExperimentFile, index: int, data: bytes | None = None, at: datetime | None = None) -> str:
         """A frame of discs, or other bytes; gives its name."""
@@ -171,10 +181,7 @@ class Instrument:
 
     def open(self, active: Slot | None = None) -> FrameScheduler:
         """The work, as the agent opens it."""
-        from cellfleet.device.scheduling.scheduler import FrameScheduler
-        from cellfleet.ports import SystemClock
-
-        work = FrameScheduler(self.home, self.settings, self.sink, SystemClock(), self.start)
+        work = FrameScheduler(self.home, self.settings, self.sink, self.clock, self.start)
         self.works.append(work)
         work.switch(active)
         return work
@@ -186,7 +193,7 @@ class Instrument:
 
     def poll(self, work: FrameScheduler) -> WorkSnapshot:
         """One poll; what it tells of frames and troubles is kept."""
-        self.seen = work.poll(datetime.now(UTC))
+        self.seen = work.poll(self.clock.now())
         self.outcomes += self.seen.frames
         self.troubles += self.seen.troubles
         return self.seen

@@ -133,7 +133,7 @@ def test_the_status_of_a_stopped_and_of_a_running_instrument(world: World) -> No
     assert facts["pids"]["agent"] == os.getpid()
     assert facts["active"]["label"] == "tiny 1.0.0"
     assert facts["update"]["outcome"] == "succeeded"
-    assert facts["counters"]["taken"] == world.work.drawn
+    assert facts["counters"]["taken"] == world.work.counters().taken
 
 
 def test_the_status_of_what_never_ran(tmp_path: Path) -> None:
