@@ -47,7 +47,7 @@ class DeviceSection(Section):
     min_free_mb: float = Field(default=1024, ge=0, description="free disk below which the camera waits")
     thumbnail_every: int = Field(default=1, ge=0, description="a thumbnail of every so many frames (0: none)")
     overlays: bool = Field(default=True, description="write an overlay beside every mask")
-    network_timeout_s: float = Field(default=10, gt=0, description="patience with the server")
+    network_timeout_s: float = Field(default=10, gt=0, description="timeout of a request to the server")
     min_bytes_per_s: float = Field(default=1024, ge=0, description="a download slower than this is broken off")
 
 
@@ -85,7 +85,7 @@ class AgentSection(Section):
     probation_frames: int = Field(
         default=20, ge=1, description="probation: frames that must be segmented within the limits"
     )
-    probation_s: float = Field(default=86400, gt=0, description="probation: patience for those frames")
+    probation_s: float = Field(default=86400, gt=0, description="probation: greatest wait for those frames")
     probation_max_slowdown: float = Field(default=2.0, ge=1, description="probation: greatest time / time before")
     probation_max_ms: float = Field(default=10000, gt=0, description="probation: greatest median time of a frame, ms")
     probation_max_memory_mb: float = Field(

@@ -199,7 +199,9 @@ class Launcher:
     def _note_children(self) -> None:
         pids = {c.name: c.process.pid for c in self._children.values() if c.process is not None}
         with contextlib.suppress(StorageError):
-            write_atomic(self._home.children_file, canonical_bytes({**pids, "launcher": os.getpid()}))
+            write_atomic(
+                self._home.children_file, canonical_bytes({"format_version": 1, **pids, "launcher": os.getpid()})
+            )
 
 
 def _thread(target: Callable[..., None], *args: object) -> threading.Thread:

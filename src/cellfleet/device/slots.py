@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from cellfleet.ports.disk import move_into_place, storage_error
 Role = Literal["active", "previous", "candidate"]
 _FACTS = "slot.json"
 _COMMITTED = "committed_at"
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -243,14 +243,16 @@ def _place(source: Path, target: Path, *, may_link: bool) -> None:
 
 def _slot_bytes(slot: Slot) -> bytes:
     facts = {k: v for k, v in asdict(slot).items() if k != "folder"}
-    return canonical_bytes(facts)
+    return canonical_bytes({"format_version": _FORMAT, **facts})
 
 
 def _read_slot(folder: Path) -> Slot | None:
     try:
-        facts: Mapping[str, Any] = json.loads((folder / _FACTS).read_bytes())
+        facts: dict[str, Any] = json.loads((folder / _FACTS).read_bytes())
+        if facts.pop("format_version", _FORMAT) != _FORMAT:  # slots of before had none
+            return None
         return Slot(folder=folder, **facts)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

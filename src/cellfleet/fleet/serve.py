@@ -100,7 +100,7 @@ def serve(
         facts = facts_file(context)
 
         def ready() -> None:
-            known = {"address": context.address, "listening": listening, "pid": os.getpid()}
+            known = {"format_version": 1, "address": context.address, "listening": listening, "pid": os.getpid()}
             write_atomic(facts, json.dumps(known).encode())
             on_ready(context.address)
 

@@ -187,6 +187,6 @@ def _remember(file: Path, times: Mapping[str, float]) -> None:
     if not times:
         return
     try:
-        write_atomic(file, canonical_bytes({"milliseconds": dict(times)}))
+        write_atomic(file, canonical_bytes({"format_version": 1, "milliseconds": dict(times)}))
     except StorageError as e:
         _log.warning("the measured speeds cannot be kept, so they are measured again next time: %s", e)

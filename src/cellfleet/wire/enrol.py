@@ -12,7 +12,7 @@ DeviceState = Literal["pending", "accepted", "rejected", "revoked"]
 
 
 class DeviceFacts(Message):
-    """What a device says of itself.
+    """Facts that a device reports of itself.
 
     Attributes:
         cellfleet_version: of its program.
@@ -60,7 +60,7 @@ class TokenRequest(Message):
     """POST /api/v1/devices/token
 
     Attributes:
-        issued_at: the device's clock; the server allows it to be 5 minutes off, and says its own time in the Date header.
+        issued_at: the device's clock; the server accepts a difference of 5 minutes and sends its own time in the Date header.
         nonce: never used before by this device.
         signature: base64 Ed25519 signature over ``token_statement``.
     """

@@ -25,7 +25,7 @@ class ExperimentStarted(Message):
     """One time-lapse on one plate begins, or is pinned anew after a rollback.
 
     Attributes:
-        pinned_sha256: bundle that draws it from its first frame to its last; empty while there is none on the device.
+        pinned_sha256: bundle that segments it from its first frame to its last; empty while the device has none.
         pin: 1 for the first pin, 2 after a rollback; rows of lower pins are superseded.
         reason, reason_data: why it was pinned anew.
     """

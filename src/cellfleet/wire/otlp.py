@@ -36,7 +36,7 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one request carries: facts of the sender, and events or gauges. ``bad`` says what could not be understood."""
+    """What one request carries: facts of the sender, and events or gauges. ``bad`` names what was rejected."""
 
     resource: dict[str, Any]
     events: tuple[Event, ...] = ()

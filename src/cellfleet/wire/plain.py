@@ -47,7 +47,7 @@ def _check_one(value: Any) -> None:
 
 
 def words(text: str, most: int = 2000) -> str:
-    """Text of a stranger (a log, another program's answer, an error) as messages and databases take it.
+    """Foreign text (a log, the answer of another program, an error) in the form that messages and databases accept.
 
     >>> words("a\\0b\\ud800", 3)
     'a b'

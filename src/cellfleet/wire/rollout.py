@@ -1,4 +1,4 @@
-"""What people and programs tell the fleet server of releases and deployments."""
+"""Releases and deployments: requests of operators and API clients to the fleet server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ReleaseRequest(Message):
 
 
 class Phase(Message):
-    """A part of a deployment; the last phase takes whoever is left.
+    """A part of a deployment; the last phase takes all remaining devices.
 
     Attributes:
         count, percent: how many devices of the group are offered the release when this phase ends up complete (of all,
@@ -69,8 +69,8 @@ class Phase(Message):
         min_success_percent: of the phase's devices that must have succeeded before the next phase; 100: all but the
             tolerated failures.
         soak_s: time that must pass after that, without a failure, before the next phase.
-        silent_after_s: a device that was offered the release and was not heard for so long is a failure.
-        approval: a person must say yes before this phase begins.
+        silent_after_s: a device that was offered the release and sent no request for so long counts as a failure.
+        approval: an approver must approve before this phase begins.
     """
 
     count: int | None = Field(default=None, ge=1)
@@ -113,7 +113,7 @@ class Member(Message):
 
     Attributes:
         phase: index of the phase in which it was offered the release; None: not yet.
-        offered_at, ended_at, heard_at: times.
+        offered_at, ended_at: times; heard_at: of the last request of the device.
     """
 
     device_id: str

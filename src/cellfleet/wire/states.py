@@ -1,4 +1,4 @@
-"""Desired and reported state: what the server wants on a device, and what the device says it has."""
+"""Desired and reported state: what the server wants on a device, and what the device reports to have."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class UpdateReport(Message):
         bytes_downloaded: over the network; a resumed download counts what was fetched.
         update_s: from the desired state's arrival to its activation.
         activation_pause_s: longest time for which no segmenter could take frames, around the activation.
-        recovery_s: from a bad activation to the previous slot drawing frames again.
+        recovery_s: from a bad activation to the first frame that the previous slot segments again.
     """
 
     deployment_id: int | None = Field(examples=[7])
@@ -165,7 +165,7 @@ class Health(Message):
     """How a device is.
 
     Attributes:
-        camera: ``held``: a person stopped it for a while; ``waiting``: it cannot take frames now, and problems say why.
+        camera: ``held``: an operator stopped it; ``waiting``: it cannot take frames now, for a reason in ``problems``.
         problems: what is wrong now, as English texts; empty when all is well.
         problems_data: what the texts are made of, in the same order; empty: of an agent of an earlier version.
     """
@@ -190,7 +190,7 @@ class ReportedState(Message):
         sequence: grows with every report of a device, over restarts too. A lower one from another ``boot_id`` means
             that two machines use one key.
         generation: of the desired state that the device has seen.
-        experiment: the one that is running.
+        experiment: the running experiment.
     """
 
     protocol: Literal[1] = 1

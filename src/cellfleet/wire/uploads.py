@@ -15,7 +15,7 @@ class UploadRequest(Message):
     """POST /api/v1/uploads: a device announces a file of a frame.
 
     Attributes:
-        pin: of the experiment when it was drawn; a file of a higher pin takes the place of one of a lower pin.
+        pin: of the experiment when the frame was segmented; a file of a higher pin replaces that of a lower pin.
         length: bytes.
     """
 
@@ -28,7 +28,7 @@ class UploadRequest(Message):
 
 
 class ArtifactRequest(Message):
-    """POST /api/v1/artifacts: a person announces an artifact."""
+    """POST /api/v1/artifacts: an API client announces an artifact."""
 
     sha256: Sha256
     length: int = Field(ge=1, le=2**40, examples=[8800000])

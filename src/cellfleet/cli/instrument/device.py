@@ -175,7 +175,7 @@ def camera(
         place.camera_hold.unlink(missing_ok=True)
         say("the camera takes frames when the instrument runs")
         return
-    facts = {"holder": _user(), "reason": reason, "at": SystemClock().now().isoformat()}
+    facts = {"format_version": 1, "holder": _user(), "reason": reason, "at": SystemClock().now().isoformat()}
     write_atomic(place.camera_hold, json.dumps(facts).encode())
     say("the camera ends its experiment and takes nothing until `cellfleet device camera HOME start`")
 

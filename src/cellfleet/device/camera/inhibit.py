@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from cellfleet.errors import WireError
 from cellfleet.ports import write_atomic
@@ -20,6 +21,7 @@ class Lease(Message):
         reason_data: the same as data, where our own camera takes it.
     """
 
+    format_version: Literal[1] = 1
     holder: Text
     reason: Text
     reason_data: Reason | None = None

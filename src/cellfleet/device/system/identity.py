@@ -6,6 +6,7 @@ import base64
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,10 +31,22 @@ _KEY, _FACTS, _ANCHORS = "device.pem", "device.json", "anchors.json"
 class DeviceRecord(Message):
     """``identity/device.json``. ``server`` is empty in a fleet of one."""
 
+    format_version: Literal[1] = 1
     device_id: DeviceId
     name: DeviceName
     server: Text = ""
     claimed_at: Time
+
+
+class _AnchorsFile(TrustAnchors):
+    """``identity/anchors.json``."""
+
+    format_version: Literal[1] = 1
+
+    @property
+    def anchors(self) -> TrustAnchors:
+        """The message, whose digest a claim token ends in."""
+        return TrustAnchors(image_root=self.image_root, director_root=self.director_root)
 
 
 @dataclass(frozen=True)
@@ -167,7 +180,7 @@ def load_anchors(home: Home) -> TrustAnchors | None:
     if not path.exists():
         return None
     try:
-        return parse(TrustAnchors, path.read_bytes())
+        return parse(_AnchorsFile, path.read_bytes()).anchors
     except (OSError, WireError) as e:
         raise DeviceError(f"{path} cannot be read: {e}", hint="restore it from a backup, or provision again") from e
 
@@ -179,7 +192,7 @@ def save_anchors(home: Home, anchors: TrustAnchors) -> None:
         home: of the instrument.
         anchors: digests of the roots that it trusts.
     """
-    write_atomic(home.identity / _ANCHORS, anchors.to_json())
+    write_atomic(home.identity / _ANCHORS, _AnchorsFile(**anchors.model_dump()).to_json())
 
 
 def anchors_digest(anchors: TrustAnchors) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cellfleet.canonical import canonical_bytes, digest_of
+from cellfleet.errors import StorageError
 from cellfleet.ports import write_atomic
 
 WriteFn = Callable[[Path, bytes], None]
@@ -34,6 +35,10 @@ class NewestVersion:
     damaged: tuple[str, ...] = ()
 
 
+FORMAT = 1
+"""Of a numbered file; one without a format version is of this form, too."""
+
+
 class VersionedFile:
     """A value in versioned files of a folder.
 
@@ -50,7 +55,11 @@ class VersionedFile:
         self._last = 0
 
     def read(self) -> NewestVersion:
-        """The newest valid content."""
+        """The newest valid content.
+
+        Raises:
+            StorageError: the newest file is of a newer program; an older file must not count in its place.
+        """
         damaged: list[str] = []
         for number, path in self._files():
             content = _content(path, number)
@@ -68,7 +77,7 @@ class VersionedFile:
         """
         files = self._files()
         number = max(self._last, files[0][0] if files else 0) + 1
-        facts = {"number": number, "content": content, "sha256": digest_of([number, content])}
+        facts = {"format_version": FORMAT, "number": number, "content": content, "sha256": digest_of([number, content])}
         self._write(self._folder / f"{self._stem}-{number}.json", canonical_bytes(facts))
         self._last = number
         for _, path in files[self._keep - 1 :]:
@@ -88,7 +97,10 @@ def _content(path: Path, number: int) -> Any:
     """What a file holds; None when it is damaged."""
     try:
         facts = json.loads(path.read_bytes())
+        newer = facts.get("format_version", FORMAT) > FORMAT
         valid = facts["number"] == number and facts["sha256"] == digest_of([number, facts["content"]])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    if newer:
+        raise StorageError(f"{path} was written by a newer cellfleet", hint="update cellfleet on this instrument")
     return facts["content"] if valid else None

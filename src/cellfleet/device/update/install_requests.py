@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from cellfleet.device.system.home import Home
 from cellfleet.errors import WireError
@@ -22,6 +23,7 @@ class InstallRequest(Message):
         release: from the folder; files of older programs have a ``release_id``, which means nothing.
     """
 
+    format_version: Literal[1] = 1
     name: Key
     folder: Text
     release: ReleaseRef | ArtifactRef

@@ -42,7 +42,7 @@ def write_status(home: Home, facts: dict[str, Any]) -> None:
     """
     part = home.status_file.with_suffix(".new")
     part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+    part.write_text(json.dumps({"format_version": 1, **facts}, ensure_ascii=False), encoding="utf-8")
     for _ in range(5):  # on Windows a reader holds the file for a moment
         with contextlib.suppress(PermissionError):
             os.replace(part, home.status_file)  # noqa: PTH105

@@ -141,4 +141,4 @@ def _children(home: Home) -> dict[str, int]:
         found: dict[str, int] = json.loads(home.children_file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found
+    return {name: pid for name, pid in found.items() if name != "format_version"}
