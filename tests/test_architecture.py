@@ -238,6 +238,43 @@ def test_the_order_of_syncing_stands_in_the_ports_alone() -> None:
     assert wrong == []
 
 
+COVERED_BY = {
+    "camera/test_acquisition": (
+        "camera/frame_store camera/heartbeat camera/process camera/replay camera/source camera/watch_folder"
+    ),
+    "update/test_policy": "camera/inhibit",
+    "scheduling/test_scheduler": (
+        "scheduling/assignment scheduling/dispatch scheduling/downtime scheduling/outcome_recorder scheduling/pinning "
+        "scheduling/selftest_runner scheduling/worker scheduling/worker_pool system/error_reasons interfaces"
+    ),
+    "scheduling/test_experiments": "scheduling/experiment_store scheduling/pins",
+    "scheduling/test_scheduler_killed": "scheduling/program",
+    "segmenter/test_service": "segmenter/main segmenter/thumbnails",
+    "test_provisioning": "system/home system/identity",
+    "test_launcher": "system/parent_watchdog",
+    "update/test_agent": (
+        "update/actions update/install_requests update/reported_state update/status_file update/status_reporter"
+    ),
+    "update/test_state_machine": "update/transitions",
+    "cli:instrument/test_device": "update/agent_factory update/install update/process",
+}
+"""Modules of ``device`` without a test file of their own: the test file that runs them through their callers."""
+
+
+def test_tests_mirror_the_source() -> None:
+    covered = {module for modules in COVERED_BY.values() for module in modules.split()}
+    for test in COVERED_BY:
+        place, _, name = test.rpartition(":")
+        assert (TESTS / (place or "device") / f"{name}.py").is_file(), test
+    wrong = []
+    for file in sorted((SRC / "device").rglob("*.py")):
+        module = file.relative_to(SRC / "device").with_suffix("")
+        own = TESTS / "device" / module.parent / f"test_{module.name}.py"
+        if module.name != "__init__" and not own.is_file() and module.as_posix() not in covered:
+            wrong.append(module.as_posix())
+    assert wrong == [], "each has a test file of its name, or a row in COVERED_BY"
+
+
 def test_tests_use_what_is_public() -> None:
     """What a test needs of the product is its public behaviour, or an argument of a constructor."""
     wrong = [

@@ -12,8 +12,6 @@ import pytest
 from cellfleet.api_client import ServerRefuses
 from cellfleet.device.server.client import ServerClient
 from cellfleet.device.server.server_sync import ServerSync
-from cellfleet.device.system.host_info import device_facts, engines
-from cellfleet.device.update.background_task import InlineTask, ThreadedTask
 from cellfleet.errors import NetworkError
 from cellfleet.ports.http import Response
 from cellfleet.wire.reason import english
@@ -212,33 +210,3 @@ def test_errors_of_the_client(world: World) -> None:
     world.server.broken = 503
     with pytest.raises(NetworkError, match="503"):
         client.headers()
-
-
-def result_of(threaded: ThreadedTask[int]) -> int:
-    while (value := threaded.result()) is None:
-        assert threaded.busy
-    return value
-
-
-def test_errands() -> None:
-    threaded: ThreadedTask[int] = ThreadedTask()
-    threaded.start(lambda: 7)
-    assert threaded.busy
-    assert (result_of(threaded), threaded.busy) == (7, False)
-
-    def fail() -> int:
-        raise NetworkError("no")
-
-    threaded.start(fail)
-    with pytest.raises(NetworkError):
-        result_of(threaded)
-    inline: InlineTask[int] = InlineTask()
-    inline.start(lambda: 8)
-    assert (inline.busy, inline.result(), inline.result()) == (True, 8, None)
-
-
-def test_facts_of_this_machine() -> None:
-    facts = device_facts()
-    assert facts.cores >= 1
-    assert "onnxruntime" in engines()
-    assert facts.memory_mb > 100

@@ -26,7 +26,6 @@ from cellfleet.device.update.probation import add
 from cellfleet.device.update.probation import judge as judge_probation
 from cellfleet.device.update.selftest import choose
 from cellfleet.device.update.selftest import judge as judge_selftest
-from cellfleet.device.update.window import is_open, when_open
 from cellfleet.wire.reason import because, english, text_reason
 from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
 
@@ -105,33 +104,6 @@ def test_settings_of_a_deployment() -> None:
     assert same == LIMITS
     assert wrong is not None
     assert (wrong.code, wrong.values["name"]) == ("update.setting", "probation_frames")
-
-
-@pytest.mark.parametrize(
-    ("window", "hour", "day", "so"),
-    [
-        (MaintenanceWindow(start="10:00", end="13:00"), 12, 2, True),
-        (MaintenanceWindow(start="10:00", end="12:00"), 12, 2, False),
-        (MaintenanceWindow(start="22:00", end="04:00"), 23, 2, True),
-        (MaintenanceWindow(start="22:00", end="04:00"), 3, 2, True),
-        (MaintenanceWindow(start="22:00", end="04:00"), 4, 2, False),
-        (MaintenanceWindow(start="22:00", end="04:00", days=(0,)), 3, 3, True),
-        (MaintenanceWindow(start="22:00", end="04:00", days=(0,)), 3, 2, False),
-        (MaintenanceWindow(start="20:00", end="21:00", utc_offset_min=480), 12, 2, True),
-        (MaintenanceWindow(start="20:00", end="21:00", utc_offset_min=-480), 12, 2, False),
-        (MaintenanceWindow(start="05:00", end="05:00", days=(0,)), 12, 2, True),
-        (MaintenanceWindow(start="05:00", end="05:00", days=(1,)), 12, 2, False),
-    ],
-)
-def test_windows(window: MaintenanceWindow, hour: int, day: int, so: bool) -> None:
-    assert is_open(window, datetime(2026, 3, day, hour, 0, tzinfo=UTC)) is so
-
-
-def test_a_window_in_words() -> None:
-    window = MaintenanceWindow(start="22:00", end="04:00", days=(5, 6), utc_offset_min=-330)
-    assert english(when_open(window)) == "the maintenance window is Saturday, Sunday from 22:00 to 04:00 (UTC-05:30)"
-    every_day = "the maintenance window is every day from 00:00 to 23:59 (UTC+00:00)"
-    assert english(when_open(MaintenanceWindow())) == every_day
 
 
 def test_leases(tmp_path: Path) -> None:
