@@ -282,7 +282,7 @@ def _audit(db: Session, context: Context, rows: Sequence[Device], filled: Filled
                 "server",
                 "deployment.halted",
                 f"deployment:{number}",
-                "1 failure in phase 1; 0 are tolerated",
+                because("rollout.empty"),
             )
 
 

@@ -220,7 +220,7 @@ def test_the_gate_refuses_and_an_approver_overrides(desk: Desk) -> None:
     assert "has no decision record" in desk.run("release", "publish", missing, code=ExitCode.REFUSED)
     assert TrustFolder.load(desk.root / "trust").image_files() == before, "a refused release leaves nothing"
     error = desk.run("release", "publish", failed, "--override", REASON, code=ExitCode.REFUSED)
-    assert "takes the role approver" in error
+    assert "the role approver is needed" in error
     text = desk.run("release", "publish", failed, "--override", REASON, role="approver")
     assert f"OVERRIDE by approver: {REASON}" in text
     assert desk.facts("release", "publish", missing, "--override", REASON, role="approver")["missing"] == [
@@ -280,7 +280,7 @@ def test_a_deployment_from_start_to_end(desk: Desk) -> None:
         "deploy", "start", "tiny", "--group", "pilot", "--phase", "1", "--phase", "100%,approval", "--reason", "finer"
     )
     assert "deployment 1: tiny 1.0.0 to pilot: running, phase 1 of 2: 1 offered, 1 waiting" in text
-    assert "waits for: 0 of 1 instruments of phase 1 have succeeded; 1 must" in text
+    assert "waits for: phase 1: 0 of 1 instruments have succeeded; 1 must" in text
     assert "has not ended" in desk.run("deploy", "start", "tiny", "--group", "pilot", code=ExitCode.REFUSED)
     pilot[0].succeeds(desk.context)
     assert "approval of phase 2" in desk.run("deploy", "show", "1", role="viewer")
@@ -290,7 +290,7 @@ def test_a_deployment_from_start_to_end(desk: Desk) -> None:
     pilot[1].moves(desk.context, "idle", "rolled-back", "too slow")
     shown = desk.facts("deploy", "show", "1", role="viewer")
     assert (shown["state"], [m["state"] for m in shown["members"]]) == ("halted", ["succeeded", "rolled-back"])
-    assert "XYZ-002 went back to its previous version: too slow" in desk.run("deploy", "show", "1")
+    assert "XYZ-002 rolled the release back: too slow" in desk.run("deploy", "show", "1")
     desk.run("deploy", "cancel", "1", "--reason", "done with it")
     rows = desk.facts("deploy", "list", "--group", "pilot", "--state", "cancelled")
     assert [r["id"] for r in rows] == [1]

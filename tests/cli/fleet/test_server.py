@@ -124,7 +124,7 @@ def test_tokens(fleet: Command, admin: str, server: str, monkeypatch: pytest.Mon
     made = fleet("token", "add", "ci", "--role", "viewer", "--valid-days", "7")
     assert {t["name"] for t in fleet("token", "list")} >= {"ci"}
     monkeypatch.setenv("CELLFLEET_API_TOKEN", made["token"])
-    assert "takes the role operator" in fleet("claim", code=3)
+    assert "the role operator is needed" in fleet("claim", code=3)
     monkeypatch.delenv("CELLFLEET_API_TOKEN")
     assert fleet("token", "revoke", str(made["id"])) == {"revoked": made["id"]}
     monkeypatch.setenv("CELLFLEET_API_TOKEN", made["token"])
