@@ -108,6 +108,13 @@ def test_the_mask_that_counts_is_told_and_why_it_was_drawn_anew(story: Story) ->
     assert (facts["pin"], facts["pinned_anew"]) == (2, ["too slow"])
 
 
+def test_the_mask_that_counts_is_the_one_of_the_highest_pin_whatever_came_last(story: Story) -> None:
+    story.draw(pin=2)
+    story.draw(pin=1)
+    mask = story.ask()["mask"]
+    assert (mask["digest"], mask["facts"]["pin"]) == (digest("mask", 2), 2)
+
+
 def test_a_bundle_that_was_never_published(story: Story) -> None:
     story.draw("A1_0002", bundle=digest("other"))
     links = story.ask("XYZ-001/p1/A1_0002")
