@@ -255,7 +255,6 @@ COVERED_BY = {
     "update/test_agent": (
         "update/actions update/install_requests update/reported_state update/status_file update/status_reporter"
     ),
-    "update/test_state_machine": "update/transitions",
     "cli:instrument/test_device": "update/agent_factory update/install update/process",
 }
 """Modules of ``device`` without a test file of their own: the test file that runs them through their callers."""
