@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from cellfleet.device.system.retry import Backoff
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.device.update.policy import RECOVERY_WAIT_S, is_recovering, is_withdrawn, may_retry
-from cellfleet.device.update.transitions import ActionResult, Backoff, advance, begin
+from cellfleet.device.update.transitions import ActionResult, advance, begin
 from cellfleet.wire.states import DesiredState, ReleaseRef, UpdateState
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
