@@ -15,12 +15,12 @@ CHAMPION = Champion("old", "1.0.0", "c" * 64, "onnxruntime/fp32", {"ap50": 0.92}
 
 # field of the policy, threshold, value of the numbers, what the reason says
 FAILING = [
-    ("min_ap50", 0.95, {"ap50": 0.9}, "AP@0.5 is 0.900; at least 0.95 is asked for"),
-    ("min_map", 0.85, {"map": 0.8}, "Mean AP is 0.800; at least 0.85 is asked for"),
-    ("min_dice", 0.99, {"dice": 0.95}, "Dice is 0.950; at least 0.99 is asked for"),
-    ("max_count_error", 0.01, {"count_error": 0.02}, "Count error is 0.020; at most 0.01 is allowed"),
-    ("max_confluence_error", 0.4, {"confluence_error": 0.5}, "points) is 0.500; at most 0.4 is allowed"),
-    ("min_stratum_ap50", 0.95, {"ap50": 0.9}, "AP@0.5 of A is 0.900; at least 0.95 is asked for"),
+    ("min_ap50", 0.95, {"ap50": 0.9}, "AP@0.5 is 0.900; the minimum is 0.95"),
+    ("min_map", 0.85, {"map": 0.8}, "Mean AP is 0.800; the minimum is 0.85"),
+    ("min_dice", 0.99, {"dice": 0.95}, "Dice is 0.950; the minimum is 0.99"),
+    ("max_count_error", 0.01, {"count_error": 0.02}, "Count error is 0.020; the maximum is 0.01"),
+    ("max_confluence_error", 0.4, {"confluence_error": 0.5}, "points) is 0.500; the maximum is 0.4"),
+    ("min_stratum_ap50", 0.95, {"ap50": 0.9}, "AP@0.5 of A is 0.900; the minimum is 0.95"),
     ("max_champion_loss_ap50", 0.01, {"ap50": 0.9}, "0.020 below the 0.920 of the champion old 1.0.0"),
 ]
 
@@ -79,12 +79,12 @@ def test_a_frame_that_was_trained_with_fails_the_gate() -> None:
 def test_a_policy_that_asks_for_nothing_shows_nothing() -> None:
     verdict = gate(evaluation(), GateSection(**NOTHING))
     assert not verdict.passed
-    assert "asks for no number" in verdict.reasons[0]
+    assert "sets no threshold" in verdict.reasons[0]
 
 
 def test_a_failed_number_never_looks_like_its_threshold() -> None:
     verdict = gate(evaluation(numbers(ap50=0.49996)), GateSection())
-    assert verdict.reasons == ("AP@0.5 is 0.49996; at least 0.5 is asked for",)
+    assert verdict.reasons == ("AP@0.5 is 0.49996; the minimum is 0.5",)
 
 
 def test_the_policy_has_a_digest() -> None:
@@ -138,4 +138,4 @@ def test_no_frame_may_have_been_used(used: tuple[str, ...]) -> None:
 )
 def test_as_many_digits_as_it_takes_to_tell_a_number_from_its_threshold(value: float, shown: str) -> None:
     check = gate(evaluation(numbers(ap50=value)), GateSection(**{**NOTHING, "min_ap50": 0.5})).checks[0]
-    assert check.text == f"AP@0.5 is {shown}; at least 0.5 is asked for"
+    assert check.text == f"AP@0.5 is {shown}; the minimum is 0.5"

@@ -79,7 +79,7 @@ def test_a_variant_that_loses_too_much_is_dropped_with_the_numbers(version: Data
     found = by_name(optimize(folder, version, SECTION))
     for name in ("onnxruntime/int8", "openvino/int8"):
         assert not found[name].kept
-        assert found[name].reason == "loses 1.000 AP@0.5 (1.000 -> 0.000); allowed are 0.010"
+        assert found[name].reason == "loses 1.000 AP@0.5 (1.000 -> 0.000); the limit is 0.010"
     assert names(folder.path) == ["onnxruntime/fp32", "openvino/fp32"]
     assert not folder.file(INT8).exists()
 
@@ -93,9 +93,9 @@ def test_the_allowance_decides(version: DataSetVersion, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ap50", "kept", "reason"),
     [
-        (0.70, True, "loses 0.010 AP@0.5 (0.710 -> 0.700); allowed are 0.010"),
-        (0.6999, False, "loses 0.010100 AP@0.5 (0.710000 -> 0.699900); allowed are 0.010000"),
-        (0.687, False, "loses 0.023 AP@0.5 (0.710 -> 0.687); allowed are 0.010"),
+        (0.70, True, "loses 0.010 AP@0.5 (0.710 -> 0.700); the limit is 0.010"),
+        (0.6999, False, "loses 0.010100 AP@0.5 (0.710000 -> 0.699900); the limit is 0.010000"),
+        (0.687, False, "loses 0.023 AP@0.5 (0.710 -> 0.687); the limit is 0.010"),
         (0.71, True, "the same AP@0.5 as fp32 (0.710)"),
         (0.73, True, "gains 0.020 AP@0.5 (0.710 -> 0.730)"),
     ],

@@ -152,7 +152,7 @@ def test_speeds_that_cannot_be_remembered_are_measured_again(tmp_path: Path, cap
 
 def test_a_named_variant_is_taken_or_refused_with_the_known_ones() -> None:
     variants = [variant("onnxruntime/fp32"), variant("openvino/fp32")]
-    assert pinned(variants, "openvino/fp32").reason == "openvino/fp32: asked for"
+    assert pinned(variants, "openvino/fp32").reason == "openvino/fp32: chosen by the user"
     with pytest.raises(EngineError, match="no variant 'openvino/int8'") as e:
         pinned(variants, "openvino/int8")
     assert e.value.hint == "it has: onnxruntime/fp32, openvino/fp32"

@@ -79,7 +79,7 @@ class TrainingSection(Section):
 
 
 class GateSection(Section):
-    """[gate]: what a model must reach to be released; every threshold that is absent is not asked for."""
+    """[gate]: what a model must reach to be released; an absent threshold is not checked."""
 
     min_ap50: float | None = Field(default=0.5, ge=0, le=1, description="least AP@0.5 on the held-out split")
     min_map: float | None = Field(default=None, ge=0, le=1, description="least mean AP over IoU 0.5-0.95")

@@ -102,7 +102,7 @@ class Verdict:
     def reasons(self) -> tuple[str, ...]:
         """A sentence for each number that failed."""
         if not self.checks:
-            return ("The policy asks for no number at all, so nothing was shown",)
+            return ("The policy sets no threshold, so the gate proves nothing",)
         return tuple(check.text for check in self.checks if not check.passed)
 
 
@@ -117,7 +117,7 @@ def gate(
 
     Args:
         evaluation: the candidate.
-        policy: thresholds; an absent one is not asked for.
+        policy: thresholds; an absent one is not checked.
         champion: measured on the same frames; without one, nothing is compared.
         used_in_training: ids of evaluated frames whose pixels the model was trained or tuned with; None when unknown.
             One such frame fails the gate.
@@ -154,19 +154,19 @@ def policy_digest(policy: GateSection) -> str:
 
 
 def thresholds(policy: GateSection) -> dict[str, Any]:
-    """The thresholds as plain JSON data; those that are not asked for are null."""
+    """The thresholds as plain JSON data; those that are not set are null."""
     return policy.model_dump(mode="json")
 
 
 def _least(name: str, label: str, value: float, threshold: float) -> Check:
     passed = value >= threshold - _SLACK
-    text = f"{label} is {_number(value, threshold)}; at least {threshold:g} is asked for"
+    text = f"{label} is {_number(value, threshold)}; the minimum is {threshold:g}"
     return Check(name, value, threshold, passed, text)
 
 
 def _greatest(name: str, label: str, value: float, threshold: float) -> Check:
     passed = value <= threshold + _SLACK
-    text = f"{label} is {_number(value, threshold)}; at most {threshold:g} is allowed"
+    text = f"{label} is {_number(value, threshold)}; the maximum is {threshold:g}"
     return Check(name, value, threshold, passed, text)
 
 
@@ -176,7 +176,7 @@ def _champion(champion: Champion, ap50: float, threshold: float) -> Check:
     change = f"{abs(loss):.3f} {'below' if loss > 0 else 'above'}" if round(loss, 3) else "the same as"
     text = (
         f"AP@0.5 is {ap50:.3f}, {change} the {before:.3f} of the champion {champion.name} {champion.version}; "
-        f"a loss of at most {threshold:g} is allowed"
+        f"a loss of the maximum is {threshold:g}"
     )
     return Check("max_champion_loss_ap50", loss, threshold, loss <= threshold + _SLACK, text)
 

@@ -78,16 +78,16 @@ def key_numbers(assessment: Assessment) -> list[dict[str, Any]]:
     policy, overall = assessment.policy, assessment.evaluation.summary.overall
     before = assessment.champion.numbers if assessment.champion else {}
     rows = [
-        ("ap50", "AP@0.5", "objects found and outlined rightly", policy.min_ap50, "at least"),
-        ("map", "Mean AP", "the same, for ever stricter outlines", policy.min_map, "at least"),
-        ("dice", "Dice", "overlap of the covered area", policy.min_dice, "at least"),
-        ("count_error", "Count error", "off the true number, per frame", policy.max_count_error, "at most"),
+        ("ap50", "AP@0.5", "objects found and outlined rightly", policy.min_ap50, "minimum"),
+        ("map", "Mean AP", "the same, for ever stricter outlines", policy.min_map, "minimum"),
+        ("dice", "Dice", "overlap of the covered area", policy.min_dice, "minimum"),
+        ("count_error", "Count error", "off the true number, per frame", policy.max_count_error, "maximum"),
         (
             "confluence_error",
             "Confluence error",
             "off the true confluence, per frame",
             policy.max_confluence_error,
-            "at most",
+            "maximum",
         ),
     ]
     return [
@@ -95,9 +95,7 @@ def key_numbers(assessment: Assessment) -> list[dict[str, Any]]:
             "label": label,
             "value": _shown(name, getattr(overall, name)),
             "meaning": meaning,
-            "bound": ""
-            if bound is None
-            else f"{word} {_shown(name, bound)} {'asked for' if word == 'at least' else 'allowed'}",
+            "bound": "" if bound is None else f"{word} {_shown(name, bound)}",
             **_change(name, getattr(overall, name), before.get(name)),
         }
         for name, label, meaning, bound, word in rows

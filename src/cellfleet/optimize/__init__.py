@@ -2,7 +2,7 @@
 
 >>> from cellfleet.optimize import judge
 >>> judge(0.705, 0.71, 0.01)
-(True, 'loses 0.005 AP@0.5 (0.710 -> 0.705); allowed are 0.010')
+(True, 'loses 0.005 AP@0.5 (0.710 -> 0.705); the limit is 0.010')
 """
 
 from cellfleet.optimize.result import MeasuredVariant, judge, load_record

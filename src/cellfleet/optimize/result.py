@@ -58,7 +58,7 @@ def judge(ap50: float, reference: float, allowed: float) -> tuple[bool, str]:
         Whether it stays, and the reason as a sentence.
 
     >>> judge(0.69, 0.713, 0.01)
-    (False, 'loses 0.023 AP@0.5 (0.713 -> 0.690); allowed are 0.010')
+    (False, 'loses 0.023 AP@0.5 (0.713 -> 0.690); the limit is 0.010')
     >>> judge(0.71, 0.71, 0.01)
     (True, 'the same AP@0.5 as fp32 (0.710)')
     """
@@ -70,7 +70,7 @@ def judge(ap50: float, reference: float, allowed: float) -> tuple[bool, str]:
         return kept, f"gains {-loss:.3f} AP@0.5 ({reference:.3f} -> {ap50:.3f})"
     digits = 3 if kept or f"{loss:.3f}" != f"{allowed:.3f}" else 6
     text = f"loses {loss:.{digits}f} AP@0.5 ({reference:.{digits}f} -> {ap50:.{digits}f})"
-    return kept, f"{text}; allowed are {allowed:.{digits}f}"
+    return kept, f"{text}; the limit is {allowed:.{digits}f}"
 
 
 def record_of(

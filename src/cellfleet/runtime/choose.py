@@ -51,7 +51,7 @@ def pinned(variants: Sequence[Variant], name: str) -> Choice:
     """
     for variant in variants:
         if variant.name == name:
-            return Choice(variant, f"{name}: asked for", {})
+            return Choice(variant, f"{name}: chosen by the user", {})
     raise EngineError(
         f"the model has no variant {name!r}", hint=f"it has: {', '.join(v.name for v in variants) or 'none'}"
     )

@@ -101,7 +101,7 @@ class TensorRtEngine:
         if active not in _GPU_PROVIDERS:
             raise EngineError(
                 "the GPU provider of ONNX Runtime did not load, so the network would run on the CPU",
-                hint="install the CUDA and TensorRT libraries that this onnxruntime-gpu asks for",
+                hint="install the CUDA and TensorRT libraries that this onnxruntime-gpu needs",
             )
         self.version = f"{ort.__version__}+{active.removesuffix('ExecutionProvider').lower()}"
 

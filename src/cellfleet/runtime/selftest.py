@@ -24,9 +24,9 @@ class SelfTest:
 
     Attributes:
         variant: ``engine/precision``.
-        ap50, least_ap50: AP@0.5 against the truth, and the least that the bundle asks for.
+        ap50, least_ap50: AP@0.5 against the truth, and the bundle's minimum.
         agreement, least_agreement: AP@0.5 against the labels of the machine that built the bundle; the least of all frames,
-            and the least that the bundle asks for.
+            and the bundle's minimum.
         milliseconds: of the slowest golden frame.
         problem: why it could not be run; empty when it ran.
     """
@@ -41,7 +41,7 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """It ran, and reached what the bundle asks for."""
+        """It ran, and reached the bundle's minimums."""
         return not self.problem and self.ap50 >= self.least_ap50 and self.agreement >= self.least_agreement
 
 

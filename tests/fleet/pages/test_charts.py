@@ -124,7 +124,8 @@ def test_numbers_and_thresholds_of_a_record_have_words() -> None:
     asked = {"min_ap50": 0.5, "min_map": None, "min_stratum_ap50": 0.3}
     assert record_text("thresholds", asked, EN) == "AP@0.5, at least 0.5 · AP@0.5 of every stratum, at least 0.3"
     assert (
-        record_text("reasons", ["AP@0.5 is 0; 0.5 is asked for", "more"], ZH) == "AP@0.5 is 0; 0.5 is asked for; more"
+        record_text("reasons", ["AP@0.5 is 0; the minimum is 0.5", "more"], ZH)
+        == "AP@0.5 is 0; the minimum is 0.5; more"
     )
     drawn = {"variant": "onnxruntime/int8", "ap50": 0.881686, "confluence_error": 0.38}
     assert record_text("drawn_by", drawn, EN) == "onnxruntime/int8 · AP@0.5 0.882 · confluence error (points) 0.380"
