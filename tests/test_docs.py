@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import re
 import shlex
@@ -212,6 +213,33 @@ def test_examples_in_packages_run(name: str, tmp_path: Path, monkeypatch: pytest
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert result.failed == 0
+
+
+def public_functions() -> Iterator[tuple[str, Any]]:
+    """Functions and methods of what the packages' ``__all__`` name."""
+    for package in packages():
+        module = importlib.import_module(package)
+        for name in getattr(module, "__all__", []):
+            value = getattr(module, name)
+            members = {name: value} if inspect.isfunction(value) else vars(value) if inspect.isclass(value) else {}
+            for member, function in members.items():
+                function = getattr(function, "__func__", function)
+                if inspect.isfunction(function) and not member.startswith("_"):
+                    yield f"{package}.{function.__qualname__}", function
+
+
+def test_public_functions_explain_their_arguments() -> None:
+    """Two or more arguments: ``Args:``; a result: ``Returns:``."""
+    wrong = []
+    for name, function in public_functions():
+        signature = inspect.signature(function)
+        if len([p for p in signature.parameters if p not in ("self", "cls")]) < 2:
+            continue
+        text = function.__doc__ or ""
+        has_result = signature.return_annotation not in (None, "None")
+        if "Args:" not in text or (has_result and not {"Returns:", "Yields:"} & set(text.split())):
+            wrong.append(name)
+    assert wrong == []
 
 
 def test_every_error_is_in_the_tree_on_top() -> None:

@@ -180,9 +180,17 @@ class Scheduler(Protocol):
         ...
 
     def selftest(self, slot: Slot, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
-        """Start a segmenter of its own for a slot and variant, let it draw golden frames, and end it.
+        """Segment golden frames with a separate segmenter of a slot and variant, and end it.
 
         A segmenter that refuses, crashes or hangs is a ``problem``, not an error.
+
+        Args:
+            slot: the slot under test, with its variant.
+            golden_of: bundles whose golden frames are segmented.
+            timeout_s: for all of them together.
+
+        Returns:
+            One result per bundle, or the problem.
         """
         ...
 
@@ -191,9 +199,15 @@ class Scheduler(Protocol):
         ...
 
     def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: Reason) -> None:
-        """Every experiment that ``bad`` draws, or drew since then, is pinned anew and segmented again whole.
+        """Pin every experiment of a bad slot anew and segment it again, whole.
 
         Durable when it returns; the same call again (after a power cut) changes nothing.
+
+        Args:
+            bad: the slot whose experiments are pinned anew: those that it segments, or segmented since ``since``.
+            good: the slot that takes them; None: the experiments wait until a slot is active.
+            since: activation of the bad slot.
+            reason: recorded in the new pin.
         """
         ...
 

@@ -57,6 +57,13 @@ M = TypeVar("M", bound=Message)
 def parse(kind: type[M], data: bytes | str) -> M:
     """Read a message.
 
+    Args:
+        kind: class of the message.
+        data: JSON text.
+
+    Returns:
+        The message.
+
     Raises:
         WireError: not JSON, or not such a message; the text names the first wrong field.
     """
@@ -68,6 +75,13 @@ def parse(kind: type[M], data: bytes | str) -> M:
 
 def parse_data(kind: type[M], data: Any) -> M:
     """Read a message from plain JSON data.
+
+    Args:
+        kind: class of the message.
+        data: what a JSON parser gives.
+
+    Returns:
+        The message.
 
     Raises:
         WireError: not such a message.
