@@ -30,7 +30,7 @@ class Slot:
         release_id: of the server; None when it was installed from a folder.
         counter: release counter per ``kind`` and ``name``.
         variant: ``engine/precision`` that this instrument uses; empty: not chosen yet.
-        run_digest: as its segmenter said when it was ready; empty: not known yet.
+        run_digest: as its segmenter reports it when it is ready; empty: not known yet.
         numbers: of the self-test: plain JSON data.
     """
 
@@ -54,7 +54,7 @@ class Slot:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Name and version, for texts."""
         return f"{self.name} {self.version}"
 
 
@@ -63,7 +63,7 @@ class FrameOutcome:
     """What became of one frame.
 
     Attributes:
-        slot: sha256 of the bundle that drew it, or should have; empty when it failed for a reason of its own (it cannot
+        slot: sha256 of the bundle that segmented it, or failed to; empty when the frame itself is to blame (it cannot
             be read).
         milliseconds: total of the segmenter for this frame, without waiting.
         memory_mb: of the segmenter after it; 0 when unknown.
@@ -133,7 +133,7 @@ class WarmSegmenter:
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """Golden frames of one bundle, drawn by the model under test; as in the segmenter protocol."""
+    """Golden frames of one bundle, segmented by the model under test; as in the segmenter protocol."""
 
     of: str
     ap50: float
@@ -146,7 +146,7 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class SelfTested:
-    """What a segmenter said of golden frames.
+    """What a segmenter reports of golden frames.
 
     Attributes:
         variant: that was run.
@@ -187,7 +187,7 @@ class Scheduler(Protocol):
         Args:
             slot: the slot under test, with its variant.
             golden_of: bundles whose golden frames are segmented.
-            timeout_s: for all of them together.
+            timeout_s: longest wait for its start, and again for its answer.
 
         Returns:
             One result per bundle, or the problem.

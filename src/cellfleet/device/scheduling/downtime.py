@@ -34,7 +34,7 @@ class DowntimeMeter:
             self._since_s = at_s
 
     def take(self, now_s: float) -> float:
-        """The longest gap since this was asked before; one that is not over counts up to now, and again next time."""
+        """The longest downtime since the call before; one that is not over counts up to now, and again next time."""
         open_s = now_s - self._since_s if self._since_s is not None else 0.0
         longest, self._longest_s = max(self._longest_s, open_s), 0.0
         return longest

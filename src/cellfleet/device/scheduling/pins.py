@@ -1,4 +1,4 @@
-"""Pins and outcomes of an experiment, beside its results: which slot draws it, and what became of every frame.
+"""Pins and outcomes of an experiment, beside its results: which slot segments it, and the outcome of every frame.
 
 ::
 
@@ -30,12 +30,12 @@ Outcome = FrameSegmented | FrameFailed
 
 
 class Pin(Message):
-    """Which slot draws an experiment.
+    """Which slot segments an experiment.
 
     Attributes:
         number: 1 for the first pin, 2 after a rollback.
         bundle_sha256: empty: no slot; the frames wait.
-        run_digest: empty until the first frame is drawn.
+        run_digest: empty until its segmenter is ready.
         reason: why it was pinned anew.
     """
 

@@ -96,7 +96,7 @@ class WorkerPool:
                 self._end(sha256)
 
     def hold(self, slot: Slot) -> SegmenterWorker:
-        """Start one, if it is not there, and keep it although nobody needs it yet."""
+        """Start one, if it is not there, and keep it although no experiment needs it yet."""
         place = self._places.setdefault(slot.sha256, _Place(slot))
         place.held = True
         if place.process is None or place.process.ended_s is not None:

@@ -1,4 +1,4 @@
-"""Small pictures of a frame for people far away: the frame, and the outlines of its objects over it."""
+"""Small pictures of a frame for the fleet pages: the frame, and the outlines of its objects over it."""
 
 from __future__ import annotations
 
