@@ -164,8 +164,8 @@ class Growth {
   }
 
   void relax(std::size_t from, std::size_t to, std::uint32_t length) {
-    if (foreground_.data[to] < threshold_ || length >= far) return;
-    std::uint16_t& best = lengths_.data[to];
+    if (foreground_.data[to] < threshold_) return;
+    std::uint16_t& best = lengths_.data[to];  // at most `far`, which no path is given
     if (length < best) {
       best = static_cast<std::uint16_t>(length);
       labels_.data[to] = labels_.data[from];

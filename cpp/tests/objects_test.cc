@@ -53,6 +53,12 @@ void check_neighbours_of_holes() {
   }
 }
 
+// Four steps straight are 20, three diagonal ones 21; three straight are 15, two diagonal ones 14.
+void check_lengths_of_steps() {
+  CHECK(cut({"S####...", ".....#..", "......#.", ".......S"})[4] == 1);
+  CHECK(cut({"S###..", "....#.", ".....S"})[3] == 2);
+}
+
 // The least areas themselves are large enough.
 void check_least_areas() {
   CHECK((cut({"SS.S"}, 2) == Labels{1, 1, 0, 0}));
@@ -64,6 +70,7 @@ void check_least_areas() {
 
 int main() {
   check_neighbours_of_holes();
+  check_lengths_of_steps();
   check_least_areas();
   // The middle pixel is equally far from both seeds: the lower number takes it.
   CHECK((cut({"S###S"}) == Labels{1, 1, 1, 2, 2}));
@@ -85,6 +92,9 @@ int main() {
   std::vector<std::uint16_t> map = {0, 0, 0, 0, 16, 0, 0, 0, 0};
   cellfleet::steps::smooth(View<std::uint16_t>{map.data(), 3, 3});
   CHECK((map == std::vector<std::uint16_t>{1, 2, 1, 2, 4, 2, 1, 2, 1}));
+  std::vector<std::uint16_t> halves = {0, 0, 0, 0, 8, 0, 0, 0, 0};  // corners get 8 / 16: rounded up
+  cellfleet::steps::smooth(View<std::uint16_t>{halves.data(), 3, 3});
+  CHECK((halves == std::vector<std::uint16_t>{1, 1, 1, 1, 2, 1, 1, 1, 1}));
   std::vector<std::uint16_t> most(6, 65'535);
   cellfleet::steps::smooth(View<std::uint16_t>{most.data(), 6, 1});
   CHECK((most == std::vector<std::uint16_t>(6, 65'535)));

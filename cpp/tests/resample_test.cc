@@ -32,6 +32,9 @@ int main() {
   // Half the size: weights 1 3 3 1 over the four nearest, cut at the border.
   CHECK((resampled(ramp, 1, 4, 1, 2) == std::vector<std::uint8_t>{7, 23}));
   CHECK((resampled(std::vector<std::uint8_t>{0, 100}, 1, 2, 1, 4) == std::vector<std::uint8_t>{0, 25, 75, 100}));
+  // Between the two steps 8-bit values have 8 bits more; with fewer this would be 150.
+  CHECK(
+      (resampled(std::vector<std::uint8_t>{221, 40, 181, 195, 197, 94}, 2, 3, 1, 1) == std::vector<std::uint8_t>{149}));
   CHECK_THROWS(resampled(ramp, 1, 4, 0, 4), std::invalid_argument);
   return 0;
 }
