@@ -18,7 +18,7 @@ from cellfleet.errors import WireError
 from cellfleet.trust import OnlineKeys, TrustFolder, check_published
 from cellfleet.trust.folder import ArtifactBytes, Publication
 from cellfleet.trust.keys import KEY_NAMES, ExternalKey, environment_secrets, new_key
-from cellfleet.trust.layout import ROOT, target_path
+from cellfleet.trust.layout import ROOT, allowance_path, delegated_role, target_path
 from cellfleet.trust.metadata import load
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
 from cellfleet.trust.tuf_types import Root, Targets, Timestamp
@@ -312,6 +312,7 @@ def test_counters_are_counted_by_name(site: Site) -> None:
         ({"to_counter": 7}, "no release of cells has the counter 7"),
         ({"name": "other"}, "no release of other"),
         ({"from_counter": 1, "to_counter": 2}, "lower target counter"),
+        ({"from_counter": 1, "to_counter": 1}, "lower target counter"),
         ({"expires": START}, "expiry date in the future"),
         ({"device_id": "me"}, "device_id"),
         ({"reason": "  "}, "a reason"),
@@ -438,3 +439,20 @@ def test_a_power_cut_at_every_step_leaves_the_folder_before_or_after(site: Site)
         assert known == new if survived.done else known in ({}, new), survived
         assert old.exists() == (known == {}), survived
     assert formats == {1}, "a plan says its format"
+
+
+@pytest.mark.parametrize(("device", "path"), [(None, "3-1"), (DEVICE, f"3-1-{DEVICE}")])
+def test_the_path_of_an_allowance(device: str | None, path: str) -> None:
+    assert allowance_path("model", "cells", 3, 1, device) == f"allowances/model/cells/{path}"
+
+
+def test_a_delegation_is_terminating_and_one_key_is_enough() -> None:
+    role = delegated_role("models", ["a" * 64])
+    assert (role.terminating, role.threshold, role.keyids) == (True, 1, ["a" * 64])
+
+
+def test_the_book_is_text_in_a_stable_order(site: Site) -> None:
+    """So that two backups of it can be compared."""
+    site.folder.write(book=site.folder.book)
+    text = (site.folder.path / "keys.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"

@@ -228,3 +228,16 @@ def test_only_the_keys_that_must_sign_are_needed(site: Site) -> None:
     assert sorted(rotate(site.folder, "models", secret, site.now)) == [
         "image/2.models.json", "image/2.snapshot.json", "image/2.targets.json",
     ]  # fmt: skip
+
+
+def test_a_folder_that_lost_its_newest_root_makes_no_new_first_one(site: Site) -> None:
+    for repository in ("director", "image"):
+        root = site.folder.path / repository / "1.root.json"
+        kept = root.read_bytes()
+        root.unlink()
+        folder = TrustFolder.load(site.folder.path)
+        with pytest.raises(BadMetadata, match=f"{repository} repository: there is no root metadata"):
+            rotate(folder, "root-1", secret, site.now)
+        row = {(r.repository, r.role): r for r in status(folder, site.now)}[repository, "root"]
+        assert (row.version, row.threshold, row.state) == (0, 2, "expired")
+        root.write_bytes(kept)

@@ -153,12 +153,12 @@ class ImageDraft:
         """Files that were made."""
         self._metas = {}
         for role in (TARGETS, *DELEGATED):
-            version, data = _of(files, role)
+            version, data = required(files, role)
             self._metas[f"{role}.json"] = meta_of(version, data)
 
     def targets(self, role: str) -> Targets:
         """The newest targets of a role, to be changed and passed to ``put``, which sets the version."""
-        return load(Targets, _of(self._files, role)[1], f"image repository, {role}").signed
+        return load(Targets, required(self._files, role)[1], f"image repository, {role}").signed
 
     def put(self, role: str, targets: Targets, signers: Iterable[Signer], now: datetime) -> None:
         """Sign targets as the next version of a role.
@@ -172,7 +172,7 @@ class ImageDraft:
         Raises:
             KeyTrouble: a key fails.
         """
-        targets.version = _of(self._files, role)[0] + 1
+        targets.version = required(self._files, role)[0] + 1
         data = sign(targets, signers, now, LIFE[role])
         self.new[file_name(role, targets.version)] = data
         self._metas[f"{role}.json"] = meta_of(targets.version, data)
@@ -190,7 +190,7 @@ class ImageDraft:
         Raises:
             KeyTrouble: a key fails.
         """
-        version = _of(self._files, SNAPSHOT)[0] + 1
+        version = required(self._files, SNAPSHOT)[0] + 1
         data = sign(Snapshot(version=version, meta=dict(self._metas)), signers, now, LIFE[SNAPSHOT])
         self.new[file_name(SNAPSHOT, version)] = data
         return data
@@ -211,7 +211,7 @@ def first_snapshot(files: Mapping[str, bytes], signers: Iterable[Signer], now: d
         BadMetadata: a file is missing.
         KeyTrouble: a key fails.
     """
-    metas = {f"{role}.json": meta_of(*_of(files, role)) for role in (TARGETS, *DELEGATED)}
+    metas = {f"{role}.json": meta_of(*required(files, role)) for role in (TARGETS, *DELEGATED)}
     return sign(Snapshot(version=1, meta=metas), signers, now, LIFE[SNAPSHOT])
 
 
@@ -232,8 +232,22 @@ def timestamp_of(snapshot: bytes, version: int) -> Timestamp:
     return Timestamp(version=version, snapshot_meta=meta_of(named, snapshot))
 
 
-def _of(files: Mapping[str, bytes], role: str) -> tuple[int, bytes]:
+def required(files: Mapping[str, bytes], role: str, repository: str = "image") -> tuple[int, bytes]:
+    """The newest file of a role, which must exist.
+
+    Args:
+        files: the publisher's files of one repository, by file name.
+        role: of the metadata.
+        repository: its name, for messages.
+
+    Returns:
+        Version and content.
+
+    Raises:
+        BadMetadata: there is none.
+    """
     found = newest(files, role)
     if found is None:
-        raise BadMetadata(f"image repository: there is no {role} metadata", hint="restore the folder from a backup")
+        message = f"{repository} repository: there is no {role} metadata"
+        raise BadMetadata(message, hint="restore the folder from a backup")
     return found

@@ -32,9 +32,9 @@ from cellfleet.trust.layout import (
     file_name,
     newest,
 )
-from cellfleet.trust.making import ImageDraft, director_root, image_root, timestamp_of, top_targets
+from cellfleet.trust.making import ImageDraft, director_root, image_root, required, timestamp_of, top_targets
 from cellfleet.trust.metadata import load, sign
-from cellfleet.trust.refusals import BadMetadata, KeyTrouble
+from cellfleet.trust.refusals import KeyTrouble
 from cellfleet.trust.tuf_types import Root, Snapshot, Targets, Timestamp
 
 RENEWABLE = (ROOT, TARGETS, *DELEGATED, SNAPSHOT)
@@ -225,13 +225,13 @@ def _roots(
     signers = {s.public_key.keyid: s for f in (before, after) for s in f.root_signers(secrets)}
     keys = after.keys()
     out: list[dict[str, bytes]] = []
-    for wanted, files, make in (
-        (image, before.image_files(), image_root),
-        (director, before.director_files(), director_root),
+    for wanted, repository, files, make in (
+        (image, "image", before.image_files(), image_root),
+        (director, "director", before.director_files(), director_root),
     ):
         made: dict[str, bytes] = {}
         if wanted:
-            version = _version(files, ROOT) + 1
+            version = required(files, ROOT, repository)[0] + 1
             made[file_name(ROOT, version)] = sign(make(keys, version), signers.values(), now, LIFE[ROOT])
         out.append(made)
     return out[0], out[1]
@@ -239,17 +239,10 @@ def _roots(
 
 def _stamp(folder: TrustFolder, signer: Signer, now: datetime) -> bytes:
     images = folder.image_files()
-    found = newest(images, SNAPSHOT)
-    if found is None:
-        raise BadMetadata("image repository: there is no snapshot", hint="restore the folder from a backup")
+    _, snapshot = required(images, SNAPSHOT)
     old = images.get(f"{TIMESTAMP}.json")
     version = load(Timestamp, old, "timestamp").signed.version + 1 if old else 1
-    return sign(timestamp_of(found[1], version), [signer], now, LIFE[TIMESTAMP])
-
-
-def _version(files: dict[str, bytes], role: str) -> int:
-    found = newest(files, role)
-    return found[0] if found else 0
+    return sign(timestamp_of(snapshot, version), [signer], now, LIFE[TIMESTAMP])
 
 
 def _names(images: dict[str, bytes], directors: dict[str, bytes]) -> list[str]:
