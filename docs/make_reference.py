@@ -1,6 +1,6 @@
 """Writes docs/cli.md from the program itself: commands with their options, settings, exit codes.
 
-Run it with ``python docs/make_reference.py``; ``tests/test_docs.py`` holds that the page is current.
+Run it with ``python docs/make_reference.py``; ``tests/test_docs.py`` checks that the page is current.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ PAGE = Path(__file__).resolve().parent / "cli.md"
 
 _EXIT = {
     ExitCode.OK: "done",
-    ExitCode.FINDINGS: "done, but with findings: errors in the data, versions that differ, a failed gate or self-test, "
-    "frames that could not be read",
+    ExitCode.FINDINGS: "completed with findings: errors in the data, versions that differ, a failed gate or self-test, "
+    "unreadable frames",
     ExitCode.USAGE: "wrong flags or settings",
     ExitCode.REFUSED: "an input that cannot be read, used or trusted",
-    ExitCode.STORAGE: "the disk did not do what was asked; nothing is half-written",
+    ExitCode.STORAGE: "a disk operation failed; no partial file is left",
     ExitCode.INTERNAL: "a defect of cellfleet",
-    ExitCode.INTERRUPTED: "interrupted with Ctrl-C; nothing is half-written",
+    ExitCode.INTERRUPTED: "interrupted with Ctrl-C; no partial file is left",
 }
 
 
 def page() -> str:
-    """The whole page, Markdown."""
+    """The complete page, Markdown."""
     parts = [
         "# Command line and settings",
         "",
-        "Written by `python docs/make_reference.py` from the program itself.",
+        "Generated from the program by `python docs/make_reference.py`.",
         "",
-        "Every command takes its settings from `cellfleet.toml` (here or in a folder above, or named with `--project`), then "
+        "Every command reads settings from `cellfleet.toml` (in the current folder, a folder above, or `--project`), then "
         f"from the environment (`{ENV_PREFIX}TRAINING__EPOCHS=20`), then from flags (`--set training.epochs=20`). Results go "
-        "to standard output, progress and errors to standard error. `--json` prints the facts as JSON and nothing else.",
+        "to standard output, progress and errors to standard error. `--json` prints JSON only.",
         "",
         "## Exit codes",
         "",

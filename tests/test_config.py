@@ -46,9 +46,9 @@ def test_no_project_file_means_the_defaults(tmp_path: Path) -> None:
     [
         ("[trainig]\nepochs = 3\n", "unknown section [trainig]", "did you mean 'training'?"),
         ("[training]\nepoch = 3\n", "unknown key training.epoch", "did you mean 'epochs'?"),
-        ('[training]\nepochs = "many"\n', "training.epochs", "mend that value"),
-        ("[training]\nepochs = 0\n", "greater than or equal to 1", "mend that value"),
-        ("[training\n", "not valid TOML", "mend that line"),
+        ('[training]\nepochs = "many"\n', "training.epochs", "fix that value"),
+        ("[training]\nepochs = 0\n", "greater than or equal to 1", "fix that value"),
+        ("[training\n", "not valid TOML", "fix that line"),
         ("training = 3\n", "must be a section", "[training]"),
     ],
 )
@@ -109,11 +109,11 @@ def test_a_project_that_is_not_there_is_an_error_not_the_defaults(tmp_path: Path
 
 
 def test_a_variable_with_one_underscore_is_told_and_others_are_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="CELLFLEET_TRAINING_EPOCHS is no setting") as caught:
+    with pytest.raises(ConfigError, match="CELLFLEET_TRAINING_EPOCHS is not a setting") as caught:
         load_project(tmp_path, environ={"CELLFLEET_TRAINING_EPOCHS": "20"})
     assert "CELLFLEET_TRAINING__EPOCHS" in caught.value.hint
     load_project(tmp_path, environ={"CELLFLEET_CACHE": "x", "CELLFLEET_SHARED_DATA": "y", "TRAINING_EPOCHS": "20"})
 
 
 def test_nearest_lists_all_when_nothing_is_near() -> None:
-    assert nearest("zzz", ["alpha", "beta"]) == "known are: alpha, beta"
+    assert nearest("zzz", ["alpha", "beta"]) == "valid names: alpha, beta"

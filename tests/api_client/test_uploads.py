@@ -71,7 +71,7 @@ def test_a_file_that_the_server_has_is_not_sent() -> None:
 def test_a_part_that_is_refused_is_told_apart_from_a_file_that_is() -> None:
     with pytest.raises(PartRefused, match="part 2") as e:
         send(Store({1: "/one", 2: "/two"}, {"/two": Response(400)}))
-    assert (e.value.status, e.value.hint) == (400, "send the file again; what has arrived is not sent twice")
+    assert (e.value.status, e.value.hint) == (400, "upload the file again; parts that have arrived are not sent again")
     with pytest.raises(PartRefused, match="it has expired") as e:
         send(Store({1: "/one"}, {"/one": Response(403, {}, json.dumps(PROBLEM).encode())}))
     assert e.value.code == "url-expired"

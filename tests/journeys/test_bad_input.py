@@ -153,7 +153,7 @@ def test_twenty_thousand_squared_stays_below_six_gigabytes(tmp_path: Path) -> No
         ("[training]\nepoch = 3\n", "unknown key training.epoch", "did you mean 'epochs'?"),
         ("[trainin]\nepochs = 3\n", "unknown section [trainin]", "did you mean 'training'?"),
         ("[training]\nepochs = three\n", "is not valid TOML", "quotes"),
-        ('[training]\nepochs = "three"\n', "training.epochs", "mend that value"),
+        ('[training]\nepochs = "three"\n', "training.epochs", "fix that value"),
     ],
 )
 @pytest.mark.parametrize("argv", [["data", "freeze"], ["train"], ["segment", "model", "data/images", "--out", "out"]])

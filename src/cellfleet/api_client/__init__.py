@@ -1,7 +1,7 @@
-"""The API of the fleet server as its clients use it: instruments (``device``) and people's programs (``cli``).
+"""The client side of the fleet server's API, used by instruments (``device``) and the command line (``cli``).
 
-One place for what every client must do alike: read problems (RFC 9457), tell "later" (NetworkError, ServerBusy) from "no"
-(ServerRefuses), renew a token that was refused, announce features, and send a file in parts.
+It implements what every client must do in the same way: read problems (RFC 9457), separate temporary failures (NetworkError,
+ServerBusy) from refusals (ServerRefuses), renew a refused token, announce features, and upload a file in parts.
 
 >>> from cellfleet.ports.http import Response
 >>> problem = b'{"type": "urn:cellfleet:problem:gate-failed", "title": "Conflict", "status": 409, "detail": "AP50 is 0.1"}'

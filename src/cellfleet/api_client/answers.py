@@ -1,4 +1,4 @@
-"""What an answer of the fleet server means: good, later, or no."""
+"""Classify a response of the fleet server: success, temporary failure, or refusal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cellfleet.wire.problem import Problem
 
 _NOT_MODIFIED = 304
 _BUSY = (408, 425, 429)
-_MOST_WAIT_S = 3600.0
-_MOST_DETAIL = 500
+_MAX_WAIT_S = 3600.0
+_MAX_DETAIL = 500
 
 
 class ServerBusy(NetworkError):
-    """The server cannot answer now; the same request may succeed later.
+    """The server cannot handle the request now; a retry may succeed.
 
     Attributes:
         status: HTTP status: 408, 425, 429 or 500 and above.
-        retry_after_s: wait that the server asks for, at most an hour; 0: it asks for none.
+        retry_after_s: wait that the server requests, at most one hour; 0: none.
     """
 
     def __init__(self, message: str, *, status: int, retry_after_s: float = 0.0, hint: str = "") -> None:
@@ -29,11 +29,11 @@ class ServerBusy(NetworkError):
 
 
 class ServerRefuses(FleetError):
-    """The server says no, and will say it again.
+    """The server refuses the request; a retry gives the same result.
 
     Attributes:
         status: HTTP status.
-        code: of the problem, such as ``gate-failed`` or ``revoked``; empty when the answer is no problem of a fleet server.
+        code: problem code, such as ``gate-failed`` or ``revoked``; empty when the response is not a fleet server's problem.
     """
 
     def __init__(self, message: str, *, status: int, code: str = "", hint: str = "") -> None:
@@ -42,18 +42,18 @@ class ServerRefuses(FleetError):
 
 
 def check(answer: Response, what: str) -> Response:
-    """Give the answer back when it is a good one.
+    """Return a successful response; raise for all others.
 
     Args:
-        answer: of any status.
-        what: the request, as in ``GET /api/v1/me``; part of the message when the answer does not explain itself.
+        answer: the response.
+        what: the request, such as ``GET /api/v1/me``; used in the message when the response holds no problem.
 
     Returns:
-        The answer: a status below 300, or 304.
+        The response, with a status below 300 or 304.
 
     Raises:
-        ServerBusy: the server has trouble of its own, or too much to do.
-        ServerRefuses: no.
+        ServerBusy: the server failed or is overloaded.
+        ServerRefuses: the server refuses the request.
     """
     if answer.status < 300 or answer.status == _NOT_MODIFIED:
         return answer
@@ -65,21 +65,21 @@ def check(answer: Response, what: str) -> Response:
             text, status=answer.status, retry_after_s=_retry_after_s(answer), hint=hint or "try again later"
         )
     if problem is None:
-        hint = "is that the address of a fleet server of this version?"
+        hint = "check that this is the address of a fleet server of this version"
     raise ServerRefuses(text, status=answer.status, code=problem.code if problem else "", hint=hint)
 
 
 def _problem(answer: Response) -> Problem | None:
-    """The problem in an answer, with what this version knows of it; None: it holds none."""
+    """The problem in a response, limited to the fields that this version knows; None: the response holds no problem."""
     with contextlib.suppress(ValueError, AttributeError, WireError):
         facts = {k: v for k, v in json.loads(answer.body).items() if k in Problem.model_fields}
         problem = Problem.model_validate(facts)
-        return problem.model_copy(update={"detail": problem.detail[:_MOST_DETAIL]})
+        return problem.model_copy(update={"detail": problem.detail[:_MAX_DETAIL]})
     return None
 
 
 def _retry_after_s(answer: Response) -> float:
-    """``Retry-After`` in seconds; a date, or nothing, counts as 0."""
+    """``Retry-After`` in seconds; 0 for a date or a missing header."""
     with contextlib.suppress(ValueError):
-        return min(_MOST_WAIT_S, max(0.0, float(answer.headers.get("retry-after", "0"))))
+        return min(_MAX_WAIT_S, max(0.0, float(answer.headers.get("retry-after", "0"))))
     return 0.0

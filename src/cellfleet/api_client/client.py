@@ -1,4 +1,4 @@
-"""Requests to a fleet server: address, token, announcement of features."""
+"""Requests to a fleet server: address, token, announced features."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ _UNAUTHORISED = 401
 
 
 class TokenSource(Protocol):
-    """Gives the token that a client shows; safe to be used by several threads."""
+    """Supplies the token of a client; thread-safe."""
 
     def headers(self) -> dict[str, str]:
-        """``Authorization`` with a token that is valid now; empty when there is none.
+        """``Authorization`` with a currently valid token; empty if there is none.
 
         Raises:
-            NetworkError: the server cannot be asked for a token now.
-            ServerRefuses: it refuses one.
+            NetworkError: the server cannot issue a token now.
+            ServerRefuses: the server refuses to issue one.
         """
         ...
 
     def forget_token(self) -> None:
-        """The server refused the token: the next ``headers()`` gives another one, if there can be one."""
+        """Drop a refused token; the next ``headers()`` returns a new token if possible."""
         ...
 
 
 class FixedHeaders:
-    """What was given once and cannot be renewed: an API token, the cookie of a session, or nothing."""
+    """Headers that cannot be renewed: an API token, a session cookie, or none."""
 
     def __init__(self, headers: Mapping[str, str] | None = None) -> None:
         self._headers = dict(headers or {})
 
     def headers(self) -> dict[str, str]:
-        """The same every time."""
+        """The given headers."""
         return dict(self._headers)
 
     def forget_token(self) -> None:
-        """There is no other one."""
+        """Do nothing: these headers cannot be renewed."""
 
 
 class ApiClient:
-    """A fleet server, as one client. Safe to be used by several threads.
+    """A client of one fleet server; thread-safe.
 
     Args:
         base_url: address of the server.
         http: the network.
-        tokens: who asks.
-        peer: learns what the server announces; clients of one server may share it.
-        on_answer: called with every answer.
+        tokens: supplies the token of the client.
+        peer: records the features that the server announces; clients of one server may share it.
+        on_answer: called with every response.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class ApiClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request with a token, and check the answer.
+        """Send a request with a token, and check the response.
 
         Args:
             method: HTTP method.
-            path: begins with ``/``.
+            path: starts with ``/``.
             body: JSON unless ``headers`` says otherwise.
-            headers: more headers.
+            headers: additional headers.
 
         Returns:
-            The answer, as of ``check``.
+            The response, as ``check`` returns it.
 
         Raises:
-            NetworkError: no answer; ServerBusy: not now.
-            ServerRefuses: no, to the request or to a token.
+            NetworkError: no response; ServerBusy: the server cannot handle the request now.
+            ServerRefuses: the server refuses the request or a token.
         """
         return check(self.send(method, path, body, headers), f"{method} {path}")
 
@@ -98,20 +98,20 @@ class ApiClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request with a token; a token that is refused is renewed once.
+        """Send a request with a token; renew a refused token once.
 
         Args:
             method: HTTP method.
-            path: begins with ``/``.
+            path: starts with ``/``.
             body: JSON unless ``headers`` says otherwise.
-            headers: more headers.
+            headers: additional headers.
 
         Returns:
-            The answer, of any status.
+            The response, with any status.
 
         Raises:
-            NetworkError: no answer; ServerBusy: no token now.
-            ServerRefuses: the server refuses a token.
+            NetworkError: no response; ServerBusy: the server cannot issue a token now.
+            ServerRefuses: the server refuses to issue a token.
         """
         shown = self._tokens.headers()
         answer = self.send_open(method, self.base_url + path, body, {**(headers or {}), **shown})
@@ -131,20 +131,20 @@ class ApiClient:
         *,
         timeout_s: float | None = None,
     ) -> Response:
-        """Send a request without a token: to sign in, or to an address that is its own authorisation.
+        """Send a request without a token: to sign in, or to a presigned address.
 
         Args:
             method: HTTP method.
-            url: a whole address.
+            url: complete address.
             body: JSON unless ``headers`` says otherwise.
-            headers: more headers.
-            timeout_s: timeout of the network; None: that of ``http``.
+            headers: additional headers.
+            timeout_s: network timeout in seconds; None: the timeout of ``http``.
 
         Returns:
-            The answer, of any status.
+            The response, with any status.
 
         Raises:
-            NetworkError: no answer.
+            NetworkError: no response.
         """
         ours = url.startswith(f"{self.base_url}/")
         sent = {"Accept": "application/json", **({"Content-Type": "application/json"} if body is not None else {})}

@@ -1,4 +1,4 @@
-"""A file in parts, as docs/fleet.md describes it: announce the file, put the parts, complete."""
+"""Upload a file in parts, as docs/fleet.md describes: announce the file, send the parts, complete the upload."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BYTES = {"Content-Type": "application/octet-stream"}
 
 
 class PartRefused(ServerRefuses):
-    """The server (or its object store) does not take a part at the address that it gave for it."""
+    """The server (or its object store) refuses a part at the address that the server gave."""
 
 
 def upload(
@@ -26,23 +26,23 @@ def upload(
     part_timeout_s: float | None = None,
     progress: ProgressFn = silent,
 ) -> int:
-    """Send a file in parts. The same call again sends only what has not arrived.
+    """Upload a file in parts. A repeated call sends only missing parts.
 
     Args:
         api: the server.
-        path: where the file is announced, such as ``/api/v1/uploads``.
+        path: path of the announcement, such as ``/api/v1/uploads``.
         announcement: UploadRequest or ArtifactRequest with the file's SHA-256 and length.
-        content: the file, open for reading; parts are read one at a time.
-        part_timeout_s: timeout of the network for one part; None: that of the client.
-        progress: is given parts sent, parts in all, and megabytes in words.
+        content: the file, open for reading; one part is read at a time.
+        part_timeout_s: network timeout of one part in seconds; None: the timeout of the client.
+        progress: called with parts sent, parts in total, and megabytes as text.
 
     Returns:
-        Bytes sent; 0 when the server has the file already.
+        Bytes sent; 0 if the server already has the file.
 
     Raises:
-        NetworkError: later, perhaps.
-        ServerRefuses: the server does not want the file; PartRefused: a part of it.
-        WireError: the server's answer is not understood.
+        NetworkError: the network or the server fails; retry later.
+        ServerRefuses: the server refuses the file; PartRefused: it refuses a part.
+        WireError: the server's response is invalid.
     """
     place = parse(UploadReply, api.request("POST", path, announcement.to_json(api.peer.features)).body)
     if place.done:
@@ -59,11 +59,11 @@ def upload(
 
 
 def _put(api: ApiClient, part: UploadPart, data: bytes, timeout_s: float | None) -> None:
-    """Put one part; its address is the authorisation, so no token goes to it."""
+    """Send one part without a token: its address is presigned."""
     url = part.url if "://" in part.url else api.base_url + part.url
     answer = api.send_open("PUT", url, data, _BYTES, timeout_s=timeout_s)
     try:
         check(answer, f"part {part.number}")
     except ServerRefuses as e:
-        hint = e.hint if e.code else "send the file again; what has arrived is not sent twice"
+        hint = e.hint if e.code else "upload the file again; parts that have arrived are not sent again"
         raise PartRefused(e.message, status=e.status, code=e.code, hint=hint) from e

@@ -1,4 +1,4 @@
-"""What all commands share: options, the project, progress, output of facts."""
+"""Shared by all commands: options, the project, progress, output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ProjectOption = Annotated[
     ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable.")
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the facts as JSON on standard output, and nothing else.")
@@ -37,20 +37,20 @@ LOG_EVERY_S = 5.0
 
 
 def project_of(project: Path, settings: Sequence[str] | None) -> Project:
-    """Load the project that a command works in.
+    """Load the project of a command.
 
     Args:
         project: folder or file.
         settings: ``section.key=value`` of the command line.
 
     Raises:
-        ConfigError: a wrong project file, variable or flag.
+        ConfigError: an invalid project file, variable or flag.
     """
     return load_project(project, overrides=settings or ())
 
 
 def out_console() -> Console:
-    """Standard output, for results; plain and unwrapped when it is no terminal."""
+    """Standard output, for results; plain and unwrapped when it is not a terminal."""
     return _console(stderr=False)
 
 
@@ -78,12 +78,12 @@ def print_json(facts: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table: the first column left, the others right where they hold numbers.
+    """Print a table: the first column is left-aligned, columns of numbers are right-aligned.
 
     Args:
-        title: above the table.
-        columns: their names.
-        rows: cells; None is shown as ``-``.
+        title: printed above the table.
+        columns: column names.
+        rows: cells; None is printed as ``-``.
     """
     table = Table(
         title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2)
@@ -104,11 +104,11 @@ def _cell(value: Any) -> str:
 
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[ProgressFn]:
-    """Make a progress function: a live bar on a terminal, a line now and then in a log.
+    """Yield a progress function: a live bar on a terminal, a line every few seconds in a log.
 
     Args:
-        title: of the bar.
-        quiet: show nothing.
+        title: title of the bar.
+        quiet: print nothing.
     """
     if quiet:
         yield lambda _done, _total, _note: None
@@ -146,5 +146,5 @@ def _plain_progress(title: str, console: Console) -> ProgressFn:
 
 
 def stop(code: ExitCode) -> NoReturn:
-    """End the command with an exit code that is not an error of its own (findings, a failed gate)."""
+    """End the command with an exit code that is not an error (findings, a failed gate)."""
     raise typer.Exit(int(code))

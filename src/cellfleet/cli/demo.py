@@ -13,22 +13,28 @@ from cellfleet.cli.exit_codes import ExitCode
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Your own data set: folder with images/ and masks/, or COCO JSON.")
+        Path | None,
+        typer.Option("--data", help="Your own data set: a folder with images/ and masks/, or a COCO JSON file."),
     ] = None,
-    workdir: Annotated[Path, typer.Option("--workdir", help="Project folder of the demo; emptied first.")] = Path(
-        "cellfleet-demo"
-    ),
+    workdir: Annotated[
+        Path, typer.Option("--workdir", help="Project folder of the demo; its content is removed first.")
+    ] = Path("cellfleet-demo"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of scenes and training.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers to this file.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Another setting of the project.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting of the project; repeatable."),
     ] = None,
-    only_model: Annotated[bool, typer.Option("--only-model", help="Stop after the bundle; start no fleet.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep server and instruments running until Ctrl-C.")] = False,
+    only_model: Annotated[
+        bool, typer.Option("--only-model", help="Stop after the bundle; do not start the fleet.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the server and the instruments running until Ctrl-C.")
+    ] = False,
 ) -> None:
-    """Run everything: from images to a bundle, and from the bundle to three instruments and back."""
+    """Run the complete workflow: from images to a bundle, and from the bundle to three instruments and back."""
     from cellfleet.demo.command_runner import CommandFailed
     from cellfleet.demo.journey import DemoOptions, run_demo
 
@@ -36,7 +42,7 @@ def demo(
     try:
         findings = run_demo(options)
     except CommandFailed as e:
-        err_console().print(f"the demo stops here; what it made so far is in {options.root}", markup=False)
+        err_console().print(f"the demo stops here; its files so far are in {options.root}", markup=False)
         raise typer.Exit(e.code) from None
     for command in findings:
         say(f"NOT passed: {command}")

@@ -1,4 +1,4 @@
-"""Entry point of the program: light, so that Ctrl-C while the libraries are being loaded ends plainly, too."""
+"""Entry point of the program. It imports little, so that Ctrl-C while libraries load ends without a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the program ``cellfleet`` with the arguments of this process."""
+    """Run ``cellfleet`` with the arguments of this process."""
     try:
         from cellfleet.cli.main import main as run
 

@@ -1,4 +1,4 @@
-"""Exit codes: fixed, documented in docs/cli.md, decided nowhere else."""
+"""Exit codes: fixed, documented in docs/cli.md, defined only here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     FINDINGS = 1  # findings of level error, a failed gate, data sets that differ
     USAGE = 2  # wrong flags or settings
     REFUSED = 3  # an input that cannot be read, used or trusted
-    STORAGE = 4  # the disk did not do what was asked
+    STORAGE = 4  # the disk failed
     INTERNAL = 70  # a defect of cellfleet
     INTERRUPTED = 130  # Ctrl-C
 

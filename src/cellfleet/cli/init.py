@@ -20,13 +20,13 @@ _GITIGNORE = "/keys/*.pem\n/runs/\n/bundles/\n/evaluations/\n"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project folder; made when absent.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project folder; made if missing.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented cellfleet.toml and a .gitignore into DIR; an existing project file is never overwritten."""
+    """Write a commented cellfleet.toml and a .gitignore into DIR; never overwrite an existing project file."""
     file = folder / PROJECT_FILE
     if file.exists():
-        raise ConfigError(f"{file} exists already", hint="edit it, or name another folder")
+        raise ConfigError(f"{file} already exists", hint="edit it, or use another folder")
     make_dir(folder)
     write_atomic(file, project_text({"model.name": model_name(folder)}).encode())
     ignore = folder / ".gitignore"
@@ -40,7 +40,7 @@ def init(
 
 
 def model_name(folder: Path) -> str:
-    """A model name out of a folder's name."""
+    """Derive a model name from a folder's name."""
     name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("-._")[:64].rstrip("-._")
     return name or "cells"
 
@@ -51,11 +51,14 @@ INSTRUMENT = ("device", "camera", "agent", "segment")
 
 
 def project_text(values: Mapping[str, Any], sections: Iterable[str] = MODELLING) -> str:
-    """The project file: every setting with its default, commented out, and what it means; some are set.
+    """Make the text of a project file: every setting with its meaning and default, commented out unless it is set.
 
     Args:
-        values: ``section.key`` -> the value that is set.
-        sections: which sections are written.
+        values: ``section.key`` -> value to set.
+        sections: sections to write.
+
+    Returns:
+        TOML.
     """
     parts = [
         "# The project file of cellfleet. Every line that is commented out shows a default.\n"

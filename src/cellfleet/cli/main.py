@@ -20,49 +20,57 @@ from cellfleet.errors import CellfleetError
 
 _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
-# command -> (module, attribute, help); a Typer object is a group of commands. Modules are imported when they are used,
-# so that a device without the training extras has a quick command line.
+# command -> (module, attribute, help); a Typer object is a group of commands. Modules are imported on use,
+# so that the command line starts fast on a device without the training extras.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("cellfleet.cli.init", "init", "Make a project: a folder with a commented cellfleet.toml."),
     "data": ("cellfleet.cli.model.data", "app", "Validate, freeze, show, compare and synthesise data sets."),
     "train": ("cellfleet.cli.model.train", "train", "Train a network on a data set version."),
-    "export": ("cellfleet.cli.model.export", "export", "Export a trained network to ONNX and prove it equal."),
-    "optimize": ("cellfleet.cli.model.optimize", "optimize", "Make smaller and faster variants; keep those that pass."),
+    "export": ("cellfleet.cli.model.export", "export", "Export a trained network to ONNX and prove that it is equal."),
+    "optimize": (
+        "cellfleet.cli.model.optimize",
+        "optimize",
+        "Make smaller and faster variants; keep those that pass the gate.",
+    ),
     "bundle": ("cellfleet.cli.model.bundle", "app", "Build, show and verify bundles."),
     "evaluate": (
         "cellfleet.cli.model.evaluate",
         "evaluate",
-        "Measure a model on held-out data; report and decision record.",
+        "Measure a model on held-out data; write report and decision record.",
     ),
     "segment": ("cellfleet.cli.model.segment", "segment", "Segment images and videos with a bundle."),
-    "trust": ("cellfleet.cli.fleet.trust", "app", "Keys and update repositories: make, show, rotate, allow, export."),
+    "trust": (
+        "cellfleet.cli.fleet.trust",
+        "app",
+        "Manage keys and update repositories: init, status, rotate, allow, export.",
+    ),
     "release": ("cellfleet.cli.fleet.release", "app", "Publish bundles as signed releases; show and withdraw them."),
     "deploy": (
         "cellfleet.cli.fleet.deploy",
         "app",
-        "Bring a release to a device group in phases; halt, resume, watch.",
+        "Deploy a release to a device group in phases; watch, halt, resume.",
     ),
-    "lineage": ("cellfleet.cli.model.lineage", "lineage", "Show what stands behind a mask, a row or a bundle."),
+    "lineage": ("cellfleet.cli.model.lineage", "lineage", "Show the lineage of a mask, a table row or a bundle."),
     "device": (
         "cellfleet.cli.instrument.device",
         "app",
         "Run an instrument: provision, run, status, doctor, install, hold.",
     ),
-    "fleet": ("cellfleet.cli.fleet.server", "app", "Run the fleet server; people, devices, groups, audit."),
+    "fleet": ("cellfleet.cli.fleet.server", "app", "Run the fleet server; manage users, devices, groups and audit."),
     "demo": (
         "cellfleet.cli.demo",
         "demo",
-        "Run everything, from annotated images to three instruments and back.",
+        "Run the complete workflow, from annotated images to three instruments and back.",
     ),
 }
 
 
 def build_app(wanted: str) -> typer.Typer:
-    """The program with the command ``wanted`` in full and of all the others only the names and help texts."""
+    """Build the program: the command ``wanted`` complete, all others with name and help text only."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, **_PLAIN)
     app.callback(invoke_without_command=True)(_root)
     for name, (module, attribute, text) in COMMANDS.items():
-        target = getattr(importlib.import_module(module), attribute) if name == wanted else _not_asked_for
+        target = getattr(importlib.import_module(module), attribute) if name == wanted else _not_loaded
         if isinstance(target, typer.Typer):
             _guard_all(target)
             app.add_typer(target, name=name, help=text, no_args_is_help=True)
@@ -89,8 +97,8 @@ def _root(
         raise typer.Exit
 
 
-def _not_asked_for() -> None:
-    """Stands for a command whose module is not needed now."""
+def _not_loaded() -> None:
+    """Placeholder for a command whose module is not loaded."""
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -103,31 +111,31 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except CellfleetError as e:
             _print_error(e.message, e.hint)
             raise typer.Exit(int(code_for(e))) from None
-        except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        except BrokenPipeError:  # the reader of the output has ended, such as `| head`
             _drop_output()
             raise typer.Exit(int(ExitCode.OK)) from None
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT) or e.filename is not None:
                 raise
             _drop_output()
-            _print_error(f"cannot write the output: {e.strerror}", "free some space, or send the output elsewhere")
+            _print_error(f"cannot write the output: {e.strerror}", "free some space, or write the output elsewhere")
             raise typer.Exit(int(ExitCode.STORAGE)) from None
         except KeyboardInterrupt as e:
-            _print_error("interrupted", str(e) or "nothing half-written was left; run the same command again")
+            _print_error("interrupted", str(e) or "no partial file is left; run the same command again")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
     return guard
 
 
 def _drop_output() -> None:
-    """Nothing more goes to standard output, not even what is flushed at the end."""
+    """Discard all further standard output, including buffered text that is flushed at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code; errors become messages on standard error.
 
-    A defect of cellfleet itself shows its traceback, for whoever mends it.
+    A defect of cellfleet prints its traceback.
     """
     try:
         build_app(argv[0] if argv else "")(args=argv, prog_name="cellfleet")
@@ -136,11 +144,11 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:  # before or after the command itself
         return int(ExitCode.INTERRUPTED)
     except MemoryError:
-        _print_error("there is not enough memory for this", "use smaller images or tiles (--set segment.tile_px=512)")
+        _print_error("not enough memory", "use smaller images or tiles (--set segment.tile_px=512)")
         return int(ExitCode.INTERNAL)
     except Exception:
         traceback.print_exc()
-        _print_error("this is a defect of cellfleet", "report it with the lines above and the command that you ran")
+        _print_error("this is a defect of cellfleet", "report it with the lines above and your command")
         return int(ExitCode.INTERNAL)
     return int(ExitCode.OK)
 

@@ -1,4 +1,4 @@
-"""Settings: the file cellfleet.toml, then the environment, then flags; merged once, strictly typed.
+"""Settings from cellfleet.toml, then the environment, then flags; merged once, strictly typed.
 
 >>> from pathlib import Path
 >>> load_project(Path(), environ={}, overrides=["training.epochs=3"]).settings.training.epochs

@@ -1,8 +1,8 @@
-"""Finding and reading a project: file, then environment, then flags; merged once, strictly typed.
+"""Find and read a project: file, then environment, then flags; merged once, strictly typed.
 
 An environment variable is ``CELLFLEET_<SECTION>__<KEY>`` (``CELLFLEET_TRAINING__EPOCHS=20``), a flag is
-``--set section.key=value``. An unknown key is an error that names the nearest known one. There is no global settings
-object: commands load a Project and hand its sections on.
+``--set section.key=value``. An unknown key is an error that names the nearest known key. There is no global settings
+object: commands load a Project and pass its sections on.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Project(Section):
     """A folder with a project file, and its settings.
 
     Attributes:
-        root: the folder; relative paths in the settings start here.
+        root: the folder; relative paths in the settings are relative to it.
         settings: the merged settings.
-        found: False when there was no project file and the defaults hold.
+        found: False if there is no project file and the defaults apply.
     """
 
     root: Path
@@ -67,7 +67,7 @@ class Project(Section):
     found: bool
 
     def path(self, relative: str | Path) -> Path:
-        """A path of the settings as an absolute path."""
+        """Resolve a path of the settings to an absolute path."""
         return (self.root / Path(relative).expanduser()).absolute()
 
 
@@ -77,14 +77,14 @@ def load_project(start: Path, *, environ: Mapping[str, str] = os.environ, overri
     Args:
         start: a folder, or a project file itself; it must exist.
         environ: environment variables.
-        overrides: ``section.key=value`` strings; values are TOML, a bare word counts as a string.
+        overrides: ``section.key=value`` strings; values are TOML; a bare word is a string.
 
     Returns:
-        The project: its folder, and its settings, typed and complete.
+        The project, with complete, typed settings.
 
     Raises:
-        ConfigError: no such folder or file, unreadable file, bad TOML, unknown key, wrong type or value; the message
-            names file and key.
+        ConfigError: missing folder or file, unreadable file, invalid TOML, unknown key, invalid type or value; the
+            message names file and key.
     """
     if not start.exists():
         raise ConfigError(f"{start}: no such project folder or file", hint="make one with `cellfleet init`")
@@ -102,18 +102,18 @@ def load_project(start: Path, *, environ: Mapping[str, str] = os.environ, overri
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known word, or lists all of them.
+    """Make a hint that names the nearest known word, or lists all known words.
 
     Args:
         word: what the user wrote.
-        known: words that would be right.
+        known: valid words.
 
     Returns:
-        The sentence, ready to be used as a hint.
+        The hint.
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(names)}"
+    return f"did you mean {close[0]!r}?" if close else f"valid names: {', '.join(names)}"
 
 
 def _find(folder: Path) -> Path | None:
@@ -126,7 +126,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except OSError as e:
         raise ConfigError(f"cannot read {file}: {e.strerror}", hint="check the path and its permissions") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{file} is not valid TOML: {e}", hint="mend that line; values of text need quotes") from e
+        raise ConfigError(f"{file} is not valid TOML: {e}", hint="fix that line; text values need quotes") from e
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         section, one, name = section.partition("_")
         if one and section in Settings.model_fields:
             raise ConfigError(
-                f"the environment: {key} is no setting",
-                hint=f"two underscores stand between section and key: {ENV_PREFIX}{section.upper()}__{name.upper()}",
+                f"the environment: {key} is not a setting",
+                hint=f"use two underscores between section and key: {ENV_PREFIX}{section.upper()}__{name.upper()}",
             )
     return out
 
@@ -168,7 +168,7 @@ def _merge(into: dict[str, dict[str, Any]], origin: dict[str, str], new: Mapping
         if section not in sections:
             raise ConfigError(f"{where}: unknown section [{section}]", hint=nearest(section, sections))
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{where}: {section} must be a section", hint=f"write [{section}] on a line of its own")
+            raise ConfigError(f"{where}: {section} must be a section", hint=f"write [{section}] on its own line")
         known = _section_type(section).model_fields
         for key, value in values.items():
             if key not in known:
@@ -191,4 +191,4 @@ def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Settings:
         first = e.errors()[0]
         key = ".".join(str(p) for p in first["loc"][:2])
         where = origin.get(key, "the settings")
-        raise ConfigError(f"{where}: {key}: {first['msg']} (got {first['input']!r})", hint="mend that value") from e
+        raise ConfigError(f"{where}: {key}: {first['msg']} (got {first['input']!r})", hint="fix that value") from e

@@ -1,4 +1,4 @@
-"""The outside world as small interfaces: disk and clock. Tests and simulators bring their own.
+"""Interfaces to the outside world: disk, clock, network, progress. Tests and simulators implement them too.
 
 >>> from pathlib import Path
 >>> import tempfile

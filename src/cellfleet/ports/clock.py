@@ -16,7 +16,7 @@ class Clock(Protocol):
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds from an arbitrary start; never goes back."""
+        """Seconds since an arbitrary start; never decreases."""
         ...
 
 
@@ -32,7 +32,7 @@ class SystemClock:
 
 @dataclass
 class FixedClock:
-    """A clock that moves only when it is set; for tests and simulators."""
+    """A clock that changes only when it is set; for tests and simulators."""
 
     at: datetime
     elapsed_s: float = 0.0

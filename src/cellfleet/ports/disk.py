@@ -1,8 +1,8 @@
-"""Atomic, durable writes: a reader sees the old file or the whole new one, also after a power cut.
+"""Atomic, durable writes: a reader sees either the old file or the complete new file, even after a power cut.
 
 The order is the usual one: write a temporary file beside the target, fsync it, rename it over the target, fsync the
-folder. It stands here alone: other modules call these functions and no fsync of their own. Errors of the operating system
-become StorageError with a sentence on what to do.
+folder. Only this module calls fsync; other modules call these functions. Operating system errors become StorageError
+with a hint on what to do.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from cellfleet.errors import StorageError
 from cellfleet.ports.parts import part_path, sweep
 
 _HINTS = {
-    errno.ENOSPC: "free some space on that disk, or name another folder",
-    errno.EDQUOT: "your disk quota is used up; free some space, or name another folder",
-    errno.EROFS: "the disk is read-only; name a folder that can be written",
-    errno.EACCES: "you may not write there; change the permissions, or name another folder",
-    errno.EPERM: "you may not write there; change the permissions, or name another folder",
-    errno.ENOTDIR: "a part of that path is a file, not a folder; name another folder",
-    errno.EEXIST: "something of that name is in the way; remove it, or name another folder",
-    errno.ENAMETOOLONG: "choose a shorter name or folder",
+    errno.ENOSPC: "free some space on that disk, or use another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space, or use another folder",
+    errno.EROFS: "the disk is read-only; use a writable folder",
+    errno.EACCES: "you have no permission to write there; change the permissions, or use another folder",
+    errno.EPERM: "you have no permission to write there; change the permissions, or use another folder",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; use another folder",
+    errno.EEXIST: "that name already exists; remove it, or use another folder",
+    errno.ENAMETOOLONG: "use a shorter name or folder",
     errno.ENOENT: "check the spelling of the path",
 }
 
 
 def storage_error(action: str, path: Path, cause: OSError) -> StorageError:
-    """Translate an OSError into a StorageError that names the path and what to do next.
+    """Translate an OSError into a StorageError with the path and a hint.
 
     Args:
         action: what failed, such as ``write``.
@@ -47,10 +47,10 @@ def storage_error(action: str, path: Path, cause: OSError) -> StorageError:
 
 
 def make_dir(path: Path) -> Path:
-    """Create a folder and its parents, durably; an existing folder is fine.
+    """Create a folder and its parents durably; accept an existing folder.
 
     Raises:
-        StorageError: when it cannot be made or is a file.
+        StorageError: the folder cannot be made, or the path is a file.
     """
     try:
         new = [p for p in (path, *path.parents) if not p.exists()]
@@ -64,14 +64,14 @@ def make_dir(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target``; when the block ends well, it becomes ``target`` durably.
+    """Yield a temporary path beside ``target``; when the block succeeds, rename it to ``target`` durably.
 
-    The temporary name keeps the target's suffix at its end, so that libraries that choose a format by suffix can write
-    to it. When the block raises (also on Ctrl-C), the temporary file is removed and ``target`` stays as it was; what a
-    killed process left is removed by the next write into that folder.
+    The temporary name ends with the target's suffix, so that libraries that choose a format by suffix can write to it.
+    When the block raises (also on Ctrl-C), the temporary file is removed and ``target`` stays unchanged. The next write
+    into that folder removes files that a killed process left.
 
     Raises:
-        StorageError: when the disk refuses.
+        StorageError: the write fails.
     """
     make_dir(target.parent)
     sweep(target.parent)
@@ -87,29 +87,29 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_atomic(target: Path, data: bytes | memoryview, *, mode: int = 0o666) -> None:
-    """Write ``data`` to ``target``: all of it or nothing, durable when the call returns.
+    """Write ``data`` to ``target`` completely or not at all; durable when the call returns.
 
     Args:
-        target: the file; its folder is made when absent.
+        target: the file; its folder is made if missing.
         data: all of its content.
-        mode: permissions, less the umask; 0o600 for what only the owner may read, from the first byte on.
+        mode: permissions before the umask; 0o600 for files that only the owner may read. Set when the file is created.
 
     Raises:
-        StorageError: when the disk refuses; ``target`` is then as it was before.
+        StorageError: the write fails; ``target`` is unchanged.
     """
     with atomic_path(target) as part, open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as f:
         f.write(data)
 
 
 def move_into_place(part: Path, target: Path) -> None:
-    """Give a finished file or folder its name, durably: first its content is synced, then it is renamed.
+    """Sync a finished file or folder, then rename it to its target durably.
 
     Args:
-        part: a file or folder, complete, on the same disk as ``target``.
-        target: the name; a file there is replaced, a folder with content is not.
+        part: a complete file or folder on the same disk as ``target``.
+        target: the new name; an existing file is replaced, a folder with content is not.
 
     Raises:
-        OSError: the disk refuses; ``target`` is as it was, or whole.
+        OSError: the sync or the rename fails; ``target`` is unchanged or complete.
     """
     sync(part)
     part.replace(target)
@@ -117,14 +117,14 @@ def move_into_place(part: Path, target: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to a file, durable when the call returns; a line that a power cut left half stays a line of its own.
+    """Append a line to a file, durable when the call returns; a partial line left by a power cut stays a separate line.
 
     Args:
-        path: the file; it and its folder are made when absent.
-        line: without the line feed, which ends it.
+        path: the file; it and its folder are made if missing.
+        line: content without the line feed, which is added.
 
     Raises:
-        StorageError: when the disk refuses.
+        StorageError: the write fails.
     """
     make_dir(path.parent)
     try:
@@ -147,10 +147,10 @@ def _ends_line(f: BinaryIO) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Make the content of a file, or of a folder and all below it, durable; its own name is so after ``sync_dir``.
+    """Make the content of a file, or of a folder and everything below it, durable; ``sync_dir`` of the parent syncs its name.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the sync fails.
     """
     if not path.is_dir():
         with path.open("rb+") as f:
@@ -162,7 +162,7 @@ def sync(path: Path) -> None:
 
 
 def sync_dir(path: Path) -> None:
-    """Make renames within a folder durable (a no-op where the system has no such thing)."""
+    """Make renames within a folder durable (a no-op on systems without directory sync)."""
     if os.name == "nt":
         return
     fd = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The network as a small interface: HTTP requests, whole or streamed. Tests and simulators bring their own."""
+"""The network interface: HTTP requests, complete or streamed. Tests and simulators implement it too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Response:
-    """An answer: status, headers (names in lower case), and the whole body."""
+    """A response: status, headers (names in lower case), and the complete body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer whose body is read piece by piece; each piece raises NetworkError when the line breaks."""
+    """A response whose body is read in chunks; reading a chunk raises NetworkError when the connection breaks."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,7 +32,7 @@ class Stream:
 
 
 class Http(Protocol):
-    """Sends requests. Any status is an answer; only a network that fails is an error."""
+    """Sends requests. Every HTTP status is a response; only a network failure is an error."""
 
     def request(
         self,
@@ -43,26 +43,26 @@ class Http(Protocol):
         body: bytes | None = None,
         timeout_s: float | None = None,
     ) -> Response:
-        """Send a request and read the whole answer.
+        """Send a request and read the complete response.
 
         Raises:
-            NetworkError: no connection, a timeout, a connection that broke.
+            NetworkError: no connection, a timeout, or a broken connection.
         """
         ...
 
     def stream(
         self, url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
     ) -> contextlib.AbstractContextManager[Stream]:
-        """GET with a body that is read piece by piece; NetworkError as above."""
+        """GET with a body that is read in chunks; raises NetworkError as above."""
         ...
 
 
 class SystemHttp:
-    """HTTP and HTTPS through urllib3, which keeps connections open. No redirect is followed, nothing is retried.
+    """HTTP and HTTPS through urllib3, which keeps connections open. Redirects are not followed; requests are not retried.
 
     Args:
-        timeout_s: timeout of connecting and of every read.
-        max_bytes: an answer of ``request`` with a longer body is refused.
+        timeout_s: timeout of the connection and of each read, in seconds.
+        max_bytes: limit of the body that ``request`` reads.
     """
 
     def __init__(self, timeout_s: float = 10.0, max_bytes: int = 64 << 20) -> None:
@@ -86,7 +86,7 @@ class SystemHttp:
             for chunk in answer.chunks:
                 size += len(chunk)
                 if size > self._max_bytes:
-                    raise NetworkError(f"{url}: the answer is longer than {self._max_bytes} bytes")
+                    raise NetworkError(f"{url}: the response exceeds the limit of {self._max_bytes} bytes")
                 parts.append(chunk)
             return Response(answer.status, answer.headers, b"".join(parts))
 
@@ -117,7 +117,7 @@ class SystemHttp:
             names = {k.lower(): v for k, v in raw.headers.items()}
             yield Stream(raw.status, names, _chunks(url, raw))
         finally:
-            raw.drain_conn() if raw.length_remaining == 0 else raw.close()  # never drain what may have no end
+            raw.drain_conn() if raw.length_remaining == 0 else raw.close()  # never drain a body that may not end
             raw.release_conn()
 
 
@@ -126,18 +126,22 @@ def _chunks(url: str, raw: object) -> Iterator[bytes]:
 
     assert isinstance(raw, urllib3.BaseHTTPResponse)
     try:
-        while chunk := raw.read1(CHUNK, decode_content=True):  # what is there: a server that trickles must be noticed
+        while chunk := raw.read1(
+            CHUNK, decode_content=True
+        ):  # read what has arrived, so that a slow server is detected
             yield chunk
     except (urllib3.exceptions.HTTPError, OSError) as e:
         raise _network_error(url, e) from e
 
 
 def _network_error(url: str, cause: Exception) -> NetworkError:
-    return NetworkError(f"{url}: {_words(cause)}", hint="check the address and the network; is the server running?")
+    return NetworkError(
+        f"{url}: {_reason_text(cause)}", hint="check the address and the network; is the server running?"
+    )
 
 
-def _words(cause: Exception) -> str:
-    """The reason for people, without the names of urllib3's objects."""
+def _reason_text(cause: Exception) -> str:
+    """The reason without the names of urllib3's objects."""
     reason = getattr(cause, "reason", None) or cause
     if isinstance(reason, Exception) and len(reason.args) == 2 and isinstance(reason.args[1], Exception):
         reason = reason.args[1]  # ("Connection aborted.", RemoteDisconnected(...))

@@ -181,7 +181,7 @@ def test_a_port_that_is_none(tmp_path: Path) -> None:
 
 
 def test_errors_with_words(fleet: Command, admin: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no fleet server is known" in fleet("devices", code=2)
+    assert "no fleet server is set" in fleet("devices", code=2)
     assert "no API token" in fleet("devices", "--server", server, code=2)
     wrong = fleet("login", admin, "--server", server, "--password-stdin", code=3, stdin="not it\n")
     assert "wrong" in wrong

@@ -161,7 +161,7 @@ def test_status_ends_with_1_when_something_expires(made: Desk) -> None:
     renew(folder, "models", secret, datetime.now(UTC) - timedelta(days=350))
     text = made.run("status", code=ExitCode.FINDINGS)
     assert "renew it soon" in text
-    assert "to be renewed: models, snapshot: cellfleet trust rotate models --renew" in text
+    assert "to renew: models, snapshot: cellfleet trust rotate models --renew" in text
     renew(folder, "models", secret, datetime.now(UTC) - timedelta(days=400))
     facts = made.facts("status", code=ExitCode.FINDINGS)
     assert {r["role"] for r in facts["roles"] if r["state"] == "expired"} == {"models", "snapshot"}
@@ -196,7 +196,7 @@ def test_rotate_and_renew(made: Desk) -> None:
         (
             ["export", "o", "--device", DEVICE, "--artifact", "a", "--decision", "d"],
             ExitCode.USAGE,
-            "goes with --publish",
+            "needs --publish",
         ),
         (["export", "usb", "--device", "me", "--artifact", "keys.json"], ExitCode.REFUSED, "device_id"),
     ],
@@ -221,7 +221,7 @@ def test_an_allowance(made: Desk) -> None:
     assert facts["allowance"] == f"allowances/model/cells/2-1-{DEVICE}"
     left = datetime.fromisoformat(facts["expires"]) - datetime.now(UTC)
     assert timedelta(days=6.9) < left < timedelta(days=7)
-    assert "good until" in made.run("allow", "cells", "--from", "2", "--to", "1", "--reason", "misses cells")
+    assert "valid until" in made.run("allow", "cells", "--from", "2", "--to", "1", "--reason", "misses cells")
     text = made.run("allow", "cells", "--from", "1", "--to", "2", "--reason", "no", code=ExitCode.REFUSED)
     assert "a lower target counter" in text
 

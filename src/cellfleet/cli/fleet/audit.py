@@ -1,4 +1,4 @@
-"""``cellfleet fleet audit``: who did what, and whether that story was tampered with."""
+"""``cellfleet fleet audit``: list audit events and verify their chain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.fleet.client import ServerOption, open_client
 
 LocalOption = Annotated[
-    bool, typer.Option("--local", help="Read the project's own database instead of asking a server.")
+    bool, typer.Option("--local", help="Read the project's database instead of requesting it from a server.")
 ]
 audit_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -24,10 +24,10 @@ def register(app: typer.Typer) -> None:
 
 @audit_app.command("list")
 def audit_list(
-    limit: Annotated[int, typer.Option("--limit", help="Greatest number of events.", min=1, max=1000)] = 50,
-    actor: Annotated[str, typer.Option("--actor", help="Only those that begin so, as in person:anna.")] = "",
-    action: Annotated[str, typer.Option("--action", help="Only those that begin so, as in deployment.")] = "",
-    subject: Annotated[str, typer.Option("--subject", help="Only those that begin so, as in device:.")] = "",
+    limit: Annotated[int, typer.Option("--limit", help="Maximum number of events.", min=1, max=1000)] = 50,
+    actor: Annotated[str, typer.Option("--actor", help="Only actors with this prefix, such as person:anna.")] = "",
+    action: Annotated[str, typer.Option("--action", help="Only actions with this prefix, such as deployment.")] = "",
+    subject: Annotated[str, typer.Option("--subject", help="Only subjects with this prefix, such as device:.")] = "",
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +44,7 @@ def audit_list(
 @audit_app.command("verify")
 def audit_verify(
     head: Annotated[
-        str, typer.Option("--head", help="Head that an earlier check printed; it must be in the chain.")
+        str, typer.Option("--head", help="Head printed by an earlier check; it must be in the chain.")
     ] = "",
     local: LocalOption = False,
     server: ServerOption = "",
@@ -52,14 +52,16 @@ def audit_verify(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the chain of events: nothing was changed, removed or put in. Exit 0: it holds, 1: it does not."""
+    """Verify that no audit event was changed, removed or inserted. Exit 0: the chain is valid, 1: it is broken."""
     found = _local(project, settings, head) if local else open_client(server).get("/api/v1/audit/verify", head=head)
     if as_json:
         print_json(found)
     elif found["whole"]:
-        say(f"{found['count']} events, the chain holds; head {found['head']}")
+        say(f"{found['count']} events, the chain is valid; head {found['head']}")
     else:
-        say(f"the chain is broken at event {found['broken_at']}: {found['why']}; the {found['count']} before it hold")
+        say(
+            f"the chain is broken at event {found['broken_at']}: {found['why']}; the {found['count']} events before it are valid"
+        )
     if not found["whole"]:
         stop(ExitCode.FINDINGS)
 

@@ -1,4 +1,4 @@
-"""The fleet server's API for people's programs: ``--server`` and ``CELLFLEET_API_TOKEN``, or what ``fleet login`` keeps."""
+"""API client of the command line: ``--server`` and ``CELLFLEET_API_TOKEN``, or the credentials of ``fleet login``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from cellfleet.ports.http import Http, Response, SystemHttp
 ServerOption = Annotated[
     str,
     typer.Option(
-        "--server", envvar="CELLFLEET_SERVER", metavar="URL", help="The fleet server (default: that of `fleet login`)."
+        "--server",
+        envvar="CELLFLEET_SERVER",
+        metavar="URL",
+        help="The fleet server (default: the server of `fleet login`).",
     ),
 ]
 TOKEN_VARIABLE = "CELLFLEET_API_TOKEN"
@@ -28,45 +31,45 @@ _TIMEOUT_S = 60.0
 
 
 class FleetClient:
-    """A person's way to the API. Paths begin with ``/``; answers are plain JSON data.
+    """API client of a user. Paths start with ``/``; responses are plain JSON data.
 
     Args:
         base_url: address of the server.
         token: API token; empty: none.
-        session: headers of a session, instead of a token.
+        session: session headers, used instead of a token.
         http: the network.
 
     Attributes:
         api: sends the requests.
 
-    All methods raise NetworkError (the server cannot be reached, or is busy) and ServerRefuses (it says no).
+    All methods raise NetworkError (the server cannot be reached or is busy) and ServerRefuses (it refuses the request).
     """
 
     def __init__(
         self, base_url: str, token: str = "", session: Mapping[str, str] | None = None, http: Http | None = None
     ) -> None:
         if urlsplit(base_url).scheme not in ("http", "https"):
-            raise ConfigError(f"{base_url!r} is no address of a server", hint="as in http://127.0.0.1:8460")
+            raise ConfigError(f"{base_url!r} is not an address of a server", hint="for example http://127.0.0.1:8460")
         bearer = {"Authorization": f"Bearer {token}"} if token else {}
         self.api = ApiClient(base_url, http or SystemHttp(timeout_s=_TIMEOUT_S), FixedHeaders(session or bearer))
 
     @property
     def base_url(self) -> str:
-        """Address without a slash at its end."""
+        """Address without a trailing slash."""
         return self.api.base_url
 
     def get(self, path: str, **query: str | int | None) -> Any:
         """GET; query values that are None or empty are left out."""
-        asked = urlencode({k: v for k, v in query.items() if v not in (None, "")})
-        return _data(self.api.request("GET", f"{path}?{asked}" if asked else path))
+        encoded = urlencode({k: v for k, v in query.items() if v not in (None, "")})
+        return _data(self.api.request("GET", f"{path}?{encoded}" if encoded else path))
 
     def all(self, path: str, **query: str | int | None) -> Iterator[dict[str, Any]]:
-        """All entries of a list, portion by portion; query values as of ``get``."""
+        """All entries of a list, requested page by page; query values as in ``get``."""
         after = ""
         while True:
-            portion = self.get(path, **query, after=after)
-            yield from portion["items"]
-            after = portion["next"]
+            page = self.get(path, **query, after=after)
+            yield from page["items"]
+            after = page["next"]
             if not after:
                 return
 
@@ -88,12 +91,12 @@ class FleetClient:
 
 
 def part(text: str) -> str:
-    """A name as a part of a path."""
+    """Quote a name for use in a path."""
     return quote(text, safe="")
 
 
 def open_client(server: str = "") -> FleetClient:
-    """The client for a command: option, else environment, else what ``fleet login`` kept.
+    """Open the client of a command: from the option, the environment, or the credentials of ``fleet login``.
 
     Raises:
         ConfigError: no server or no token is known.
@@ -101,19 +104,17 @@ def open_client(server: str = "") -> FleetClient:
     kept = Credentials.load()
     url = (server or kept.default).rstrip("/")
     if not url:
-        raise ConfigError(
-            "no fleet server is known", hint="name it with --server, or sign in with `cellfleet fleet login`"
-        )
+        raise ConfigError("no fleet server is set", hint="use --server, or sign in with `cellfleet fleet login`")
     token = os.environ.get(TOKEN_VARIABLE, "") or kept.tokens.get(url, "")
     if not token:
         raise ConfigError(
-            f"no API token for {url} is known", hint=f"sign in with `cellfleet fleet login`, or set {TOKEN_VARIABLE}"
+            f"no API token for {url} is set", hint=f"sign in with `cellfleet fleet login`, or set {TOKEN_VARIABLE}"
         )
     return FleetClient(url, token)
 
 
 class Credentials:
-    """What ``fleet login`` keeps: server -> API token, and the server that was signed in to last."""
+    """Credentials of ``fleet login``: server -> API token, and the server of the last sign-in."""
 
     def __init__(self, default: str = "", tokens: Mapping[str, str] | None = None) -> None:
         self.default, self.tokens = default, dict(tokens or {})
@@ -125,7 +126,7 @@ class Credentials:
 
     @classmethod
     def load(cls) -> Credentials:
-        """Empty when there is none.
+        """Read the file; empty if there is none.
 
         Raises:
             ConfigError: the file is damaged.
@@ -140,7 +141,7 @@ class Credentials:
             raise ConfigError(f"{path} cannot be read: {e}", hint="remove it and sign in again") from e
 
     def save(self) -> None:
-        """Write the file, for its owner only."""
+        """Write the file, readable by its owner only."""
         content = {"format_version": 1, "default": self.default, "tokens": self.tokens}
         write_atomic(self.path(), _json(content), mode=0o600)
 
@@ -155,4 +156,6 @@ def _data(answer: Response) -> Any:
     try:
         return json.loads(answer.body)
     except ValueError as e:
-        raise FleetError("the server's answer is no JSON", hint="is that the address of a fleet server?") from e
+        raise FleetError(
+            "the server's response is not JSON", hint="check that this is the address of a fleet server"
+        ) from e

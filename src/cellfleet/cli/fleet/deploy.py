@@ -18,9 +18,11 @@ from cellfleet.wire.rollout import FAILURES
 
 app = typer.Typer()
 DeploymentArgument = Annotated[int, typer.Argument(metavar="DEPLOYMENT", min=1, help="Number of a deployment.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; for the audit.")]
-WhyOption = Annotated[str, typer.Option("--reason", help="Why; for the audit and for whoever comes after you.")]
-WatchOption = Annotated[bool, typer.Option("--watch", help="Stay and show what changes, until it ends or halts.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Reason, written to the audit.")]
+RequiredReason = Annotated[
+    str, typer.Option("--reason", help="Reason, written to the audit and shown with the deployment.")
+]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Print changes until the deployment ends or halts.")]
 EVERY_S = 1.0
 _ENDS = ("succeeded", "cancelled", "halted")
 _ORDER = ("succeeded", "updating", "deferred", "offered", "waiting", *FAILURES)
@@ -35,43 +37,56 @@ def start(
         typer.Option(
             "--phase",
             metavar="SIZE[,OPTION=VALUE...]",
-            help="A count or a percentage of all instruments, with options of this phase (soak-s, max-failures, "
-            "max-failure-percent, min-ended, min-success-percent, silent-after-s, approval); may be repeated.",
+            help="Count or percentage of all instruments, with options of this phase (soak-s, max-failures, "
+            "max-failure-percent, min-ended, min-success-percent, silent-after-s, approval); repeatable.",
         ),
     ] = None,
-    soak_s: Annotated[float | None, typer.Option("--soak-s", help="Watch a phase for so long before the next.")] = None,
-    max_failures: Annotated[int | None, typer.Option("--max-failures", help="Failures tolerated in a phase.")] = None,
+    soak_s: Annotated[
+        float | None, typer.Option("--soak-s", help="Observe a phase for this time before the next one.")
+    ] = None,
+    max_failures: Annotated[int | None, typer.Option("--max-failures", help="Limit of failures in a phase.")] = None,
     max_failure_percent: Annotated[
-        float | None, typer.Option("--max-failure-percent", help="Share of failures tolerated beyond that.")
+        float | None,
+        typer.Option("--max-failure-percent", help="Limit of the failure percentage beyond --max-failures."),
     ] = None,
     min_ended: Annotated[
-        int | None, typer.Option("--min-ended", help="Ended instruments before the share is judged.")
+        int | None,
+        typer.Option("--min-ended", help="Minimum number of ended instruments before the percentage applies."),
     ] = None,
     min_success_percent: Annotated[
-        float | None, typer.Option("--min-success-percent", help="Share that must succeed before the next phase.")
+        float | None, typer.Option("--min-success-percent", help="Percentage that must succeed before the next phase.")
     ] = None,
     silent_after_s: Annotated[
-        float | None, typer.Option("--silent-after-s", help="An instrument not heard for so long has failed.")
+        float | None, typer.Option("--silent-after-s", help="An instrument without a report for this time has failed.")
     ] = None,
     needs_approval: Annotated[
-        bool, typer.Option("--needs-approval", help="An approver must say yes before it begins.")
+        bool, typer.Option("--needs-approval", help="An approver must approve the deployment before it starts.")
     ] = False,
-    window: Annotated[str, typer.Option("--window", metavar="HH:MM-HH:MM", help="When it may be activated.")] = "",
-    window_offset_min: Annotated[int, typer.Option("--window-offset-min", help="Minutes of the window from UTC.")] = 0,
-    window_days: Annotated[str, typer.Option("--window-days", metavar="mon,tue,...", help="Days it begins on.")] = "",
+    window: Annotated[
+        str, typer.Option("--window", metavar="HH:MM-HH:MM", help="Maintenance window for the activation.")
+    ] = "",
+    window_offset_min: Annotated[
+        int, typer.Option("--window-offset-min", help="Offset of the window from UTC, minutes.")
+    ] = 0,
+    window_days: Annotated[
+        str, typer.Option("--window-days", metavar="mon,tue,...", help="Days on which the window starts.")
+    ] = "",
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", metavar="KEY=VALUE", help="Setting of section [agent] for it; may be repeated."),
+        typer.Option("--agent", metavar="KEY=VALUE", help="Override a setting of section [agent]; repeatable."),
     ] = None,
     allow_downgrade: Annotated[
-        bool, typer.Option("--allow-downgrade", help="Go back; instruments demand a signed allowance.")
+        bool,
+        typer.Option(
+            "--allow-downgrade", help="Allow a lower release counter; instruments require a signed allowance."
+        ),
     ] = False,
     reason: ReasonOption = "",
     watch: WatchOption = False,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a release to a device group, in phases."""
+    """Deploy a release to a device group in phases."""
     defaults = {
         "soak_s": soak_s,
         "max_failures": max_failures,
@@ -102,8 +117,8 @@ def start(
 
 @app.command("list")
 def list_deployments(
-    group: Annotated[str, typer.Option("--group", help="Only of this group.")] = "",
-    state: Annotated[str, typer.Option("--state", help="Only in this state.")] = "",
+    group: Annotated[str, typer.Option("--group", help="Only deployments of this group.")] = "",
+    state: Annotated[str, typer.Option("--state", help="Only deployments in this state.")] = "",
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -142,22 +157,22 @@ def show(
     if watch:
         _watch(client, deployment, as_json)
         return
-    found, members = _ask(client, deployment)
+    found, members = _fetch(client, deployment)
     if as_json:
         print_json({**found, "members": members})
         return
     say(line(found))
     if found["request"]["reason"]:
-        say(f"  because: {found['request']['reason']}")
+        say(f"  reason: {found['request']['reason']}")
     _print_members(members)
 
 
-def _ask(client: FleetClient, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _fetch(client: FleetClient, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return client.get(f"/api/v1/deployments/{number}"), list(client.all(f"/api/v1/deployments/{number}/members"))
 
 
 def line(d: Mapping[str, Any]) -> str:
-    """How a deployment stands, in one line."""
+    """Describe the state of a deployment in one line."""
     words = ", ".join(f"{d['counts'][s]} {s}" for s in _ORDER if d["counts"].get(s))
     text = f"deployment {d['id']}: {d['release']['name']} {d['release']['version']} to {d['group']}: {d['state']}"
     text += f", phase {d['phase']} of {d['phases']}: {words or 'no instruments'}"
@@ -174,19 +189,19 @@ def _print_members(members: list[dict[str, Any]]) -> None:
 
 
 def _watch(client: FleetClient, number: int, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Print what changes until the deployment ends or halts; a server that is away for a while is waited for."""
+    """Print changes until the deployment ends or halts; retry while the server cannot be reached."""
     printed: dict[str, str] = {}
-    away = False
+    unreachable = False
     while True:
         try:
-            found, members = _ask(client, number)
+            found, members = _fetch(client, number)
         except NetworkError as e:
-            if not away:
-                err_console().print(f"the server is away: {e.message}; it is asked again", markup=False)
-            away = True
+            if not unreachable:
+                err_console().print(f"the server cannot be reached: {e.message}; retrying", markup=False)
+            unreachable = True
             sleep(EVERY_S)
             continue
-        away = False
+        unreachable = False
         if not as_json:
             _print_changes(found, members, printed)
         if found["state"] in _ENDS:
@@ -215,34 +230,34 @@ def _print_changes(found: Mapping[str, Any], members: list[dict[str, Any]], prin
 def approve(
     deployment: DeploymentArgument, reason: ReasonOption = "", server: ServerOption = "", as_json: JsonOption = False
 ) -> None:
-    """Say yes to the phase that waits; approvers only."""
-    _do(deployment, "approve", reason, server, as_json)
+    """Approve the waiting phase; approvers only."""
+    _send_action(deployment, "approve", reason, server, as_json)
 
 
 @app.command("halt")
 def halt(
-    deployment: DeploymentArgument, reason: WhyOption, server: ServerOption = "", as_json: JsonOption = False
+    deployment: DeploymentArgument, reason: RequiredReason, server: ServerOption = "", as_json: JsonOption = False
 ) -> None:
-    """Stop a deployment: no further instrument is offered the release; those that have not activated it keep what they have."""
-    _do(deployment, "halt", reason, server, as_json)
+    """Halt a deployment: no further instrument is offered the release; instruments that have not activated it keep their slot."""
+    _send_action(deployment, "halt", reason, server, as_json)
 
 
 @app.command("resume")
 def resume(
     deployment: DeploymentArgument, reason: ReasonOption = "", server: ServerOption = "", as_json: JsonOption = False
 ) -> None:
-    """Go on; failures up to now count no more."""
-    _do(deployment, "resume", reason, server, as_json)
+    """Resume a halted deployment; earlier failures no longer count."""
+    _send_action(deployment, "resume", reason, server, as_json)
 
 
 @app.command("cancel")
 def cancel(
-    deployment: DeploymentArgument, reason: WhyOption, server: ServerOption = "", as_json: JsonOption = False
+    deployment: DeploymentArgument, reason: RequiredReason, server: ServerOption = "", as_json: JsonOption = False
 ) -> None:
-    """End a deployment as it stands; its group is free for the next one."""
-    _do(deployment, "cancel", reason, server, as_json)
+    """End a deployment in its current state; its group can get another one."""
+    _send_action(deployment, "cancel", reason, server, as_json)
 
 
-def _do(deployment: int, what: str, reason: str, server: str, as_json: bool) -> None:
+def _send_action(deployment: int, what: str, reason: str, server: str, as_json: bool) -> None:
     found = open_client(server).post(f"/api/v1/deployments/{deployment}/{what}", {"reason": reason})
     print_json(found) if as_json else say(line(found))

@@ -1,4 +1,4 @@
-"""Phases, windows and settings of a deployment as they are written on the command line: ``1,soak-s=3600``, ``100%,approval``."""
+"""Parse phases, windows and settings of a deployment from the command line: ``1,soak-s=3600``, ``100%,approval``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def phases_of(texts: Sequence[str], defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Phases as plain data.
+    """Parse phases.
 
     Args:
-        texts: one a phase; none: one phase with all instruments.
-        defaults: options of phases that do not say otherwise; None is left out.
+        texts: one text per phase; empty: one phase with all instruments.
+        defaults: options of phases that do not set them; None is left out.
+
+    Returns:
+        Plain JSON data.
 
     Raises:
-        ConfigError: not such a phase.
+        ConfigError: an invalid phase.
     """
     base = {k: v for k, v in defaults.items() if v is not None}
     return [_phase(text, base) for text in texts or ["100%"]]
@@ -54,31 +57,31 @@ def _phase(text: str, base: Mapping[str, Any]) -> dict[str, Any]:
         first = e.errors()[0]
         where = ".".join(str(p) for p in first["loc"]).replace("_", "-") or "phase"
         raise ConfigError(
-            f"--phase {text}: {where}: {first['msg']}", hint="as in --phase 1,soak-s=3600 --phase 100%,approval"
+            f"--phase {text}: {where}: {first['msg']}", hint="for example --phase 1,soak-s=3600 --phase 100%,approval"
         ) from e
 
 
 def window_of(text: str, utc_offset_min: int, days: str) -> dict[str, Any] | None:
-    """Read a maintenance window.
+    """Parse a maintenance window.
 
     Args:
-        text: of the flag.
+        text: ``HH:MM-HH:MM``.
         utc_offset_min: minutes that local time is ahead of UTC.
-        days: of the week.
+        days: ``mon,tue,...``; empty: every day.
 
     Returns:
         Plain JSON data; None for an empty text.
 
     Raises:
-        ConfigError: not such a window.
+        ConfigError: an invalid window.
     """
     if not text:
         return None
-    hint = "as in --window 22:00-04:00 --window-days mon,tue"
+    hint = "for example --window 22:00-04:00 --window-days mon,tue"
     found = _WINDOW.fullmatch(text.strip())
     names = [d.strip().lower()[:3] for d in days.split(",")] if days else list(_DAYS)
     if found is None or any(d not in _DAYS for d in names):
-        raise ConfigError(f"--window {text} {days}".rstrip() + ": that is no window", hint=hint)
+        raise ConfigError(f"--window {text} {days}".rstrip() + ": not a maintenance window", hint=hint)
     facts = {
         "start": found[1],
         "end": found[2],
@@ -92,16 +95,16 @@ def window_of(text: str, utc_offset_min: int, days: str) -> dict[str, Any] | Non
 
 
 def agent_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Settings of section [agent] as plain data.
+    """Parse settings of section [agent] into plain JSON data.
 
     Raises:
-        ConfigError: no such setting, or no such value.
+        ConfigError: an unknown setting or an invalid value.
     """
     facts: dict[str, Any] = {}
     for text in texts:
         name, has_value, value = text.partition("=")
         if not has_value:
-            raise ConfigError(f"--agent {text}: there is no value", hint="as in --agent probation_frames=8")
+            raise ConfigError(f"--agent {text}: the value is missing", hint="for example --agent probation_frames=8")
         if name not in AgentSection.model_fields:
             raise ConfigError(f"--agent {text}: unknown setting", hint=nearest(name, AgentSection.model_fields))
         try:

@@ -11,7 +11,7 @@ from cellfleet.cli.fleet.client import ServerOption, open_client, part
 
 DevicesArgument = Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Ids or names.")]
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Id or name.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; for the audit.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Reason, written to the audit.")]
 GroupOption = Annotated[str, typer.Option("--group", help="Device group.")]
 group_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -24,12 +24,12 @@ def register(app: typer.Typer) -> None:
 
 
 def claim(
-    note: Annotated[str, typer.Option("--note", help="What it is for, such as the room.")] = "",
-    valid_h: Annotated[float, typer.Option("--valid-h", help="Hours for which it is good.")] = 24,
+    note: Annotated[str, typer.Option("--note", help="Purpose, such as the room.")] = "",
+    valid_h: Annotated[float, typer.Option("--valid-h", help="Hours until it expires.")] = 24,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Make a claim token: it lets one device claim its place in the fleet, once."""
+    """Make a claim token, which registers one device with the fleet, once."""
     client = open_client(server)
     made = client.post("/api/v1/claims", {"note": note, "valid_h": valid_h})
     if as_json:
@@ -40,14 +40,14 @@ def claim(
 
 
 def devices(
-    device: Annotated[str, typer.Argument(metavar="[DEVICE]", help="Show this one in full.")] = "",
+    device: Annotated[str, typer.Argument(metavar="[DEVICE]", help="Show only this device, with all facts.")] = "",
     state: Annotated[str, typer.Option("--state", help="pending, accepted, rejected or revoked.")] = "",
     group: GroupOption = "",
-    tag: Annotated[str, typer.Option("--tag", help="Only those with this tag.")] = "",
+    tag: Annotated[str, typer.Option("--tag", help="Only devices with this tag.")] = "",
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List the devices, or show one."""
+    """List all devices, or show one device."""
     client = open_client(server)
     if device:
         _show(client.get(f"/api/v1/devices/{part(device)}"), as_json)
@@ -67,51 +67,53 @@ def accept(
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Take pending devices into the fleet."""
+    """Accept pending devices into the fleet."""
     body = {"group": group or None, "reason": reason}
-    _each(devices, "POST", "accept", body, server, as_json)
+    _send_each(devices, "POST", "accept", body, server, as_json)
 
 
 def reject(
     devices: DevicesArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why; for the audit.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, written to the audit.")],
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Do not take pending devices into the fleet."""
-    _each(devices, "POST", "reject", {"reason": reason}, server, as_json)
+    """Reject pending devices."""
+    _send_each(devices, "POST", "reject", {"reason": reason}, server, as_json)
 
 
 def revoke(
     devices: DevicesArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why; for the audit.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, written to the audit.")],
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Devices are no members of the fleet any more; their keys and tokens end at once."""
-    _each(devices, "POST", "revoke", {"reason": reason}, server, as_json)
+    """Remove devices from the fleet; their keys and tokens become invalid at once."""
+    _send_each(devices, "POST", "revoke", {"reason": reason}, server, as_json)
 
 
 def tag(
     device: DeviceArgument,
-    tags: Annotated[list[str] | None, typer.Argument(metavar="[TAG...]", help="All its tags; none: no tags.")] = None,
+    tags: Annotated[
+        list[str] | None, typer.Argument(metavar="[TAG...]", help="All tags of the device; none: remove all.")
+    ] = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Give a device its tags; they replace those before."""
-    _each([device], "PUT", "tags", {"tags": tags or []}, server, as_json)
+    """Set the tags of a device; they replace the previous tags."""
+    _send_each([device], "PUT", "tags", {"tags": tags or []}, server, as_json)
 
 
 @group_app.command("add")
 def group_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
-    description: Annotated[str, typer.Option("--description", help="For people.")] = "",
+    description: Annotated[str, typer.Option("--description", help="Description.")] = "",
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Make a device group."""
     made = open_client(server).post("/api/v1/groups", {"name": name, "description": description})
-    print_json(made) if as_json else say(f"group {name} is made")
+    print_json(made) if as_json else say(f"group {name} made")
 
 
 @group_app.command("list")
@@ -132,21 +134,21 @@ def group_remove(
 ) -> None:
     """Remove a group that has no devices and no deployments."""
     open_client(server).delete(f"/api/v1/groups/{part(name)}")
-    print_json({"removed": name}) if as_json else say(f"group {name} is removed")
+    print_json({"removed": name}) if as_json else say(f"group {name} removed")
 
 
 @group_app.command("put")
 def group_put(
     devices: DevicesArgument,
-    group: Annotated[str, typer.Option("--group", help="The group; empty: none.")],
+    group: Annotated[str, typer.Option("--group", help="Device group; empty: none.")],
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Put devices into a group; they leave the one before."""
-    _each(devices, "PUT", "group", {"group": group or None}, server, as_json)
+    """Move devices into a group; they leave their previous group."""
+    _send_each(devices, "PUT", "group", {"group": group or None}, server, as_json)
 
 
-def _each(refs: list[str], method: str, what: str, body: Any, server: str, as_json: bool) -> None:
+def _send_each(refs: list[str], method: str, what: str, body: Any, server: str, as_json: bool) -> None:
     client = open_client(server)
     send = client.put if method == "PUT" else client.post
     done = []
@@ -195,6 +197,6 @@ def _show(d: dict[str, Any], as_json: bool) -> None:
         ("latest update", f"{update['outcome']} {update.get('reason', '')}".strip() if update else None),
         ("problems", "; ".join((reported.get("health") or {}).get("problems", ()))),
         ("heard", d["last_seen_at"]),
-        *((f"alarm {word}", text) for word, text in d["alarms"].items()),
+        *((f"alarm {code}", text) for code, text in d["alarms"].items()),
     ]
     print_table(d["name"], ("fact", "value"), rows)

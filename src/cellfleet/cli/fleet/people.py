@@ -1,4 +1,4 @@
-"""``cellfleet fleet login | user | token``: people. ``user`` works on the database itself, so that there is a first admin."""
+"""``cellfleet fleet login | user | token``: users. ``user`` edits the database directly, so that the first admin can be made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 StdinOption = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 RoleOption = Annotated[str, typer.Option("--role", help="viewer, operator, approver or admin.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the person.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.")]
 _LOCAL = "person:local administrator"
 user_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 token_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
@@ -34,29 +34,29 @@ token_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 def register(app: typer.Typer) -> None:
     """Add the commands to ``cellfleet fleet``."""
     app.command()(login)
-    app.add_typer(user_app, name="user", help="People, on the server's own database.")
-    app.add_typer(token_app, name="token", help="One's own API tokens.")
+    app.add_typer(user_app, name="user", help="Users, in the server's database.")
+    app.add_typer(token_app, name="token", help="Your API tokens.")
 
 
 def login(
     name: NameArgument,
     server: ServerOption = "",
     password_stdin: StdinOption = False,
-    valid_days: Annotated[float, typer.Option("--valid-days", help="Life of the API token that is kept.")] = 30,
+    valid_days: Annotated[float, typer.Option("--valid-days", help="Lifetime of the stored API token, days.")] = 30,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign in with a password and keep an API token in the user's configuration folder (for its owner only)."""
+    """Sign in with a password and store an API token in the user's configuration folder (readable by its owner only)."""
     kept = Credentials.load()
     url = (server or kept.default).rstrip("/")
     if not url:
-        raise ConfigError("no fleet server is named", hint="name it with --server http://host:port")
+        raise ConfigError("no fleet server is set", hint="use --server http://host:port")
     client = FleetClient(url)
     body = {"name": name, "password": _password("Password: ", password_stdin)}
     answer = client.api.request("POST", "/api/v1/session", json.dumps(body).encode())
     session = json.loads(answer.body)
     cookie = next(iter(SimpleCookie(answer.headers.get("set-cookie", "")).values()), None)
     if cookie is None:
-        raise ConfigError(f"{url} sets no cookie", hint="is that the address of a fleet server?")
+        raise ConfigError(f"{url} sets no cookie", hint="check that this is the address of a fleet server")
     shown = {"Cookie": f"{cookie.key}={cookie.coded_value}", "X-CSRF-Token": session["csrf"]}
     client = FleetClient(url, session=shown)
     wanted = {"name": f"login-{platform.node() or 'here'}"[:64], "role": session["role"], "valid_days": valid_days}
@@ -67,7 +67,7 @@ def login(
     if as_json:
         print_json(facts | {"kept_in": str(Credentials.path())})
     else:
-        say(f"signed in to {url} as {name} ({session['role']}); the token is kept in {Credentials.path()}")
+        say(f"signed in to {url} as {name} ({session['role']}); the token is stored in {Credentials.path()}")
 
 
 @user_app.command("add")
@@ -75,12 +75,12 @@ def user_add(
     name: NameArgument,
     role: RoleOption = "viewer",
     password_stdin: StdinOption = False,
-    token: Annotated[bool, typer.Option("--token", help="Make an API token, too, and print it.")] = False,
+    token: Annotated[bool, typer.Option("--token", help="Also make an API token and print it.")] = False,
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an account on the server's database; the server need not run."""
+    """Make an account in the server's database; the server does not have to run."""
     from cellfleet.fleet.people import accounts
 
     password = _password(f"Password of {name}: ", password_stdin, twice=True)
@@ -91,7 +91,7 @@ def user_add(
     if as_json:
         print_json(facts)
     else:
-        say(f"{name} is {role} now")
+        say(f"{name} is now {role}")
         if secret:
             say(secret)
 
@@ -100,14 +100,14 @@ def user_add(
 def user_change(
     name: NameArgument,
     role: Annotated[str | None, typer.Option("--role", help="viewer, operator, approver or admin.")] = None,
-    password: Annotated[bool, typer.Option("--password", help="Ask for a new password.")] = False,
+    password: Annotated[bool, typer.Option("--password", help="Prompt for a new password.")] = False,
     password_stdin: StdinOption = False,
-    disabled: Annotated[bool | None, typer.Option("--disable/--enable", help="May not, or may, come in.")] = None,
+    disabled: Annotated[bool | None, typer.Option("--disable/--enable", help="Block or allow sign-in.")] = None,
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change an account on the server's database; a new password ends its sessions."""
+    """Change an account in the server's database; a new password ends its sessions."""
     from cellfleet.fleet.people import accounts
 
     wanted = password or password_stdin
@@ -118,12 +118,12 @@ def user_change(
     if as_json:
         print_json(facts)
     else:
-        say(f"{name} is {facts['role']}" + (", and may not come in" if facts["disabled"] else ""))
+        say(f"{name} is {facts['role']}" + (", disabled" if facts["disabled"] else ""))
 
 
 @user_app.command("list")
 def user_list(project: ProjectOption = Path(), settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """List the accounts of the server's database."""
+    """List the accounts in the server's database."""
     from cellfleet.fleet.people import accounts
 
     with _database(project, settings) as (_context, db):
@@ -139,20 +139,22 @@ def user_list(project: ProjectOption = Path(), settings: SetOption = None, as_js
 
 @token_app.command("add")
 def token_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Purpose of the token.")],
     role: RoleOption = "viewer",
-    valid_days: Annotated[float | None, typer.Option("--valid-days", help="Its life (default: for ever).")] = None,
+    valid_days: Annotated[
+        float | None, typer.Option("--valid-days", help="Lifetime, days (default: unlimited).")
+    ] = None,
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Make an API token; its secret is printed this once."""
+    """Make an API token; its secret is printed only once."""
     made = open_client(server).post("/api/v1/tokens", {"name": name, "role": role, "valid_days": valid_days})
     print_json(made) if as_json else say(str(made["token"]))
 
 
 @token_app.command("list")
 def token_list(server: ServerOption = "", as_json: JsonOption = False) -> None:
-    """List one's API tokens (an admin sees all)."""
+    """List your API tokens (an admin sees all tokens)."""
     rows = list(open_client(server).all("/api/v1/tokens"))
     if as_json:
         print_json(rows)
@@ -163,13 +165,13 @@ def token_list(server: ServerOption = "", as_json: JsonOption = False) -> None:
 
 @token_app.command("revoke")
 def token_revoke(
-    number: Annotated[int, typer.Argument(metavar="ID", help="As `token list` shows it.")],
+    number: Annotated[int, typer.Argument(metavar="ID", help="Number shown by `token list`.")],
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke an API token; it ends at once."""
+    """Revoke an API token; it becomes invalid at once."""
     open_client(server).delete(f"/api/v1/tokens/{number}")
-    print_json({"revoked": number}) if as_json else say(f"token {number} is revoked")
+    print_json({"revoked": number}) if as_json else say(f"token {number} revoked")
 
 
 @contextmanager
@@ -198,8 +200,8 @@ def _password(prompt: str, from_stdin: bool, *, twice: bool = False) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise ConfigError("there is no terminal to ask for the password", hint="give it with --password-stdin")
+        raise ConfigError("no terminal to prompt for the password", hint="use --password-stdin")
     password = getpass.getpass(prompt)
-    if twice and getpass.getpass("The same again: ") != password:
+    if twice and getpass.getpass("Repeat the password: ") != password:
         raise ConfigError("the two passwords differ", hint="nothing was changed; run the command again")
     return password

@@ -32,13 +32,16 @@ _KEY_NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
 def publish(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's file.")],
     decision: Annotated[
-        Path | None, typer.Option("--decision", help="Decision record (default: the project's latest of this bundle).")
+        Path | None,
+        typer.Option("--decision", help="Decision record (default: the latest record of this bundle in the project)."),
     ] = None,
     override: Annotated[
         str,
-        typer.Option("--override", metavar="REASON", help="Release against a failed or missing gate; approvers only."),
+        typer.Option(
+            "--override", metavar="REASON", help="Reason to release despite a failed or missing gate; approvers only."
+        ),
     ] = "",
-    notes: Annotated[str, typer.Option("--notes", help="What is new, for people.")] = "",
+    notes: Annotated[str, typer.Option("--notes", help="Release notes.")] = "",
     trust: Annotated[
         Path | None, typer.Option("--trust", metavar="DIR", help="Trust folder (default: fleet.trust of the project).")
     ] = None,
@@ -47,7 +50,7 @@ def publish(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a bundle and publish it on the fleet server, which refuses it without a valid decision record."""
+    """Sign a bundle and publish it on the fleet server; the server refuses a bundle without a valid decision record."""
     from cellfleet.bundle import open_bundle
     from cellfleet.cli.fleet.release_publish import Order, evidence_of
     from cellfleet.cli.fleet.release_publish import publish as publish_order
@@ -74,15 +77,15 @@ def publish(
     if made["override"]:
         say(f"OVERRIDE by {made['override']['by']}: {made['override']['reason']}")
     for what in made["missing"]:
-        say(f"not sent: {what}; the lineage will show the gap")
+        say(f"not sent: {what}; the lineage shows the gap")
 
 
 def _by(made: dict[str, Any]) -> str:
-    return f"{made['approver']} answers for it"
+    return f"approved by {made['approver']}"
 
 
 def _prompt() -> Any:
-    """Asks for a passphrase on a terminal; None: there is no terminal."""
+    """A prompt for passphrases; None without a terminal."""
     if not sys.stdin.isatty():
         return None
     return lambda text: typer.prompt(text, hide_input=True, err=True)
@@ -90,7 +93,7 @@ def _prompt() -> Any:
 
 @app.command("list")
 def list_releases(
-    name: Annotated[str, typer.Option("--name", help="Only of this model.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Only releases of this model.")] = "",
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -120,7 +123,7 @@ def _row(r: dict[str, Any]) -> tuple[Any, ...]:
 
 @app.command("show")
 def show(release: ReleaseArgument, server: ServerOption = "", as_json: JsonOption = False) -> None:
-    """Show a release: what it is, its decision record, who answers for it."""
+    """Show a release: artifact, decision record, approver."""
     client = open_client(server)
     found = client.get(f"/api/v1/releases/{release_number(client, release)}")
     if as_json:
@@ -154,15 +157,15 @@ def show(release: ReleaseArgument, server: ServerOption = "", as_json: JsonOptio
 @app.command("withdraw")
 def withdraw(
     release: ReleaseArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why; for the audit.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, written to the audit.")],
     server: ServerOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """No new deployment may use a release; those that run go on (halt them if they should not)."""
+    """Withdraw a release: new deployments are refused; running deployments continue (halt them if needed)."""
     client = open_client(server)
     number = release_number(client, release)
     found = client.post(f"/api/v1/releases/{number}/withdraw", {"reason": reason})
-    print_json(found) if as_json else say(f"release {number} is withdrawn; no new deployment may use it")
+    print_json(found) if as_json else say(f"release {number} withdrawn; new deployments of it are refused")
 
 
 def release_number(client: FleetClient, text: str) -> int:
@@ -172,14 +175,17 @@ def release_number(client: FleetClient, text: str) -> int:
         client: the server.
         text: its number, NAME@VERSION, or NAME for the newest.
 
+    Returns:
+        The number.
+
     Raises:
-        FleetError: there is none.
+        FleetError: there is no such release.
     """
     if text.isdecimal():
         return int(text)
     name, _, version = text.partition("@")
     if not name:
-        raise ConfigError(f"{text!r} names no release", hint="a number, or NAME@VERSION")
+        raise ConfigError(f"{text!r} is not a release", hint="use a number, or NAME@VERSION")
     for found in client.all("/api/v1/releases", name=name):
         ref = found["release"]
         if not version or ref["version"] == version:

@@ -1,4 +1,4 @@
-"""The steps of ``cellfleet release publish``: what stands behind the bundle, signing, uploading, asking the server."""
+"""The steps of ``cellfleet release publish``: find the records, sign, upload, send the release request."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from cellfleet.trust.folder import Publication, TrustFolder
     from cellfleet.trust.keys import Secrets
 
-_MOST_RECORD_BYTES = 4_000_000
+_MAX_RECORD_BYTES = 4_000_000
 _PART_TIMEOUT_S = 300.0
 
 
 @dataclass
 class Evidence:
-    """What goes with a bundle: decision record, records by kind, and what could not be found."""
+    """Records sent with a bundle: decision record, records by kind, and the names of missing records."""
 
     decision: dict[str, Any] | None = None
     records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -45,7 +45,10 @@ def evidence_of(bundle: Bundle, store: RecordStore, decision: dict[str, Any] | N
     Args:
         bundle: the opened bundle.
         store: records of the project.
-        decision: decision record that was named; None: the latest one of this very bundle in the store.
+        decision: the given decision record; None: the latest record of this bundle in the store.
+
+    Returns:
+        The records, and the names of those that are missing or too long.
     """
     found = Evidence(decision if decision is not None else latest_decision(store, bundle.sha256))
     if found.decision is None:
@@ -65,21 +68,21 @@ def evidence_of(bundle: Bundle, store: RecordStore, decision: dict[str, Any] | N
     if optimized:
         found.records["optimization"] = [max(optimized, key=lambda r: str(r.get("time", "")))]
     for kind, records in list(found.records.items()):
-        if len(json.dumps(records)) > _MOST_RECORD_BYTES:
-            found.missing.append(f"{kind} record: it is too long to be sent")
+        if len(json.dumps(records)) > _MAX_RECORD_BYTES:
+            found.missing.append(f"{kind} record: too long to send")
             del found.records[kind]
     return found
 
 
 def latest_decision(store: RecordStore, bundle_sha256: str) -> dict[str, Any] | None:
-    """Find the latest decision record about a bundle; the server checks its signature.
+    """Find the latest decision record of a bundle; the server checks its signature.
 
     Args:
-        store: of records.
-        bundle_sha256: digest of the bundle.
+        store: the records.
+        bundle_sha256: SHA-256 of the bundle, hexadecimal.
 
     Returns:
-        The envelope; None: there is none.
+        The envelope; None if there is none.
     """
     found = []
     for _, envelope in store.all("decision"):
@@ -93,11 +96,11 @@ def latest_decision(store: RecordStore, bundle_sha256: str) -> dict[str, Any] | 
 
 
 def card_of(bundle: Bundle, decision: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Collect facts of a bundle for people: its own description, and the numbers of the decision.
+    """Collect the facts of a bundle that pages show: its description, and the numbers of the decision.
 
     Args:
-        bundle: that is published.
-        decision: envelope of the decision record; None: there is none.
+        bundle: the bundle to publish.
+        decision: envelope of the decision record; None if there is none.
 
     Returns:
         Plain JSON data.
@@ -114,16 +117,19 @@ def card_of(bundle: Bundle, decision: Mapping[str, Any] | None) -> dict[str, Any
 
 
 def catch_up(folder: TrustFolder, client: FleetClient, now: datetime) -> list[str]:
-    """Take metadata that the server has and the folder lacks: a release that was accepted while this end broke off.
+    """Fetch metadata that the folder lacks: the server accepted a release, but its response did not arrive.
 
     Args:
         folder: the trust folder.
         client: the server.
-        now: time.
+        now: current time, UTC.
+
+    Returns:
+        Names of the fetched files.
 
     Raises:
         TrustError: the server's metadata does not follow the folder's.
-        NetworkError: the server is away.
+        NetworkError: the server cannot be reached.
     """
     from cellfleet.trust import http_fetch
     from cellfleet.trust.publish import newer_files
@@ -134,7 +140,7 @@ def catch_up(folder: TrustFolder, client: FleetClient, now: datetime) -> list[st
 
 
 def metadata_of(folder: TrustFolder, publication: Publication) -> dict[str, str]:
-    """Collect what the server needs to verify a publication.
+    """Collect the metadata with which the server verifies a publication.
 
     Args:
         folder: the trust folder.
@@ -158,20 +164,20 @@ def metadata_of(folder: TrustFolder, publication: Publication) -> dict[str, str]
 
 
 def upload_artifact(client: FleetClient, path: Path, sha256: str, length: int, progress: ProgressFn) -> int:
-    """Send an artifact in parts; those that have arrived are not sent again.
+    """Upload an artifact in parts; parts that have arrived are not sent again.
 
     Args:
         client: the server.
         path: the artifact.
-        sha256: its digest.
-        length: its bytes.
-        progress: parts sent, parts in all, megabytes in words.
+        sha256: its SHA-256, hexadecimal.
+        length: its length, bytes.
+        progress: called with parts sent, parts in total, megabytes as text.
 
     Returns:
         Bytes sent.
 
     Raises:
-        NetworkError, ServerRefuses, WireError: as of the client.
+        NetworkError, ServerRefuses, WireError: as in ``upload``.
         StorageError: the file cannot be read.
     """
     announcement = ArtifactRequest(sha256=sha256, length=length)
@@ -186,7 +192,7 @@ def upload_artifact(client: FleetClient, path: Path, sha256: str, length: int, p
 
 @dataclass
 class Order:
-    """A release that is to be published."""
+    """A release to publish."""
 
     bundle: Bundle
     folder: TrustFolder
@@ -197,15 +203,15 @@ class Order:
 
 
 def publish(client: FleetClient, order: Order, progress: ProgressFn) -> dict[str, Any]:
-    """Sign, upload and publish. The trust folder keeps what was signed once the server has accepted it.
+    """Sign, upload and publish. The trust folder keeps the signed files when the server has accepted them.
 
     Args:
         client: the server.
         order: bundle, keys and evidence.
-        progress: of the upload.
+        progress: progress of the upload.
 
     Returns:
-        The server's answer, with ``bytes_sent``.
+        The server's response, with ``bytes_sent`` and ``missing``.
 
     Raises:
         TrustError, NetworkError, ServerRefuses, StorageError.
@@ -241,7 +247,7 @@ def _artifact(client: FleetClient, order: Order, publication: Publication) -> di
     ).to_data()
     if ARTIFACTS in client.api.peer.features:
         return artifact
-    return artifact | {"release_id": 1}  # an older server demands a number here, and does not look at it
+    return artifact | {"release_id": 1}  # an older server requires a number here and ignores it
 
 
 def _sign(order: Order, now: datetime) -> Publication:

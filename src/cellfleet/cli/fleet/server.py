@@ -1,4 +1,4 @@
-"""``cellfleet fleet``: run the server, sign in, and have the fleet's people, devices and audit events."""
+"""``cellfleet fleet``: run the server, sign in, manage users, devices and audit events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def serve(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the fleet server until Ctrl-C: API, pages, rollout. The database is made or brought up to date first."""
+    """Run the fleet server (API, pages, rollout) until Ctrl-C. Makes or upgrades the database first."""
     from cellfleet.fleet.context import open_context
     from cellfleet.fleet.serve import serve as run
 
@@ -57,7 +57,7 @@ def serve(
 
 
 def first_steps(context: Any) -> list[str]:
-    """What the server still lacks."""
+    """Setup steps that are still missing."""
     from cellfleet.fleet.people import accounts
     from cellfleet.fleet.refusals import RequestRefused
     from cellfleet.fleet.trust_repository import LoadedKeys
@@ -65,14 +65,14 @@ def first_steps(context: Any) -> list[str]:
     lines = []
     with context.reading() as db:
         if not accounts.listing(db):
-            lines.append("there is no account yet: cellfleet fleet user add NAME --role admin")
+            lines.append("no account yet; run: cellfleet fleet user add NAME --role admin")
     if not (context.path(context.settings.trust) / "keys.json").is_file():
-        lines.append("there are no trust roots yet, so no device can be provisioned: cellfleet trust init")
+        lines.append("no trust roots yet, so no device can be provisioned; run: cellfleet trust init")
         return lines
     try:
         context.service(LoadedKeys).get()
     except RequestRefused as e:
-        lines.append(f"{e.message}; nothing can be released or deployed until it can: {e.hint}")
+        lines.append(f"{e.message}; releases and deployments are blocked until this is fixed: {e.hint}")
     return lines
 
 

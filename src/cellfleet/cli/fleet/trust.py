@@ -1,4 +1,4 @@
-"""``cellfleet trust``: keys and update repositories. Signing is apart from serving."""
+"""``cellfleet trust``: keys and update repositories. Signing is separate from serving."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def init(
     trust: TrustOption = None,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="NAME=URI", help="A key that a KMS or an HSM holds; may be repeated."),
+        typer.Option("--key", metavar="NAME=URI", help="A key in a KMS or an HSM; repeatable."),
     ] = None,
     publics: Annotated[
         list[str] | None,
-        typer.Option("--public", metavar="NAME=FILE", help="PEM file of that key's public half; may be repeated."),
+        typer.Option("--public", metavar="NAME=FILE", help="PEM file of its public key; repeatable."),
     ] = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Make keys and both update repositories in a new folder. Passphrases come from the environment or a prompt."""
+    """Make keys and both update repositories in a new folder. Passphrases are read from the environment or a prompt."""
     from cellfleet.trust import TrustFolder
 
     folder = TrustFolder.init(_path(trust, project), _secrets(confirm=True), _now(), _external(keys, publics))
@@ -49,13 +49,13 @@ def init(
         print_json(_facts(folder))
         return
     say(f"{folder.path} made: {len(folder.book.keys)} keys, image repository and director; 2 of 3 root keys must sign")
-    say(f"anchors: {_anchors_word(folder)}")
-    say("keep keys/ offline, the root keys in three places; the server needs the folder without keys/")
+    say(f"anchors: {_anchors_digest(folder)}")
+    say("keep keys/ offline and the root keys in three places; copy the folder without keys/ to the server")
 
 
 @app.command("status")
 def status(trust: TrustOption = None, project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
-    """Show roles, keys, versions and when they expire. Exit 0: all good, 1: something expired or will soon."""
+    """Show roles, keys, versions and expiry. Exit 0: all valid, 1: a role has expired or expires soon."""
     from cellfleet.trust import TrustFolder
     from cellfleet.trust.rotation import status as status_of
 
@@ -66,11 +66,11 @@ def status(trust: TrustOption = None, project: ProjectOption = Path(), as_json: 
     else:
         columns = ("role", "repository", "keys", "must sign", "version", "expires", "state")
         print_table(str(folder.path), columns, [_row_cells(r) for r in rows])
-        say(f"anchors: {_anchors_word(folder)}")
+        say(f"anchors: {_anchors_digest(folder)}")
     bad = [r for r in rows if r.state in ("soon", "expired")]
     if bad and not as_json:
         roles = sorted({r.role for r in bad})
-        say(f"to be renewed: {', '.join(roles)}: cellfleet trust rotate {roles[0]} --renew")
+        say(f"to renew: {', '.join(roles)}: cellfleet trust rotate {roles[0]} --renew")
     if bad:
         stop(ExitCode.FINDINGS)
 
@@ -79,22 +79,22 @@ def status(trust: TrustOption = None, project: ProjectOption = Path(), as_json: 
 def rotate(
     key: Annotated[str, typer.Argument(help="Key to replace (root-1, models, ...), or with --renew the role.")],
     trust: TrustOption = None,
-    renew: Annotated[bool, typer.Option("--renew", help="Keep the key; sign again for a new life.")] = False,
-    uri: Annotated[str, typer.Option("--uri", help="The new key is held by a KMS or an HSM: its URI.")] = "",
-    public: Annotated[Path | None, typer.Option("--public", help="PEM file of that key's public half.")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Keep the key; sign again with a new expiry.")] = False,
+    uri: Annotated[str, typer.Option("--uri", help="URI of the new key in a KMS or an HSM.")] = "",
+    public: Annotated[Path | None, typer.Option("--public", help="PEM file of its public key.")] = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Replace a key by a new one, or renew what it signed. A lost root key is replaced by the two others."""
+    """Replace a key, or renew the metadata that it signed. The two other root keys can replace a lost root key."""
     from cellfleet.trust import TrustFolder
     from cellfleet.trust.keys import ExternalKey
     from cellfleet.trust.rotation import renew as renew_role
     from cellfleet.trust.rotation import rotate as rotate_key
 
     if bool(uri) != (public is not None):
-        raise ConfigError("--uri and --public belong together", hint="give both, or none to make a file")
+        raise ConfigError("--uri and --public belong together", hint="use both, or neither to make a key file")
     if renew and uri:
-        raise ConfigError("--renew keeps the key", hint="leave --uri and --public out")
+        raise ConfigError("--renew keeps the key", hint="remove --uri and --public")
     folder = TrustFolder.load(_path(trust, project))
     external = ExternalKey.read(uri, public) if public is not None else None
     if renew:
@@ -105,23 +105,23 @@ def rotate(
         print_json({**_facts(folder), "files": files})
         return
     say(f"{key}: {'signed again' if renew else 'a new key signs'}; new in {folder.path}: {', '.join(files)}")
-    say("bring the folder without keys/ to the server; it takes what is new when it starts and while it runs")
+    say("copy the folder without keys/ to the server; it loads new files at its start and while it runs")
 
 
 @app.command("allow")
 def allow(
     name: Annotated[str, typer.Argument(help="Name of the model or software.")],
-    from_counter: Annotated[int, typer.Option("--from", min=1, help="Release counter that is installed.")],
-    to_counter: Annotated[int, typer.Option("--to", min=1, help="Lower release counter to which it may go back.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; shown on the instrument and in its reports.")],
-    device: Annotated[str, typer.Option("--device", help="Id of the one instrument that may (default: all).")] = "",
-    days: Annotated[float, typer.Option("--days", min=0.01, max=365, help="How long the allowance holds.")] = 7,
-    software: Annotated[bool, typer.Option("--software", help="The name is that of software, not of a model.")] = False,
+    from_counter: Annotated[int, typer.Option("--from", min=1, help="Release counter of the installed version.")],
+    to_counter: Annotated[int, typer.Option("--to", min=1, help="Lower release counter to allow.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, shown on the instrument and in its reports.")],
+    device: Annotated[str, typer.Option("--device", help="Id of the only allowed instrument (default: all).")] = "",
+    days: Annotated[float, typer.Option("--days", min=0.01, max=365, help="Validity of the allowance, days.")] = 7,
+    software: Annotated[bool, typer.Option("--software", help="NAME is software, not a model.")] = False,
     trust: TrustOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Allow instruments to go back to a lower release counter, for a reason and a time."""
+    """Allow instruments to install a lower release counter, for a reason and a limited time."""
     from cellfleet.trust import TrustFolder
 
     folder = TrustFolder.load(_path(trust, project))
@@ -140,36 +140,35 @@ def allow(
     if as_json:
         print_json({"allowance": made.target_path, "expires": expires.isoformat(), "files": sorted(made.files)})
         return
-    say(f"{made.target_path}: good until {expires:%Y-%m-%d %H:%M} UTC")
+    say(f"{made.target_path}: valid until {expires:%Y-%m-%d %H:%M} UTC")
     say(f"new in {folder.path / 'image'}: {', '.join(sorted(made.files))}")
 
 
 @app.command("export")
 def export(
-    out: Annotated[Path, typer.Argument(help="Folder to write; one that is there is renewed.")],
-    devices: Annotated[list[str], typer.Option("--device", help="Id of an instrument; may be repeated.")],
-    artifacts: Annotated[
-        list[Path], typer.Option("--artifact", help="Published bundle that they are to install; may be repeated.")
-    ],
-    days: Annotated[float, typer.Option("--days", min=0.01, max=365, help="How long the folder may be used.")] = 90,
+    out: Annotated[Path, typer.Argument(help="Folder to write; an existing export is renewed.")],
+    devices: Annotated[list[str], typer.Option("--device", help="Id of an instrument; repeatable.")],
+    artifacts: Annotated[list[Path], typer.Option("--artifact", help="Published bundle to install; repeatable.")],
+    days: Annotated[float, typer.Option("--days", min=0.01, max=365, help="Validity of the folder, days.")] = 90,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Sign bundles that are not published yet; for a fleet without a server.")
+        bool, typer.Option("--publish", help="Sign unpublished bundles; for a fleet without a server.")
     ] = False,
     decision: Annotated[
-        Path | None, typer.Option("--decision", help="With --publish: decision record (default: the project's latest).")
+        Path | None,
+        typer.Option("--decision", help="With --publish: decision record (default: the latest record in the project)."),
     ] = None,
     trust: TrustOption = None,
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a folder for instruments without a network: metadata bound to them, signed by the offline role, and files."""
+    """Write a folder for instruments without a network: artifacts, and metadata for them that the offline role signs."""
     from cellfleet.trust import TrustFolder
     from cellfleet.trust.offline import export as export_folder
 
     folder = TrustFolder.load(_path(trust, project))
     secrets = _secrets()
     if decision is not None and not publish:
-        raise ConfigError("--decision goes with --publish", hint="add --publish, or leave it out")
+        raise ConfigError("--decision needs --publish", hint="add --publish, or remove --decision")
     if publish:
         from cellfleet.cli.fleet.trust_publish import publish_here
 
@@ -190,7 +189,7 @@ def export(
         print_json({**facts, "expires": done.expires.isoformat()})
         return
     names = ", ".join(f"{r.name} {r.version}" for r in done.releases)
-    say(f"{out}: {names} for {', '.join(done.devices)}, good until {done.expires:%Y-%m-%d}")
+    say(f"{out}: {names} for {', '.join(done.devices)}, valid until {done.expires:%Y-%m-%d}")
 
 
 def _path(trust: Path | None, project: Path) -> Path:
@@ -201,7 +200,7 @@ def _path(trust: Path | None, project: Path) -> Path:
 
 
 def _secrets(*, confirm: bool = False) -> Secrets:
-    """Passphrases from the environment; from a prompt on a terminal."""
+    """Passphrases from the environment, or from a prompt on a terminal."""
     from cellfleet.trust.keys import environment_secrets
 
     def prompt(text: str) -> str:
@@ -215,8 +214,8 @@ def _external(keys: list[str] | None, publics: list[str] | None) -> dict[str, Ex
 
     uris, files = _pairs("--key", keys), _pairs("--public", publics)
     if set(uris) != set(files):
-        odd = sorted(set(uris) ^ set(files))[0]
-        raise ConfigError(f"{odd}: --key and --public belong together", hint="give both for every such key")
+        unpaired = sorted(set(uris) ^ set(files))[0]
+        raise ConfigError(f"{unpaired}: --key and --public belong together", hint="use both for each key")
     return {name: ExternalKey.read(uri, Path(files[name])) for name, uri in uris.items()}
 
 
@@ -225,7 +224,7 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
     for text in given or []:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise ConfigError(f"{option} {text}: it has the form NAME=VALUE", hint="for example root-1=awskms:alias/r1")
+            raise ConfigError(f"{option} {text}: not NAME=VALUE", hint="for example root-1=awskms:alias/r1")
         out[name] = value
     return out
 
@@ -242,11 +241,11 @@ def _facts(folder: TrustFolder) -> dict[str, Any]:
         {"kind": r.kind, "name": r.name, "version": r.version, "counter": r.counter, "sha256": r.sha256}
         for r in sorted(named(folder.image_files()).values(), key=lambda r: (r.kind, r.name, r.counter))
     ]
-    anchors = {**folder.anchors().model_dump(), "short": _anchors_word(folder)}
+    anchors = {**folder.anchors().model_dump(), "short": _anchors_digest(folder)}
     return {"folder": str(folder.path), "anchors": anchors, "keys": keys, "releases": releases}
 
 
-def _anchors_word(folder: TrustFolder) -> str:
+def _anchors_digest(folder: TrustFolder) -> str:
     from cellfleet.canonical import digest_of
 
     return digest_of(folder.anchors().model_dump(mode="json"))[:32]

@@ -1,4 +1,4 @@
-"""Publishing without a server, for a fleet of one: the same gate, and the trust folder keeps what was signed."""
+"""Publish without a server: the same gate applies, and the trust folder keeps the signed files."""
 
 from __future__ import annotations
 
@@ -21,15 +21,23 @@ _PASSED = "passed"
 def publish_here(
     folder: TrustFolder, bundle: Path, project: Project, secrets: Secrets, now: datetime, decision: Path | None
 ) -> str:
-    """Sign a bundle into the image repository of a trust folder; gives ``NAME VERSION``. Done before: nothing happens.
+    """Sign a bundle into the image repository of a trust folder; do nothing if it is already published.
 
     Args:
-        decision: its decision record; None: the project's latest one of this very bundle.
+        folder: the trust folder.
+        bundle: the bundle's file.
+        project: holds the records and the trusted decision keys.
+        secrets: passphrases of the keys.
+        now: current time, UTC.
+        decision: its decision record; None: the latest record of this bundle in the project.
+
+    Returns:
+        ``NAME VERSION``.
 
     Raises:
-        LineageError: there is no decision record that can be trusted.
-        GateFailed: its verdict is not ``passed``. There is no override here: that takes people with roles, and an audit.
-        BundleError, TrustError, StorageError: of the bundle, the keys, the disk.
+        LineageError: there is no trusted decision record.
+        GateFailed: its verdict is not ``passed``. Only a server overrides a gate: that needs an approver and an audit.
+        BundleError, TrustError, StorageError: the bundle, the keys or the disk fail.
     """
     from cellfleet.bundle import open_bundle
 
@@ -58,7 +66,7 @@ def _check_gate(project: Project, sha256: str, label: str, decision: Path | None
     envelope: dict[str, Any] | None = read_json(decision) if decision else latest_decision(store, sha256)
     if envelope is None:
         raise LineageError(
-            f"{label} has no decision record", hint="evaluate the bundle with `cellfleet evaluate`, or name --decision"
+            f"{label} has no decision record", hint="evaluate the bundle with `cellfleet evaluate`, or use --decision"
         )
     keys = [load_public_key(project.path(name)) for name in project.settings.fleet.decision_keys]
     payload = verify_decision(envelope, keys, bundle=sha256)

@@ -1,1 +1,1 @@
-"""Commands of the device engineer: an instrument."""
+"""Commands of the device engineer."""

@@ -1,4 +1,4 @@
-"""``cellfleet device``: an instrument, from its provisioning to its daily life."""
+"""``cellfleet device``: provision, run and inspect an instrument."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
     home: HomeArgument,
     tied: Annotated[bool, typer.Option("--tied", help="End when standard input ends.")] = False,
 ) -> None:
-    """Run the instrument: camera, segmenters and agent; ends with Ctrl-C or SIGTERM."""
+    """Run the instrument (camera, segmenters and agent) until Ctrl-C or SIGTERM."""
     from cellfleet.device.launcher import Launcher
     from cellfleet.device.update.agent_factory import identity_of
 
@@ -47,7 +47,7 @@ def run(
                 sys.stdout.write(f"{clock.now().astimezone():%H:%M:%S} {who}: {text}\n")
                 sys.stdout.flush()
             except (OSError, ValueError):
-                sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # whoever read has gone; the work goes on
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # the reader has ended; keep running
 
     launcher = Launcher(place, clock, print_line)
 
@@ -68,9 +68,9 @@ def run(
 def status(
     home: HomeArgument,
     as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
 ) -> None:
-    """Show how the instrument is; exit code 1 when it does not run."""
+    """Show the status of the instrument. Exit 0: it runs, 1: it does not run."""
     from cellfleet.device.update.status_file import read_status, status_lines
 
     place, clock = Home.at(home), SystemClock()
@@ -96,7 +96,7 @@ def status(
 
 @app.command("doctor")
 def doctor(home: HomeArgument, as_json: JsonOption = False) -> None:
-    """Check disk, clock, engines, server, trust, key, slots, camera and spool; exit code 1 when something is bad."""
+    """Check disk, clock, engines, server, trust, key, slots, camera and spool. Exit 0: no problem, 1: a check failed."""
     from cellfleet.device.doctor import examine
 
     place = Home.at(home)
@@ -112,12 +112,12 @@ def doctor(home: HomeArgument, as_json: JsonOption = False) -> None:
 @app.command("install")
 def install(
     bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|FOLDER", help="Folder of `trust export`, or a bundle within it.")
+        Path, typer.Argument(metavar="BUNDLE|FOLDER", help="Folder of `trust export`, or a bundle in it.")
     ],
     home: HomeArgument,
     as_json: JsonOption = False,
 ) -> None:
-    """Install a bundle out of a folder, under the same checks as from a server."""
+    """Install a bundle from a folder, with the same checks as from a server."""
     from cellfleet.device.update.install import install as install_from
 
     place = Home.at(home)
@@ -128,7 +128,7 @@ def install(
         print_json({"name": done.release.name, "version": done.release.version, "sha256": done.release.sha256,
                     "outcome": done.outcome, "reason": done.reason})  # fmt: skip
     if done.outcome not in ("succeeded", "probation"):
-        raise DeviceError(f"{label}: {done.outcome}: {done.reason}", hint="the slot before it, if any, goes on working")
+        raise DeviceError(f"{label}: {done.outcome}: {done.reason}", hint="the previous slot, if any, stays in use")
     if not as_json:
         say(f"{label}: {done.outcome}; {done.reason}")
 
@@ -136,48 +136,51 @@ def install(
 @app.command("hold")
 def hold(
     home: HomeArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Why updates must wait.")],
-    hours: Annotated[float, typer.Option("--hours", min=0.01, max=24 * 31, help="How long at most.")] = 12.0,
+    reason: Annotated[str, typer.Option("--reason", help="Reason for the block.")],
+    hours: Annotated[float, typer.Option("--hours", min=0.01, max=24 * 31, help="Maximum duration.")] = 12.0,
 ) -> None:
-    """Hold activations of updates back for a while; `release-hold` ends it before its time."""
+    """Block the activation of updates for a limited time; `release-hold` ends the block early."""
     from cellfleet.device.camera.inhibit import Lease, write_lease
 
     place = Home.at(home)
     place.project()
     until = SystemClock().now() + timedelta(hours=hours)
     write_lease(place.inhibit, _HOLD, Lease(holder=_user(), reason=reason, expires_at=until))
-    say(f"updates are held back until {until.astimezone():%Y-%m-%d %H:%M}: {reason}")
+    say(f"updates are blocked until {until.astimezone():%Y-%m-%d %H:%M}: {reason}")
 
 
 @app.command("release-hold")
 def release_hold(home: HomeArgument) -> None:
-    """End what `hold` began."""
+    """End the block that `hold` started."""
     from cellfleet.device.camera.inhibit import drop_lease
 
     place = Home.at(home)
     place.project()
     drop_lease(place.inhibit, _HOLD)
-    say("updates are not held back by an operator")
+    say("the operator's block of updates is removed")
 
 
 @app.command("camera")
 def camera(
     home: HomeArgument,
-    action: Annotated[Literal["stop", "start"], typer.Argument(help="stop: end the experiment, take nothing.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why.")] = "",
+    action: Annotated[
+        Literal["stop", "start"],
+        typer.Argument(help="stop: end the experiment and take no frames; start: take frames again."),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, shown in the status.")] = "",
 ) -> None:
-    """Stop or start taking frames; what was taken goes on being segmented."""
+    """Stop or start the camera; frames already taken are still segmented."""
     import json
 
     place = Home.at(home)
     place.project()
     if action == "start":
         place.camera_hold.unlink(missing_ok=True)
-        say("the camera takes frames when the instrument runs")
+        say("the camera takes frames while the instrument runs")
         return
     facts = {"format_version": 1, "holder": _user(), "reason": reason, "at": SystemClock().now().isoformat()}
     write_atomic(place.camera_hold, json.dumps(facts).encode())
-    say("the camera ends its experiment and takes nothing until `cellfleet device camera HOME start`")
+    say("the camera ends its experiment and takes no frames until `cellfleet device camera HOME start`")
 
 
 def _user() -> str:

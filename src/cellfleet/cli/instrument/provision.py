@@ -1,4 +1,4 @@
-"""``cellfleet device provision``: an instrument becomes a member of a fleet, or a fleet of one."""
+"""``cellfleet device provision``: register an instrument with a fleet server, or set it up without a server."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cellfleet.ports import SystemClock
 
 
 def provision(
-    home: Annotated[Path, typer.Argument(metavar="HOME", help="Folder of the instrument; made when absent.")],
+    home: Annotated[Path, typer.Argument(metavar="HOME", help="Folder of the instrument; made if missing.")],
     server: Annotated[str, typer.Option("--server", metavar="URL", help="Address of the fleet server.")] = "",
     token: Annotated[
         str, typer.Option("--token", envvar="CELLFLEET_CLAIM_TOKEN", help="Claim token of `cellfleet fleet claim`.")
     ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the instrument, as on its label.")] = "",
-    alone: Annotated[bool, typer.Option("--alone", help="A fleet of one, without a server.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Set up the instrument without a server.")] = False,
     trust_anchors: Annotated[
         Path | None,
-        typer.Option("--trust-anchors", metavar="FILE|DIR", help="With --alone: whose bundles are trusted."),
+        typer.Option("--trust-anchors", metavar="FILE|DIR", help="With --alone: trust anchors of the publisher."),
     ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an instrument: its key, its settings, its place in a fleet. Safe to be repeated."""
+    """Make the key and the settings of an instrument and register it. Safe to repeat."""
     from cellfleet.device.provisioning import provision as claim_place
     from cellfleet.device.provisioning import provision_alone
     from cellfleet.ports.http import SystemHttp
@@ -57,7 +57,7 @@ def provision(
         print_json({"home": str(place.root), "device_id": done.device_id, "name": name, "state": done.state})
         return
     say(f"{done.name} ({done.device_id}): {done.state}")
-    kept = " (kept as they were: --set changes nothing there, edit the file)" if had_settings and settings else ""
+    kept = " (unchanged: --set does not change an existing file; edit it)" if had_settings and settings else ""
     say(f"settings: {place.project_file}{kept}")
     if done.state == "pending":
         say(f"next: an operator runs `cellfleet fleet accept {name}`; then `cellfleet device run {home}`")
@@ -67,23 +67,25 @@ def provision(
 
 def _check_options(server: str, token: str, name: str, alone: bool, trust_anchors: Path | None) -> None:
     if not name:
-        raise ConfigError("an instrument needs a name", hint="give one with --name, as on its label")
+        raise ConfigError("an instrument needs a name", hint="set it with --name, as on its label")
     if alone and (server or token):
-        raise ConfigError("--alone is without --server and --token", hint="name a server, or --alone")
+        raise ConfigError("--alone excludes --server and --token", hint="use --server and --token, or --alone")
     if alone and trust_anchors is None:
-        raise ConfigError("--alone needs --trust-anchors", hint="name the folder of `cellfleet trust export`")
+        raise ConfigError("--alone needs --trust-anchors", hint="use the folder of `cellfleet trust export`")
     if not alone and trust_anchors is not None:
-        raise ConfigError("--trust-anchors goes with --alone", hint="with a server the claim token names the anchors")
+        raise ConfigError("--trust-anchors needs --alone", hint="with a server, the claim token gives the anchors")
     if not alone and not (server and token):
         raise ConfigError(
             "an instrument needs --server and --token", hint="an operator gets both from `cellfleet fleet claim`"
         )
     if server and urlsplit(server).scheme not in ("http", "https"):
-        raise ConfigError(f"--server: {server!r} is no address of a server", hint="as in http://127.0.0.1:8460")
+        raise ConfigError(
+            f"--server: {server!r} is not an address of a server", hint="for example http://127.0.0.1:8460"
+        )
 
 
 def _values(settings: Sequence[str]) -> dict[str, Any]:
-    """The settings of the flags, checked, by ``section.key``."""
+    """Validated settings of the flags by ``section.key``."""
     with tempfile.TemporaryDirectory() as empty:
         checked = load_project(Path(empty), environ={}, overrides=settings).settings
     out = {}
