@@ -112,7 +112,7 @@ def test_a_connection_that_breaks_is_an_error(url: str) -> None:
 
 
 def test_an_answer_without_end_is_refused(url: str) -> None:
-    with pytest.raises(NetworkError, match="longer than 50 bytes"):
+    with pytest.raises(NetworkError, match="exceeds the limit of 50 bytes"):
         SystemHttp(max_bytes=50).request("GET", url + "/")
 
 
