@@ -346,7 +346,10 @@ def test_a_server_that_is_away(desk: Desk) -> None:
     ],
 )
 def test_mistakes(desk: Desk, argv: tuple[str, ...], text: str) -> None:
-    usage = any(word in text for word in ("unknown", "--phase", "no window", "--agent", "no value", "names no"))
+    usage = any(
+        word in text
+        for word in ("unknown", "--phase", "maintenance window", "--agent", "is missing", "is not a release")
+    )
     error = desk.run(*argv, role="viewer", code=ExitCode.USAGE if usage else ExitCode.REFUSED)
     assert text in error
     assert "Traceback" not in error

@@ -185,7 +185,7 @@ def test_errors_with_words(fleet: Command, admin: str, server: str, monkeypatch:
     assert "no API token" in fleet("devices", "--server", server, code=2)
     wrong = fleet("login", admin, "--server", server, "--password-stdin", code=3, stdin="not it\n")
     assert "wrong" in wrong
-    assert "no address" in fleet("login", admin, "--server", "nonsense", "--password-stdin", code=2, stdin="x\n")
+    assert "not an address" in fleet("login", admin, "--server", "nonsense", "--password-stdin", code=2, stdin="x\n")
     monkeypatch.setenv("CELLFLEET_API_TOKEN", "cft_unknown")
     away = fleet("devices", "--server", "http://127.0.0.1:9", code=3)
     assert "127.0.0.1:9" in away

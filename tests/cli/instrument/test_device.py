@@ -220,7 +220,7 @@ def test_settings_of_the_flags_are_written(home: Home) -> None:
         (["--name", "a"], "needs --server and --token"),
         (["--name", "a", "--server", "127.0.0.1:8460", "--token", "t"], "not an address of a server"),
         (["--name", "a", "--alone"], "needs --trust-anchors"),
-        (["--name", "a", "--alone", "--server", "http://x"], "without --server"),
+        (["--name", "a", "--alone", "--server", "http://x"], "excludes --server"),
         (["--name", "a", "--server", "http://x", "--token", "t", "--trust-anchors", "."], "needs --alone"),
         (["--name", "a", "--alone", "--trust-anchors", ".", "--set", "camera.knd=replay"], "camera.knd"),
         (["--name", "a", "--alone", "--trust-anchors", ".", "--set", "training.epochs=3"], "no section"),
