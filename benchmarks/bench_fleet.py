@@ -24,13 +24,13 @@ from cellfleet.fleet import trust_repository
 from cellfleet.fleet.context import Context, open_context
 from cellfleet.fleet.ingest import results, telemetry
 from cellfleet.fleet.people.access import Caller, Person
-from cellfleet.fleet.rollout import deployments, desired, read_side
+from cellfleet.fleet.rollout import deployment_lists, deployments, desired_state
 from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.store.models import Artifact, Device, DeviceGroup, Release, ResultRow
 from cellfleet.trust import TrustFolder
-from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
-from cellfleet.wire.otlp import encode_events
 from cellfleet.wire.rollout import DeploymentRequest, Phase
+from cellfleet.wire.telemetry_events import Event, ExperimentStarted, FrameSegmented, FrameTaken
+from cellfleet.wire.telemetry_otlp import encode_events
 
 NOW = datetime.now(UTC)
 BY = Person(1, "bench", "admin", "token", "0" * 64)
@@ -88,9 +88,9 @@ def fill(context: Context, count: int) -> list[str]:
 
 def bench_polls(context: Context, ids: list[str]) -> None:
     """Asking for the desired state: nothing new, all of it, and signing at every question."""
-    etag = desired.ask(context, ids[0]).etag
-    same = median_ms(lambda: desired.ask(context, ids[0], etag), 200)
-    full = median_ms(lambda: desired.ask(context, ids[0]), 200)
+    etag = desired_state.ask(context, ids[0]).etag
+    same = median_ms(lambda: desired_state.ask(context, ids[0], etag), 200)
+    full = median_ms(lambda: desired_state.ask(context, ids[0]), 200)
 
     def signing() -> None:
         with context.sessions() as db:
@@ -114,7 +114,7 @@ def bench_deployment(context: Context, count: int) -> None:
 
     def heavy() -> None:
         with context.sessions() as db:
-            for member in read_side.members(db, made[0], limit=1000):
+            for member in deployment_lists.members(db, made[0], limit=1000):
                 db.get_one(Device, member.member.device_id)
 
     look = median_ms(lambda: reconcile(context, made[0]), 10)

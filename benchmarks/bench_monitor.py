@@ -20,7 +20,7 @@ from cellfleet.config.model import SegmentSection
 from cellfleet.data import Frame
 from cellfleet.data.synthetic import SceneParams, simulate
 from cellfleet.monitor import image_features, output_features, watch_image
-from cellfleet.monitor.bubbles import find_bubbles
+from cellfleet.monitor.air_bubbles import find_bubbles
 from cellfleet.ports import SystemClock
 from cellfleet.runtime import Segmenter, load_segmenter, make_engine
 from cellfleet.runtime.choose import cpu_model

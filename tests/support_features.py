@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cellfleet.wire.events import Incident
 from cellfleet.wire.features import Since
 from cellfleet.wire.states import DesiredState, Health, ReportedState
+from cellfleet.wire.telemetry_events import Incident
 
 FEATURE = "tests"
 

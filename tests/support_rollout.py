@@ -140,9 +140,9 @@ class Instrument:
 
     def ask(self, context: Context) -> DesiredState:
         """The desired state."""
-        from cellfleet.fleet.rollout import desired
+        from cellfleet.fleet.rollout import desired_state
 
-        found = desired.ask(context, self.device.device_id).state
+        found = desired_state.ask(context, self.device.device_id).state
         assert found is not None
         return found
 

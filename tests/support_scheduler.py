@@ -18,12 +18,12 @@ from cellfleet.config import Settings, load_project
 from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile, FramesFolder, experiment_name, taken
 from cellfleet.device.interfaces import FrameOutcome, SegmenterFailure, Slot, WorkSnapshot
 from cellfleet.device.scheduling.pins import read_outcomes
-from cellfleet.device.scheduling.program import StartProgram, start_process
 from cellfleet.device.scheduling.scheduler import FrameScheduler
+from cellfleet.device.scheduling.segmenter_command import StartProgram, start_process
 from cellfleet.device.system.home import Home
 from cellfleet.errors import StorageError
 from cellfleet.ports import SystemClock, make_dir
-from cellfleet.wire.events import Event, FrameFailed, FrameSegmented, FrameTaken
+from cellfleet.wire.telemetry_events import Event, FrameFailed, FrameSegmented, FrameTaken
 from simulators.segmenter import Flags, ThreadedSegmenter
 from support_bundle import discs, tiny_bundle
 from support_onnx import tiny_spec

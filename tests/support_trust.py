@@ -17,12 +17,12 @@ from cellfleet.canonical import sha256_hex
 from cellfleet.errors import NetworkError
 from cellfleet.ports import FixedClock, write_atomic
 from cellfleet.trust import Director, OnlineKeys, TrustFolder, Verifier, check_published, renew_timestamp
-from cellfleet.trust.fetch import Fetch
 from cellfleet.trust.folder import ArtifactBytes
 from cellfleet.trust.layout import LIFE, file_name, newest
-from cellfleet.trust.making import timestamp_of
 from cellfleet.trust.metadata import load, meta_of, sign
-from cellfleet.trust.online import next_version
+from cellfleet.trust.metadata_builder import timestamp_of
+from cellfleet.trust.metadata_fetch import Fetch
+from cellfleet.trust.online_signing import next_version
 from cellfleet.trust.publish import Named, check_director_roots, named
 from cellfleet.trust.tuf_types import Root, Snapshot, Targets, Timestamp
 from cellfleet.wire.enrol import TrustAnchors

@@ -242,13 +242,13 @@ COVERED_BY = {
     "camera/test_acquisition": (
         "camera/frame_store camera/heartbeat camera/process camera/replay camera/source camera/watch_folder"
     ),
-    "update/test_policy": "camera/inhibit",
+    "update/test_policy": "camera/inhibit_lease",
     "scheduling/test_scheduler": (
         "scheduling/assignment scheduling/dispatch scheduling/downtime scheduling/outcome_recorder scheduling/pinning "
         "scheduling/selftest_runner scheduling/worker scheduling/worker_pool system/error_reasons interfaces"
     ),
     "scheduling/test_experiments": "scheduling/experiment_store scheduling/pins",
-    "scheduling/test_scheduler_killed": "scheduling/program",
+    "scheduling/test_scheduler_killed": "scheduling/segmenter_command",
     "segmenter/test_service": "segmenter/main segmenter/thumbnails",
     "test_provisioning": "system/home system/identity",
     "test_launcher": "system/parent_watchdog",

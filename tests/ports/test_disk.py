@@ -14,7 +14,7 @@ import pytest
 from cellfleet.errors import StorageError
 from cellfleet.ports import atomic_path, make_dir, write_atomic
 from cellfleet.ports.disk import append_line, move_into_place
-from cellfleet.ports.parts import part_path, sweep
+from cellfleet.ports.temporary_files import part_path, sweep
 from simulators.disk import every_cut
 
 
@@ -89,7 +89,7 @@ with atomic_path(Path(sys.argv[1])) as part:
     part.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-SWEEP = "import sys\nfrom pathlib import Path\nfrom cellfleet.ports.parts import sweep\nsweep(Path(sys.argv[1]))\n"
+SWEEP = "import sys\nfrom pathlib import Path\nfrom cellfleet.ports.temporary_files import sweep\nsweep(Path(sys.argv[1]))\n"
 
 
 def swept(folder: Path) -> list[str]:
@@ -120,7 +120,9 @@ def test_parts_of_living_processes_and_other_files_stay(tmp_path: Path) -> None:
 
 
 def test_a_folder_set_aside_is_put_back_when_its_successor_never_came(tmp_path: Path) -> None:
-    code = "import sys\nfrom pathlib import Path\nfrom cellfleet.ports.parts import *\nt = Path(sys.argv[1])\n"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom cellfleet.ports.temporary_files import *\nt = Path(sys.argv[1])\n"
+    )
     code += "part_path(t / 'x').mkdir()\n(t / 'x').rename(part_path(t / 'x', OLD))\n"
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "good").write_bytes(b"")

@@ -23,10 +23,10 @@ from cellfleet.device.update.transitions import ActionResult
 from cellfleet.device.update.update_source import UpdateSource
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import FixedClock
-from cellfleet.trust.download import Downloaded
+from cellfleet.trust.artifact_download import Downloaded
 from cellfleet.wire.enrol import DeviceFacts
-from cellfleet.wire.events import AgentMoved, Event, Incident
 from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
+from cellfleet.wire.telemetry_events import AgentMoved, Event, Incident
 from simulators.disk import Disk, PowerCut
 from simulators.scheduler import SimulatedScheduler
 from simulators.server import URL, SimServer

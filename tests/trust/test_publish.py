@@ -15,8 +15,8 @@ from cellfleet.canonical import sha256_hex
 from cellfleet.trust import TrustFolder, check_published
 from cellfleet.trust.folder import ArtifactBytes, Publication
 from cellfleet.trust.layout import ReleaseFacts, file_name, newest, target_path, version_in
-from cellfleet.trust.making import target
 from cellfleet.trust.metadata import meta_of
+from cellfleet.trust.metadata_builder import target
 from cellfleet.trust.publish import anchors_of, check_director_roots, named, newer_files
 from cellfleet.trust.refusals import BadMetadata, BadSignature, Expired, MixedUp, NotUpward, RolledBack, Untrusted
 from cellfleet.trust.rotation import renew, rotate

@@ -15,8 +15,8 @@ from cellfleet.canonical import sha256_hex
 from cellfleet.errors import StorageError
 from cellfleet.ports import write_atomic
 from cellfleet.trust.layout import AllowanceFacts, allowance_path
-from cellfleet.trust.making import allowance_target
 from cellfleet.trust.metadata import ISSUED_AT, load
+from cellfleet.trust.metadata_builder import allowance_target
 from cellfleet.trust.refusals import (
     BadMetadata,
     Disagree,

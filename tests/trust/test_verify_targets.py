@@ -6,7 +6,7 @@ import pytest
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.trust.layout import ReleaseFacts
-from cellfleet.trust.making import target
+from cellfleet.trust.metadata_builder import target
 from cellfleet.trust.refusals import (
     BadMetadata,
     BadSignature,

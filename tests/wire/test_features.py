@@ -17,7 +17,6 @@ from pydantic import Field
 import cellfleet.wire
 from cellfleet.errors import WireError
 from cellfleet.wire import Message, parse
-from cellfleet.wire.events import Incident
 from cellfleet.wire.features import (
     ANNOUNCEMENT,
     FEATURES,
@@ -31,7 +30,8 @@ from cellfleet.wire.features import (
     too_new,
     used_features,
 )
-from cellfleet.wire.otlp import decode_events, encode_events
+from cellfleet.wire.telemetry_events import Incident
+from cellfleet.wire.telemetry_otlp import decode_events, encode_events
 from support_features import FEATURE, NewerIncident
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -14,9 +14,9 @@ from cellfleet.errors import WireError
 from cellfleet.wire import parse, parse_data
 from cellfleet.wire.base import is_key
 from cellfleet.wire.enrol import DeviceFacts, TokenRequest
-from cellfleet.wire.events import FrameTaken, parse_event
 from cellfleet.wire.rollout import DeploymentRequest, Phase
 from cellfleet.wire.states import Counters, Health, MaintenanceWindow, ReleaseRef, ReportedState
+from cellfleet.wire.telemetry_events import FrameTaken, parse_event
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS = DeviceFacts(cellfleet_version="0.2.0", platform="Linux x86_64")

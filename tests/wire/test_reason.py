@@ -11,9 +11,7 @@ import pytest
 
 from cellfleet.errors import WireError
 from cellfleet.wire.base import Message, parse, parse_data
-from cellfleet.wire.events import Incident, parse_event
 from cellfleet.wire.features import NONE
-from cellfleet.wire.otlp import decode_events, encode_events
 from cellfleet.wire.reason import (
     MAX_DEPTH,
     Reason,
@@ -26,6 +24,8 @@ from cellfleet.wire.reason import (
     render,
     text_reason,
 )
+from cellfleet.wire.telemetry_events import Incident, parse_event
+from cellfleet.wire.telemetry_otlp import decode_events, encode_events
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 MEMORY = because("probation.memory", memory_mb=1446.4, limit_mb=800)

@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from cellfleet.wire.events import Event
 from cellfleet.wire.features import Peer
 from cellfleet.wire.reason import Reason
 from cellfleet.wire.states import Counters
+from cellfleet.wire.telemetry_events import Event
 
 FrameResult = Literal["segmented", "failed"]
 FailureKind = Literal["crash", "hang"]

@@ -17,7 +17,7 @@ from cellfleet.evaluate.evaluation import Scene
 from cellfleet.evaluate.pictures import draw, jpeg, png
 from cellfleet.ports import make_dir
 from cellfleet.ports.disk import storage_error, sync, sync_dir
-from cellfleet.ports.parts import OLD, part_path, sweep
+from cellfleet.ports.temporary_files import OLD, part_path, sweep
 
 METRICS, REPORT, DECISION, OVERLAYS = "metrics.json", "report.html", "decision.json", "overlays"
 _OVERLAY_PX = 2048

@@ -9,12 +9,12 @@ from fastapi.middleware import Middleware
 
 from cellfleet._version import __version__
 from cellfleet.fleet import openapi, problems
-from cellfleet.fleet.api import (
+from cellfleet.fleet.api import (  # fmt: skip
     artifacts,
     audit,
     claims,
     deployments,
-    device,
+    device_state,  # fmt: skip
     devices,
     groups,
     health,
@@ -26,13 +26,13 @@ from cellfleet.fleet.api import (
     telemetry,
     trust,
     uploads,
-)  # fmt: skip
+)
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.middleware import BodyLimit, Envelope
-from cellfleet.fleet.pages import mounting
+from cellfleet.fleet.pages import registration
 
 TOPICS: tuple[ModuleType, ...] = (
-    health, session, people, claims, devices, groups, device, trust, artifacts, uploads, releases, deployments, telemetry,
+    health, session, people, claims, devices, groups, device_state, trust, artifacts, uploads, releases, deployments, telemetry,
     results, lineage, audit,
 )  # fmt: skip
 """Modules whose ``router`` is a part of the API, in the order of its description."""
@@ -57,6 +57,6 @@ def create_app(context: Context) -> FastAPI:
     problems.install(app)
     for topic in TOPICS:
         app.include_router(topic.router)
-    mounting.mount(app, context)
+    registration.mount(app, context)
     openapi.install(app)
     return app

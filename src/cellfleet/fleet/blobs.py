@@ -12,7 +12,7 @@ from cellfleet.errors import FleetError
 from cellfleet.fleet.refusals import bad_request, not_found
 from cellfleet.ports import make_dir
 from cellfleet.ports.disk import move_into_place, storage_error
-from cellfleet.ports.parts import part_path, sweep
+from cellfleet.ports.temporary_files import part_path, sweep
 
 CHUNK = 1 << 18
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -23,9 +23,9 @@ from cellfleet.fleet.refusals import RequestRefused, conflict, not_found
 from cellfleet.fleet.store.database import insert_or_ignore
 from cellfleet.fleet.store.models import Device, TrustFile
 from cellfleet.trust import Director, OnlineKeys, check_published, renew_timestamp
-from cellfleet.trust.fetch import read_folder
 from cellfleet.trust.keys import BOOK_FILE, environment_secrets
-from cellfleet.trust.online import needs_renewal, next_version
+from cellfleet.trust.metadata_fetch import read_folder
+from cellfleet.trust.online_signing import needs_renewal, next_version
 from cellfleet.trust.publish import Named, anchors_of, check_director_roots
 from cellfleet.wire.enrol import TrustAnchors
 from cellfleet.wire.states import ReleaseRef

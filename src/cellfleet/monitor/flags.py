@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellfleet.monitor.bubbles import covered_percent, find_bubbles
+from cellfleet.monitor.air_bubbles import covered_percent, find_bubbles
 from cellfleet.monitor.quality import Features, Plane, image_features
 
 

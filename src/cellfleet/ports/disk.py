@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cellfleet.errors import StorageError
-from cellfleet.ports.parts import part_path, sweep
+from cellfleet.ports.temporary_files import part_path, sweep
 
 _HINTS = {
     errno.ENOSPC: "free some space on that disk, or use another folder",

@@ -5,7 +5,7 @@
 8
 """
 
-from cellfleet.train import waiting  # noqa: F401  # before torch is loaded
+from cellfleet.train import thread_waiting  # noqa: F401  # before torch is loaded
 from cellfleet.train.loop import EpochReport, train
 from cellfleet.train.networks import HeadedUNet, stride_of
 from cellfleet.train.record import TrainingRun, load_run

@@ -13,10 +13,10 @@ The three sides share only the formats: ``TrustFolder`` publishes, ``OnlineKeys`
 (1, '1.snapshot.json')
 """
 
-from cellfleet.trust.download import download
-from cellfleet.trust.fetch import folder_fetch, http_fetch
+from cellfleet.trust.artifact_download import download
 from cellfleet.trust.folder import TrustFolder
-from cellfleet.trust.online import Director, OnlineKeys, renew_timestamp
+from cellfleet.trust.metadata_fetch import folder_fetch, http_fetch
+from cellfleet.trust.online_signing import Director, OnlineKeys, renew_timestamp
 from cellfleet.trust.publish import check_published
 from cellfleet.trust.verify import Verifier
 

@@ -19,7 +19,6 @@ from securesystemslib.signer import Signer
 from cellfleet.canonical import canonical_bytes
 from cellfleet.errors import StorageError
 from cellfleet.ports import make_dir, write_atomic
-from cellfleet.trust.fetch import read_folder
 from cellfleet.trust.keys import (
     BOOK_FILE,
     KEY_NAMES,
@@ -49,7 +48,8 @@ from cellfleet.trust.layout import (
     newest,
     target_path,
 )
-from cellfleet.trust.making import (
+from cellfleet.trust.metadata import sign
+from cellfleet.trust.metadata_builder import (
     ImageDraft,
     Keys,
     allowance_target,
@@ -60,7 +60,7 @@ from cellfleet.trust.making import (
     timestamp_of,
     top_targets,
 )
-from cellfleet.trust.metadata import sign
+from cellfleet.trust.metadata_fetch import read_folder
 from cellfleet.trust.publish import anchors_of, check_published, named
 from cellfleet.trust.refusals import KeyTrouble, NotUpward
 from cellfleet.trust.tuf_types import Targets

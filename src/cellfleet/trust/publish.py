@@ -11,7 +11,6 @@ from pydantic import Field
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.errors import WireError
-from cellfleet.trust.fetch import Fetch
 from cellfleet.trust.layout import (
     ALLOWANCES,
     DELEGATED,
@@ -34,6 +33,7 @@ from cellfleet.trust.layout import (
     version_in,
 )
 from cellfleet.trust.metadata import load, meta_of
+from cellfleet.trust.metadata_fetch import Fetch
 from cellfleet.trust.refusals import BadMetadata, NotUpward
 from cellfleet.trust.trusted_metadata import TrustedMetadata, check_follows
 from cellfleet.trust.tuf_types import Snapshot, TargetFile, Targets, Timestamp

@@ -32,8 +32,8 @@ from cellfleet.trust.layout import (
     file_name,
     newest,
 )
-from cellfleet.trust.making import ImageDraft, director_root, image_root, required, timestamp_of, top_targets
 from cellfleet.trust.metadata import load, sign
+from cellfleet.trust.metadata_builder import ImageDraft, director_root, image_root, required, timestamp_of, top_targets
 from cellfleet.trust.refusals import KeyTrouble
 from cellfleet.trust.tuf_types import Root, Snapshot, Targets, Timestamp
 

@@ -16,7 +16,7 @@ The steps, and the error of each:
 11. No file is longer than allowed (EndlessData), and each can be parsed (BadMetadata); ``download`` checks the artifact itself.
 
 An offline folder has one file of the director's offline role instead of steps 4 to 6 of the director and step 4 of the image
-repository (``cellfleet.trust.offline``).
+repository (``cellfleet.trust.offline_folder``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from pathlib import Path
 from cellfleet.canonical import sha256_hex
 from cellfleet.errors import StorageError
 from cellfleet.ports import Clock, write_atomic
-from cellfleet.trust.fetch import Fetch, folder_fetch
 from cellfleet.trust.layout import (
     DELEGATED,
     MAX_ROOT_ROTATIONS,
@@ -47,10 +46,11 @@ from cellfleet.trust.layout import (
     file_name,
     max_bytes,
 )
-from cellfleet.trust.making import offline_delegator
 from cellfleet.trust.metadata import check_life, check_signatures, load
-from cellfleet.trust.offline import OFFLINE_FILE, named_snapshot
-from cellfleet.trust.online import DEVICE_ID
+from cellfleet.trust.metadata_builder import offline_delegator
+from cellfleet.trust.metadata_fetch import Fetch, folder_fetch
+from cellfleet.trust.offline_folder import OFFLINE_FILE, named_snapshot
+from cellfleet.trust.online_signing import DEVICE_ID
 from cellfleet.trust.publish import Named, bytes_of, named_target
 from cellfleet.trust.refusals import (
     Disagree,

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, m
 
 from cellfleet.wire.base import Message, Text
 from cellfleet.wire.features import Since
-from cellfleet.wire.plain import words
+from cellfleet.wire.plain_json import words
 from cellfleet.wire.reason_texts import TEXTS
 
 TEXT_ONLY = "text"

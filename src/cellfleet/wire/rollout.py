@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cellfleet.wire.base import Key, Message, Text, Time
-from cellfleet.wire.plain import PlainDict
+from cellfleet.wire.plain_json import PlainDict
 from cellfleet.wire.reason import Reason
 from cellfleet.wire.states import ArtifactRef, MaintenanceWindow, ReleaseRef
 

@@ -17,8 +17,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 
 from cellfleet.errors import WireError
 from cellfleet.wire.base import Message, Text
-from cellfleet.wire.events import FrameTaken, SegmentedRow
-from cellfleet.wire.plain import made_plain, words
+from cellfleet.wire.plain_json import made_plain, words
+from cellfleet.wire.telemetry_events import FrameTaken, SegmentedRow
 
 PROTOCOL: Literal[1] = 1
 REFUSED_EXIT = 3

@@ -9,7 +9,7 @@ from pydantic import Field
 from cellfleet.wire.base import DeviceId, Key, Message, SemVer, Sha256, Text, Time
 from cellfleet.wire.enrol import DeviceFacts
 from cellfleet.wire.features import Since
-from cellfleet.wire.plain import PlainDict
+from cellfleet.wire.plain_json import PlainDict
 from cellfleet.wire.reason import Reason, ReasonData
 
 UpdateState = Literal[

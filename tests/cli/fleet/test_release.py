@@ -32,9 +32,9 @@ from cellfleet.ports import SystemClock
 from cellfleet.ports.http import SystemHttp
 from cellfleet.trust import TrustFolder, Verifier, download, http_fetch
 from cellfleet.wire.enrol import TrustAnchors
-from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
-from cellfleet.wire.otlp import encode_events
 from cellfleet.wire.states import ReportedState
+from cellfleet.wire.telemetry_events import Event, ExperimentStarted, FrameSegmented, FrameTaken
+from cellfleet.wire.telemetry_otlp import encode_events
 from support_bundle import tiny_bundle
 from support_fleet import FACTS, TestClient, World
 from support_onnx import tiny_spec

@@ -18,11 +18,11 @@ import pytest
 from cellfleet.canonical import sha256_file
 from cellfleet.cli.exit_codes import ExitCode
 from cellfleet.cli.main import run
-from cellfleet.device.camera.inhibit import read_leases
+from cellfleet.device.camera.inhibit_lease import read_leases
 from cellfleet.device.system.home import Home
 from cellfleet.trust import TrustFolder
 from cellfleet.trust.folder import ArtifactBytes
-from cellfleet.trust.offline import export
+from cellfleet.trust.offline_folder import export
 from support_bundle import discs, tiny_bundle
 from support_images import write_tiff
 from support_onnx import tiny_spec

@@ -10,7 +10,7 @@ import pytest
 from cellfleet.canonical import sha256_hex
 from cellfleet.demo.fleet_steps.frame_count import FrameCount, count_frames
 from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile, FramesFolder
-from cellfleet.wire.events import FrameTaken
+from cellfleet.wire.telemetry_events import FrameTaken
 
 NOW = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 

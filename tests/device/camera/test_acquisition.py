@@ -20,7 +20,7 @@ from cellfleet.config import load_project
 from cellfleet.device.camera.acquisition import HOLD, Camera, CameraView
 from cellfleet.device.camera.frame_store import FrameFile, FramesFolder
 from cellfleet.device.camera.heartbeat import read_camera
-from cellfleet.device.camera.inhibit import read_leases
+from cellfleet.device.camera.inhibit_lease import read_leases
 from cellfleet.device.camera.process import open_source
 from cellfleet.device.system.home import Home
 from cellfleet.device.system.versioned_file import WriteFn

@@ -23,7 +23,7 @@ from cellfleet.device.scheduling.assignment import (
 )
 from cellfleet.device.scheduling.experiments import Experiment, FrameTally
 from cellfleet.device.scheduling.pins import Outcome, Pin
-from cellfleet.wire.events import FrameFailed, FrameSegmented, FrameTaken
+from cellfleet.wire.telemetry_events import FrameFailed, FrameSegmented, FrameTaken
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

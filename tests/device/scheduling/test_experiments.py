@@ -20,7 +20,7 @@ from cellfleet.device.scheduling.experiments import Experiment
 from cellfleet.device.scheduling.pins import Pin, append_outcome, read_outcomes, read_pins, write_pins
 from cellfleet.device.scheduling.worker import SegmenterWorker
 from cellfleet.wire.base import is_key
-from cellfleet.wire.events import FrameFailed
+from cellfleet.wire.telemetry_events import FrameFailed
 from support_scheduler import Instrument
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cellfleet.device.scheduling.pins import Pin, append_outcome, read_outcomes, read_pins, write_pins
-from cellfleet.wire.events import FrameFailed
+from cellfleet.wire.telemetry_events import FrameFailed
 from simulators.disk import every_cut
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

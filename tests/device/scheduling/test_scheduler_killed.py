@@ -14,7 +14,7 @@ import psutil
 
 from cellfleet.device.server.spool import Spool
 from cellfleet.ports import SystemClock
-from cellfleet.wire.events import FrameSegmented, FrameTaken
+from cellfleet.wire.telemetry_events import FrameSegmented, FrameTaken
 from support_scheduler import Instrument
 from support_waiting import wait_for_end
 

@@ -16,8 +16,8 @@ import pytest
 from cellfleet.device.server.spool import Spool, SpoolBatch, SpoolLimits
 from cellfleet.errors import StorageError
 from cellfleet.ports import FixedClock
-from cellfleet.wire.events import Event, FrameTaken, Incident
-from cellfleet.wire.otlp import Gauge
+from cellfleet.wire.telemetry_events import Event, FrameTaken, Incident
+from cellfleet.wire.telemetry_otlp import Gauge
 from support_scheduler import START
 from support_scheduler import taken_frame as frame
 
@@ -157,7 +157,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from cellfleet.device.server.spool import Spool
 from cellfleet.ports import SystemClock
-from cellfleet.wire.events import Incident
+from cellfleet.wire.telemetry_events import Incident
 spool = Spool(Path(sys.argv[1]), SystemClock())
 for i in itertools.count():
     spool.put(Incident(at=datetime(2026, 1, 1, tzinfo=UTC), kind="test", text=str(i)))

@@ -22,9 +22,9 @@ from cellfleet.device.system.home import Home
 from cellfleet.errors import NetworkError
 from cellfleet.ports import SystemClock
 from cellfleet.ports.http import SystemHttp
-from cellfleet.wire.events import FrameTaken, Incident
 from cellfleet.wire.features import HEADER, Peer
-from cellfleet.wire.otlp import decode_events, decode_gauges
+from cellfleet.wire.telemetry_events import FrameTaken, Incident
+from cellfleet.wire.telemetry_otlp import decode_events, decode_gauges
 from support_scheduler import taken_frame as frame
 from support_waiting import wait_until
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cellfleet.device.camera.inhibit import Lease, read_leases, write_lease
+from cellfleet.device.camera.inhibit_lease import Lease, read_leases, write_lease
 from cellfleet.device.interfaces import Slot
 from cellfleet.device.slots import Slots
 from cellfleet.device.system.home import Home

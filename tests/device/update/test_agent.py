@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
+from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, write_lease
 from cellfleet.device.slots import Slots
 from cellfleet.device.update.install_requests import InstallRequest, next_request, put_request, request_name
 from cellfleet.errors import BundleError, NetworkError, StorageError, TrustError

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
+from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, write_lease
 from cellfleet.errors import CellfleetError, NetworkError, StorageError, TrustError
 from simulators.disk import MOMENTS, Moment, PowerCut
 from simulators.scheduler import Behaviour

@@ -10,7 +10,7 @@ import pytest
 from cellfleet.bundle.manifest import Requires
 from cellfleet.canonical import canonical_bytes
 from cellfleet.config.fleet import AgentSection
-from cellfleet.device.camera.inhibit import Lease, drop_lease, read_leases, valid, write_lease
+from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, read_leases, valid, write_lease
 from cellfleet.device.interfaces import FrameOutcome, GoldenResult, SegmenterFailure, SelfTested, Slot, WorkSnapshot
 from cellfleet.device.update.journal import Tally, Update
 from cellfleet.device.update.policy import (

@@ -13,7 +13,7 @@ from cellfleet.device.system.identity import save_anchors
 from cellfleet.device.update.install_requests import InstallRequest, put_request
 from cellfleet.device.update.update_source import FolderSource, ServerSource, UpdateSources, anchors_of
 from cellfleet.errors import DeviceError, TrustError
-from cellfleet.trust.offline import export
+from cellfleet.trust.offline_folder import export
 from cellfleet.wire.reason import english
 from cellfleet.wire.states import ArtifactRef, ReleaseRef
 from simulators.server import URL

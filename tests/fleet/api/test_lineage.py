@@ -14,8 +14,8 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import telemetry
 from cellfleet.fleet.people.access import Caller
 from cellfleet.lineage import sign
-from cellfleet.wire.events import Event, ExperimentStarted, FrameSegmented, FrameTaken
-from cellfleet.wire.otlp import encode_events
+from cellfleet.wire.telemetry_events import Event, ExperimentStarted, FrameSegmented, FrameTaken
+from cellfleet.wire.telemetry_otlp import encode_events
 from support_fleet import TestClient, TestDevice, World
 from support_rollout import Publisher, decision, digest
 

@@ -14,10 +14,10 @@ from cellfleet.fleet.context import Context
 from cellfleet.fleet.ingest import results
 from cellfleet.fleet.ingest.results import FrameCounts
 from cellfleet.fleet.people.access import Caller
-from cellfleet.wire.events import (
+from cellfleet.wire.telemetry_events import (
     FrameTaken,
 )
-from cellfleet.wire.otlp import encode_events
+from cellfleet.wire.telemetry_otlp import encode_events
 from support_fleet import TestClient, TestDevice, World
 from support_rollout import digest
 

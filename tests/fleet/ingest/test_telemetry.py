@@ -32,7 +32,7 @@ from cellfleet.fleet.store.models import (
     ResultRow,
     TelemetryBatch,
 )
-from cellfleet.wire.events import (
+from cellfleet.wire.telemetry_events import (
     AgentMoved,
     Event,
     ExperimentStarted,
@@ -41,7 +41,7 @@ from cellfleet.wire.events import (
     FrameTaken,
     Incident,
 )
-from cellfleet.wire.otlp import Gauge, encode_events, encode_gauges
+from cellfleet.wire.telemetry_otlp import Gauge, encode_events, encode_gauges
 from support_fleet import TestDevice, World, wait_until_blocked
 from support_rollout import digest
 from support_waiting import PATIENCE_S

@@ -7,10 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cellfleet.fleet.pages.charts import coloured, curve_chart, plate_view
-from cellfleet.fleet.pages.i18n import Translator
-from cellfleet.fleet.pages.queries.device_queries import WellReading, well_order
-from cellfleet.fleet.pages.rendering import json_for_script, parsed_time, static_address
-from cellfleet.fleet.pages.words import (
+from cellfleet.fleet.pages.formatting import (
     ago_text,
     check_text,
     duration_text,
@@ -21,6 +18,9 @@ from cellfleet.fleet.pages.words import (
     state,
     when_text,
 )
+from cellfleet.fleet.pages.i18n import Translator
+from cellfleet.fleet.pages.queries.device_queries import WellReading, well_order
+from cellfleet.fleet.pages.rendering import json_for_script, parsed_time, static_address
 
 EN, ZH = Translator("en"), Translator("zh-TW")
 AT = datetime(2026, 3, 2, 9, 5, tzinfo=UTC)

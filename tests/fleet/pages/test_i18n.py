@@ -12,8 +12,8 @@ from jinja2 import Environment
 from jinja2.nodes import Call, Const, Name
 
 import cellfleet.fleet
+from cellfleet.fleet.pages.formatting import reason_text, stored_reason_text
 from cellfleet.fleet.pages.i18n import LANGUAGES, Translator, catalog, language_of
-from cellfleet.fleet.pages.words import reason_text, stored_reason_text
 from cellfleet.fleet.refusals import TITLES
 from cellfleet.wire.reason import Reason, because, english, text_reason
 from cellfleet.wire.reason_texts import TEXTS

@@ -163,7 +163,7 @@ def export(
 ) -> None:
     """Write a folder for instruments without a network: artifacts, and metadata for them that the offline role signs."""
     from cellfleet.trust import TrustFolder
-    from cellfleet.trust.offline import export as export_folder
+    from cellfleet.trust.offline_folder import export as export_folder
 
     folder = TrustFolder.load(_path(trust, project))
     secrets = _secrets()

@@ -140,7 +140,7 @@ def hold(
     hours: Annotated[float, typer.Option("--hours", min=0.01, max=24 * 31, help="Maximum duration.")] = 12.0,
 ) -> None:
     """Block the activation of updates for a limited time; `release-hold` ends the block early."""
-    from cellfleet.device.camera.inhibit import Lease, write_lease
+    from cellfleet.device.camera.inhibit_lease import Lease, write_lease
 
     place = Home.at(home)
     place.project()
@@ -152,7 +152,7 @@ def hold(
 @app.command("release-hold")
 def release_hold(home: HomeArgument) -> None:
     """End the block that `hold` started."""
-    from cellfleet.device.camera.inhibit import drop_lease
+    from cellfleet.device.camera.inhibit_lease import drop_lease
 
     place = Home.at(home)
     place.project()

@@ -32,7 +32,7 @@ from cellfleet.data.synthetic.scene import SyntheticFrame, Track, simulate
 from cellfleet.errors import DataError
 from cellfleet.ports import ProgressFn, make_dir, silent, write_atomic
 from cellfleet.ports.disk import move_into_place, storage_error
-from cellfleet.ports.parts import part_path, sweep
+from cellfleet.ports.temporary_files import part_path, sweep
 
 LICENCE = "CC0-1.0"
 _FIELD = "f01"

@@ -25,7 +25,7 @@ from cellfleet.device.camera.frame_store import (
     taken,
 )
 from cellfleet.device.camera.heartbeat import CameraWord
-from cellfleet.device.camera.inhibit import Lease, drop_lease, write_lease
+from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, write_lease
 from cellfleet.device.camera.source import CameraSource, CapturedImage
 from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.device.system.home import Home

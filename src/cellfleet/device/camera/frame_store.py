@@ -23,7 +23,7 @@ from cellfleet.errors import WireError
 from cellfleet.ports import make_dir, write_atomic
 from cellfleet.ports.disk import storage_error
 from cellfleet.wire.base import Key, Message, Text, Time, parse
-from cellfleet.wire.events import FrameTaken
+from cellfleet.wire.telemetry_events import FrameTaken
 
 EXPERIMENT = "experiment.json"
 WriteFn = Callable[[Path, bytes], None]

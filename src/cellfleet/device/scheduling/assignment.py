@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from cellfleet.device.camera.frame_store import FrameFile
 from cellfleet.device.scheduling.experiments import Experiment, age_s
 from cellfleet.device.scheduling.pins import Outcome
-from cellfleet.wire.events import FrameSegmented
+from cellfleet.wire.telemetry_events import FrameSegmented
 
 LIVE_S = 60.0
 """A frame that was taken less than so long ago is live: it is shown at once, and probation waits for it."""

@@ -20,9 +20,9 @@ from cellfleet.device.scheduling.pins import Outcome, Pin, append_outcome, read_
 from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import write_atomic
-from cellfleet.wire.events import FrameSegmented
 from cellfleet.wire.reason import Reason, because
 from cellfleet.wire.states import Counters
+from cellfleet.wire.telemetry_events import FrameSegmented
 
 CLOSED = "closed.json"
 _SETTLED_NS = 100_000_000

@@ -18,9 +18,9 @@ from cellfleet.device.scheduling.experiment_store import ExperimentStore
 from cellfleet.device.scheduling.experiments import Experiment
 from cellfleet.device.scheduling.worker import NotUnderstood, SegmenterWorker
 from cellfleet.errors import StorageError
-from cellfleet.wire.events import Event, ExperimentStarted, FrameFailed, FrameSegmented, Incident
 from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.segmenter import Answer, Failed, MaskRow, Segmented
+from cellfleet.wire.telemetry_events import Event, ExperimentStarted, FrameFailed, FrameSegmented, Incident
 
 Reply = Answer | NotUnderstood
 _LOG = logging.getLogger(__name__)

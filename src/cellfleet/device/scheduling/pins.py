@@ -22,8 +22,8 @@ from cellfleet.errors import WireError
 from cellfleet.ports import write_atomic
 from cellfleet.ports.disk import append_line, storage_error
 from cellfleet.wire.base import Message, Sha256, Text, Time, parse
-from cellfleet.wire.events import FrameFailed, FrameSegmented, parse_event
 from cellfleet.wire.reason import StoredReason
+from cellfleet.wire.telemetry_events import FrameFailed, FrameSegmented, parse_event
 
 PINS, OUTCOMES = "pins.jsonl", "outcomes.jsonl"
 Outcome = FrameSegmented | FrameFailed

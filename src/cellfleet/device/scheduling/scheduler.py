@@ -22,7 +22,7 @@ from cellfleet.device.scheduling.downtime import DowntimeMeter
 from cellfleet.device.scheduling.experiment_store import ExperimentStore
 from cellfleet.device.scheduling.outcome_recorder import OutcomeRecorder
 from cellfleet.device.scheduling.pinning import Pinning
-from cellfleet.device.scheduling.program import StartProgram, command_of, start_process
+from cellfleet.device.scheduling.segmenter_command import StartProgram, command_of, start_process
 from cellfleet.device.scheduling.selftest_runner import run_selftest
 from cellfleet.device.scheduling.worker import SegmenterWorker
 from cellfleet.device.scheduling.worker_pool import START_TIMEOUT_S, WorkerPool

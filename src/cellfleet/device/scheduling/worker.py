@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellfleet.device.interfaces import Slot
-from cellfleet.device.scheduling.program import StartProgram, arguments_of, last_line, start_process
+from cellfleet.device.scheduling.segmenter_command import StartProgram, arguments_of, last_line, start_process
 from cellfleet.errors import WireError
 from cellfleet.ports import Clock
 from cellfleet.wire.features import NONE

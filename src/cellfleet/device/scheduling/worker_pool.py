@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellfleet.device.interfaces import Slot
-from cellfleet.device.scheduling.program import StartProgram, start_process
+from cellfleet.device.scheduling.segmenter_command import StartProgram, start_process
 from cellfleet.device.scheduling.worker import SegmenterWorker
 from cellfleet.device.system.error_reasons import error_reason
 from cellfleet.errors import DeviceError

@@ -29,7 +29,6 @@ from cellfleet.runtime.results.run_folder import Row, RunFolder
 from cellfleet.runtime.results.run_tables import write_run_tables
 from cellfleet.runtime.segmenter import Segmentation, Segmenter
 from cellfleet.runtime.selftest import least_scores, score_golden
-from cellfleet.wire.events import Flag
 from cellfleet.wire.segmenter import (
     PROTOCOL,
     Answer,
@@ -50,6 +49,7 @@ from cellfleet.wire.segmenter import (
     Tables,
     TablesRequest,
 )
+from cellfleet.wire.telemetry_events import Flag
 
 _LOG = logging.getLogger(__name__)
 _KEPT_FOLDERS = 4

@@ -23,9 +23,9 @@ from cellfleet.device.system.versioned_file import VersionedFile, WriteFn
 from cellfleet.errors import CellfleetError, NetworkError, StorageError, WireError
 from cellfleet.ports import Clock, write_atomic
 from cellfleet.wire.base import parse_data
-from cellfleet.wire.events import Incident
 from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.states import DesiredState, ReportedState
+from cellfleet.wire.telemetry_events import Incident
 
 _LOG = logging.getLogger(__name__)
 CLOCK_OFF_S = 60.0

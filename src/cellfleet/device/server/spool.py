@@ -21,9 +21,9 @@ from cellfleet.canonical import canonical_bytes, sha256_hex
 from cellfleet.device.server.spool_schema import SCHEMA, SPOOL_FORMAT, open_database
 from cellfleet.errors import StorageError
 from cellfleet.ports import Clock
-from cellfleet.wire.events import Event, FrameSegmented, Incident, parse_event
-from cellfleet.wire.otlp import Gauge
 from cellfleet.wire.reason import Reason, because, english
+from cellfleet.wire.telemetry_events import Event, FrameSegmented, Incident, parse_event
+from cellfleet.wire.telemetry_otlp import Gauge
 
 Kind = Literal["event", "gauge"]
 PictureKind = Literal["thumbnail", "overlay"]

@@ -28,10 +28,10 @@ from cellfleet.device.system.retry import backoff_s
 from cellfleet.errors import CellfleetError, NetworkError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import Http, Response, SystemHttp
-from cellfleet.wire.events import Incident
 from cellfleet.wire.features import NONE, used_features
-from cellfleet.wire.otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
 from cellfleet.wire.reason import because, english
+from cellfleet.wire.telemetry_events import Incident
+from cellfleet.wire.telemetry_otlp import CONTENT_TYPE, Gauge, encode_events, encode_gauges
 
 _LOG = logging.getLogger(__name__)
 _CONFLICT, _TOO_LARGE = 409, 413

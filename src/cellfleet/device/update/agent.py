@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from cellfleet.device.camera.inhibit import read_leases
+from cellfleet.device.camera.inhibit_lease import read_leases
 from cellfleet.device.interfaces import EventSink, WorkSnapshot
 from cellfleet.device.server.server_sync import ServerSync
 from cellfleet.device.system.error_reasons import error_reason
@@ -39,8 +39,8 @@ from cellfleet.device.update.state_machine import BEFORE_ACTIVATION
 from cellfleet.device.update.transitions import ActionResult
 from cellfleet.errors import CellfleetError
 from cellfleet.ports import write_atomic
-from cellfleet.wire.events import AgentMoved, Incident
 from cellfleet.wire.reason import Reason, because, english
+from cellfleet.wire.telemetry_events import AgentMoved, Incident
 
 _LOG = logging.getLogger(__name__)
 _MAX_STEPS_PER_TICK = 40

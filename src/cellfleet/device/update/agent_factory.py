@@ -26,7 +26,7 @@ from cellfleet.device.update.update_source import UpdateSources
 from cellfleet.errors import DeviceError
 from cellfleet.ports import Clock
 from cellfleet.ports.http import SystemHttp
-from cellfleet.wire.events import AgentMoved, Event, Incident
+from cellfleet.wire.telemetry_events import AgentMoved, Event, Incident
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cellfleet.config.fleet import AgentSection
-from cellfleet.device.camera.inhibit import Lease, valid
+from cellfleet.device.camera.inhibit_lease import Lease, valid
 from cellfleet.device.interfaces import Slot
 from cellfleet.device.update.journal import Update
-from cellfleet.device.update.window import is_open, when_open
+from cellfleet.device.update.maintenance_window import is_open, when_open
 from cellfleet.wire.reason import Reason, because, joined, read_reason
 from cellfleet.wire.states import DesiredState, MaintenanceWindow
 

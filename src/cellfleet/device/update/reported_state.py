@@ -10,7 +10,7 @@ from cellfleet.device.interfaces import Slot, WorkSnapshot
 from cellfleet.device.slots import Pointer, Slots
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.wire.enrol import DeviceFacts
-from cellfleet.wire.plain import made_plain
+from cellfleet.wire.plain_json import made_plain
 from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.states import Counters, Health, ReportedState, SlotReport, UpdateReport
 

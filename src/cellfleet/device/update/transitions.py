@@ -10,7 +10,7 @@ from cellfleet.device.system.retry import Backoff
 from cellfleet.device.update.journal import Entry, Update
 from cellfleet.device.update.policy import MAX_ATTEMPTS, same_update
 from cellfleet.device.update.state_machine import Event, next_state
-from cellfleet.wire.plain import made_plain
+from cellfleet.wire.plain_json import made_plain
 from cellfleet.wire.reason import Reason, because
 from cellfleet.wire.states import ArtifactRef, DesiredState
 

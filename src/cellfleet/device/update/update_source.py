@@ -15,7 +15,7 @@ from cellfleet.device.update.journal import Update
 from cellfleet.errors import DeviceError, NetworkError
 from cellfleet.ports import Clock
 from cellfleet.trust import Verifier, download, folder_fetch, http_fetch
-from cellfleet.trust.download import Downloaded, take
+from cellfleet.trust.artifact_download import Downloaded, take
 from cellfleet.wire.enrol import TrustAnchors
 from cellfleet.wire.states import ArtifactRef
 

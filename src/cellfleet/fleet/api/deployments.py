@@ -20,9 +20,9 @@ from cellfleet.fleet.api.dependencies import (
     person,
 )
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.rollout import deployments, read_side, reconcile
-from cellfleet.fleet.rollout.desired import ref_of
-from cellfleet.fleet.rollout.read_side import DeploymentView, MemberView
+from cellfleet.fleet.rollout import deployment_lists, deployments, reconcile
+from cellfleet.fleet.rollout.deployment_lists import DeploymentView, MemberView
+from cellfleet.fleet.rollout.desired_state import ref_of
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time
 from cellfleet.wire.reason import Reason, english, read_reason
@@ -114,7 +114,7 @@ def answer(view: DeploymentView, waits_for: Reason | None = None) -> DeploymentA
 def _one(db: Session, context: Context, deployment_id: int) -> DeploymentAnswer:
     d = deployments.find(db, deployment_id)
     waits_for = reconcile.waits_for(db, context, d)
-    return answer(read_side.view(db, deployment_id), waits_for)
+    return answer(deployment_lists.view(db, deployment_id), waits_for)
 
 
 def _member(m: MemberView) -> MemberAnswer:
@@ -140,7 +140,7 @@ def listing(
     group: Annotated[str, Query(max_length=128, description="Only of this group.", examples=["pilot"])] = "",
     state: Annotated[str, Query(max_length=24, description="Only in this state.", examples=["running"])] = "",
 ) -> Listing[DeploymentAnswer]:
-    found = read_side.views(
+    found = deployment_lists.views(
         db, before=portion.after_id, limit=portion.limit, group=group, states=(state,) if state else ()
     )
     more = str(found[-1].deployment.id) if len(found) == portion.limit else ""
@@ -178,7 +178,7 @@ def show(context: Ctx, db: Db, deployment_id: RowId) -> DeploymentAnswer:
 )
 def members(db: Db, deployment_id: RowId, portion: InPortions) -> Listing[MemberAnswer]:
     deployments.find(db, deployment_id)
-    found = read_side.members(db, deployment_id, after=portion.after, limit=portion.limit)
+    found = deployment_lists.members(db, deployment_id, after=portion.after, limit=portion.limit)
     more = found[-1].name if len(found) == portion.limit else ""
     return Listing[MemberAnswer](items=tuple(_member(m) for m in found), next=more)
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from cellfleet.fleet import releases
 from cellfleet.fleet.api.dependencies import Ctx, Db, InPortions, Listing, Operator, OptionalReason, RowId, person
-from cellfleet.fleet.rollout.desired import ref_of
+from cellfleet.fleet.rollout.desired_state import ref_of
 from cellfleet.fleet.store.models import Release
 from cellfleet.wire import Message
 from cellfleet.wire.base import Time

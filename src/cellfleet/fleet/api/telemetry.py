@@ -10,7 +10,7 @@ from starlette.responses import Response
 from cellfleet.fleet.api.dependencies import Ctx, OfDevice
 from cellfleet.fleet.byte_ranges import raw_body
 from cellfleet.fleet.ingest import telemetry
-from cellfleet.wire.otlp import CONTENT_TYPE
+from cellfleet.wire.telemetry_otlp import CONTENT_TYPE
 
 router = APIRouter(prefix="/v1", tags=["telemetry"])
 RawBody = Annotated[bytes, Depends(raw_body)]

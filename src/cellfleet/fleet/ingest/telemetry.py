@@ -37,9 +37,16 @@ from cellfleet.fleet.store.models import (
     ResultRow,
     TelemetryBatch,
 )
-from cellfleet.wire.events import AgentMoved, ExperimentStarted, FrameFailed, FrameSegmented, FrameTaken, Incident
-from cellfleet.wire.otlp import Batch, decode_events, decode_gauges
 from cellfleet.wire.reason import because, english
+from cellfleet.wire.telemetry_events import (
+    AgentMoved,
+    ExperimentStarted,
+    FrameFailed,
+    FrameSegmented,
+    FrameTaken,
+    Incident,
+)
+from cellfleet.wire.telemetry_otlp import Batch, decode_events, decode_gauges
 
 AHEAD = timedelta(days=1)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2200

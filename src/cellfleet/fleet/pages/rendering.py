@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from cellfleet._version import __version__
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.pages import words
+from cellfleet.fleet.pages import formatting
 from cellfleet.fleet.pages.charts import MEMBER_STATES, member_bar
 from cellfleet.fleet.pages.i18n import LANGUAGES, Translator
 from cellfleet.fleet.people.access import Person
@@ -30,18 +30,18 @@ STATIC = Path(str(resources.files("cellfleet.fleet").joinpath("static")))
 TEMPLATES = Path(str(resources.files("cellfleet.fleet").joinpath("templates")))
 LANGUAGE_COOKIE = "cellfleet_language"
 DONE: Mapping[str, str] = {
-    "accepted": words.N_("The instrument is accepted. It asks for its first release within a minute."),
-    "rejected": words.N_("The instrument is rejected."),
-    "revoked": words.N_("The instrument is revoked. Its tokens are void."),
-    "changed": words.N_("The change is made."),
-    "made": words.N_("It is made."),
-    "started": words.N_("The deployment is made."),
-    "approved": words.N_("The deployment is approved."),
-    "halted": words.N_("The deployment is halted. No more instruments are offered the release."),
-    "resumed": words.N_("The deployment goes on."),
-    "cancelled": words.N_("The deployment is cancelled."),
-    "withdrawn": words.N_("The release is withdrawn. New deployments cannot use it."),
-    "signed-out": words.N_("You are signed out."),
+    "accepted": formatting.N_("The instrument is accepted. It asks for its first release within a minute."),
+    "rejected": formatting.N_("The instrument is rejected."),
+    "revoked": formatting.N_("The instrument is revoked. Its tokens are void."),
+    "changed": formatting.N_("The change is made."),
+    "made": formatting.N_("It is made."),
+    "started": formatting.N_("The deployment is made."),
+    "approved": formatting.N_("The deployment is approved."),
+    "halted": formatting.N_("The deployment is halted. No more instruments are offered the release."),
+    "resumed": formatting.N_("The deployment goes on."),
+    "cancelled": formatting.N_("The deployment is cancelled."),
+    "withdrawn": formatting.N_("The release is withdrawn. New deployments cannot use it."),
+    "signed-out": formatting.N_("You are signed out."),
 }
 """What a page says after a form was done; the word travels in the address."""
 
@@ -132,26 +132,26 @@ class Shared:
             "flash": {"tone": "good", "text": _(done)} if done else None,
             "in_language": lambda code: self.address(lang=code, part=None, done=None),
             "here_with": self.address,
-            "state": words.state,
-            "stage_words": words.STAGES,
+            "state": formatting.state,
+            "stage_words": formatting.STAGES,
             "member_bar": member_bar,
             "member_states": MEMBER_STATES,
-            "number_words": words.NUMBERS,
-            "link_words": words.LINKS,
-            "fact_words": words.FACTS,
-            "action_words": words.ACTIONS,
-            "fact": words.fact_text,
-            "record_fact": lambda name, value: words.record_text(name, value, _),
-            "check_word": lambda name: words.check_text(name, _),
-            "role_word": lambda r: _(words.ROLES.get(r, r)),
-            "when": lambda at: words.when_text(at, _),
-            "since": lambda at: words.ago_text(at, now, _),
-            "size": words.size_text,
-            "number": words.number_text,
-            "duration": lambda s: words.duration_text(s, _),
-            "reason_text": lambda reason: words.reason_text(reason, _),
-            "stored_reason": lambda text, data: words.stored_reason_text(text, data, _),
-            "flag_word": lambda name: _(words.FLAGS.get(name, name)),
+            "number_words": formatting.NUMBERS,
+            "link_words": formatting.LINKS,
+            "fact_words": formatting.FACTS,
+            "action_words": formatting.ACTIONS,
+            "fact": formatting.fact_text,
+            "record_fact": lambda name, value: formatting.record_text(name, value, _),
+            "check_word": lambda name: formatting.check_text(name, _),
+            "role_word": lambda r: _(formatting.ROLES.get(r, r)),
+            "when": lambda at: formatting.when_text(at, _),
+            "since": lambda at: formatting.ago_text(at, now, _),
+            "size": formatting.size_text,
+            "number": formatting.number_text,
+            "duration": lambda s: formatting.duration_text(s, _),
+            "reason_text": lambda reason: formatting.reason_text(reason, _),
+            "stored_reason": lambda text, data: formatting.stored_reason_text(text, data, _),
+            "flag_word": lambda name: _(formatting.FLAGS.get(name, name)),
             "without_reason": lambda detail: {k: v for k, v in detail.items() if k != "reason_data"},
             "json_for_script": json_for_script,
             "now": now,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from cellfleet.fleet import audit
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.rollout import desired
+from cellfleet.fleet.rollout import desired_state
 from cellfleet.fleet.rollout.membership import (
     SERVER,
     UNDER_WAY,
@@ -121,7 +121,7 @@ def _follow(db: Session, context: Context, d: Deployment, membership: Membership
     """Make the desired states follow: who has not activated a halted release keeps what it has."""
     release = db.get(Release, d.release_id)
     assert release is not None
-    moving, stopped = desired.content_of(d, release), d.state in ("halted", "cancelled")
+    moving, stopped = desired_state.content_of(d, release), d.state in ("halted", "cancelled")
     give: list[tuple[Device, Mapping[str, Any]]] = []
     take: list[Device] = [x for x in left if _owner(x) == d.id]
     withdrawn = []
@@ -146,8 +146,8 @@ def _follow(db: Session, context: Context, d: Deployment, membership: Membership
     db.flush()
     back: dict[str, Mapping[str, Any]] = {}
     for at in range(0, len(take), _PORTION):
-        back |= desired.before(db, take[at : at + _PORTION], d.id)
-    desired.change(db, context, [*give, *((x, back[x.id]) for x in take)])
+        back |= desired_state.before(db, take[at : at + _PORTION], d.id)
+    desired_state.change(db, context, [*give, *((x, back[x.id]) for x in take)])
 
 
 def _owner(device: Device) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from cellfleet.fleet.pages.condition import ORDER, Condition, condition
+from cellfleet.fleet.pages.instrument_health import ORDER, Condition, condition
 from cellfleet.fleet.provisioning.alarms import alarms_of
 from cellfleet.fleet.store.models import Device, DeviceGroup, Release
 

@@ -14,7 +14,7 @@ from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, nee
 from cellfleet.fleet.pages.queries import audit_queries, release_queries
 from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import RequestRefused, bad_request
-from cellfleet.fleet.rollout import deployments, read_side, reconcile
+from cellfleet.fleet.rollout import deployment_lists, deployments, reconcile
 from cellfleet.fleet.store.models import Deployment, Device, DeviceGroup
 from cellfleet.wire.reason import because
 from cellfleet.wire.rollout import FAILURES, LIVE
@@ -36,8 +36,8 @@ def listing(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     show = asked.asks("show")
     with asked.reading() as db:
         states = SHOWN.get(show, ())
-        part = sliced(asked, read_side.count(db, states=states), PER_PAGE)
-        rows = read_side.views(db, states=states, offset=part.offset, limit=PER_PAGE)
+        part = sliced(asked, deployment_lists.count(db, states=states), PER_PAGE)
+        rows = deployment_lists.views(db, states=states, offset=part.offset, limit=PER_PAGE)
         return asked.show("deployments.html", here="deployments", rows=rows, page=part, show=show)
 
 
@@ -89,14 +89,16 @@ def make(posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
 def deployment(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     """One deployment."""
     show = asked.asks("show")
-    show = show if show in (*read_side.WORST_FIRST, "trouble") else ""
+    show = show if show in (*deployment_lists.WORST_FIRST, "trouble") else ""
     states = FAILURES if show == "trouble" else (show,) if show else ()
     with asked.reading() as db:
-        row = read_side.view(db, min(number, 2**31 - 1))
+        row = deployment_lists.view(db, min(number, 2**31 - 1))
         part = sliced(asked, sum(row.counts.get(s, 0) for s in states) if states else row.total, MEMBERS)
-        members = read_side.members(db, number, states=states, worst_first=True, offset=part.offset, limit=MEMBERS)
+        members = deployment_lists.members(
+            db, number, states=states, worst_first=True, offset=part.offset, limit=MEMBERS
+        )
         return asked.show(
-            "deployment.html", here="deployments", row=row, phases=read_side.phases(db, row), members=members,
+            "deployment.html", here="deployments", row=row, phases=deployment_lists.phases(db, row), members=members,
             page=part, show=show, actions=_actions(asked.person, row.deployment),
             waits_for=reconcile.waits_for(db, asked.context, row.deployment),
             history=audit_queries.of_subject(db, f"deployment:{number}"),

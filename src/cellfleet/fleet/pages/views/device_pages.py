@@ -14,7 +14,7 @@ from cellfleet.fleet import lineage
 from cellfleet.fleet.byte_ranges import bytes_answer
 from cellfleet.fleet.ingest import results
 from cellfleet.fleet.pages.charts import WAIT, coloured, curve_chart, plate_view
-from cellfleet.fleet.pages.condition import condition
+from cellfleet.fleet.pages.instrument_health import condition
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, viewer
 from cellfleet.fleet.pages.queries import device_queries
 from cellfleet.fleet.pages.queries.device_queries import MAX_CURVES, WellReading

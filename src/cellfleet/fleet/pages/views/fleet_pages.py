@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from cellfleet.fleet.pages.page_request import PageRequest, PageRoute, portion, sliced, viewer
 from cellfleet.fleet.pages.queries import fleet_queries
-from cellfleet.fleet.rollout import read_side
+from cellfleet.fleet.rollout import deployment_lists
 from cellfleet.wire.rollout import LIVE
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -32,7 +32,7 @@ def fleet(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
     with asked.reading() as db:
         everyone = fleet_queries.lines(db, now, settings.silent_after_s)
         found = fleet_queries.chosen(everyone, FILTERS.get(show, ()), group, release, text, updating=show == "updating")
-        under_way = read_side.views(db, states=LIVE, limit=6)
+        under_way = deployment_lists.views(db, states=LIVE, limit=6)
         part = sliced(asked, len(found), PER_PAGE)
         counts = {
             "": len(everyone),

@@ -11,7 +11,7 @@ from cellfleet.fleet import lineage, releases
 from cellfleet.fleet.pages.page_request import Form, PageRequest, PageRoute, needs, sliced, viewer
 from cellfleet.fleet.pages.queries import release_queries
 from cellfleet.fleet.refusals import bad_request
-from cellfleet.fleet.rollout import read_side
+from cellfleet.fleet.rollout import deployment_lists
 from cellfleet.wire.reason import because
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -33,7 +33,7 @@ def release(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> Resp
     """One release."""
     with asked.reading() as db:
         r = releases.find(db, min(number, 2**31 - 1))
-        deployed = read_side.views(db, release_id=r.id, limit=20)
+        deployed = deployment_lists.views(db, release_id=r.id, limit=20)
         decision, problem = release_queries.decision(db, asked.context, r)
         return asked.show(
             "release.html", here="releases", r=r, decision=decision, problem=problem, deployments=deployed,

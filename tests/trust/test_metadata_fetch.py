@@ -11,7 +11,7 @@ import pytest
 from cellfleet.errors import NetworkError, StorageError
 from cellfleet.ports.http import Response, Stream
 from cellfleet.trust import folder_fetch, http_fetch
-from cellfleet.trust.fetch import read_folder
+from cellfleet.trust.metadata_fetch import read_folder
 from cellfleet.trust.refusals import EndlessData
 
 

@@ -11,8 +11,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from cellfleet.errors import WireError
-from cellfleet.wire.events import AgentMoved, Flag, FrameSegmented, Incident
-from cellfleet.wire.otlp import Gauge, decode_events, decode_gauges, encode_events, encode_gauges
+from cellfleet.wire.telemetry_events import AgentMoved, Flag, FrameSegmented, Incident
+from cellfleet.wire.telemetry_otlp import Gauge, decode_events, decode_gauges, encode_events, encode_gauges
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 RESOURCE = {"service.name": "cellfleet-device", "service.instance.id": "dev-0123456789ab"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cellfleet.trust import Director, OnlineKeys, TrustFolder, renew_timestamp
 from cellfleet.trust.layout import DirectorFacts, facts_of
 from cellfleet.trust.metadata import load
-from cellfleet.trust.online import needs_renewal, next_version
+from cellfleet.trust.online_signing import needs_renewal, next_version
 from cellfleet.trust.refusals import BadMetadata, KeyTrouble
 from cellfleet.trust.rotation import rotate
 from cellfleet.trust.tuf_types import Snapshot, Targets, Timestamp

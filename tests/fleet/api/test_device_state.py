@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from cellfleet.fleet.rollout import desired
+from cellfleet.fleet.rollout import desired_state
 from cellfleet.wire import parse
 from cellfleet.wire.features import ANNOUNCEMENT, FEATURES, HEADER, features_of, read_announcement
 from cellfleet.wire.states import DesiredState
@@ -20,7 +20,7 @@ PATH = "/api/v1/device/desired"
 @pytest.fixture
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's desired state has a field that older instruments do not know."""
-    monkeypatch.setattr(desired, "DesiredState", NewerDesired)
+    monkeypatch.setattr(desired_state, "DesiredState", NewerDesired)
 
 
 @pytest.mark.usefixtures("newer")

@@ -13,11 +13,11 @@ import pytest
 from cellfleet.canonical import sha256_hex
 from cellfleet.errors import WireError
 from cellfleet.trust import Verifier, folder_fetch
-from cellfleet.trust.download import take
-from cellfleet.trust.making import offline_delegator
+from cellfleet.trust.artifact_download import take
 from cellfleet.trust.metadata import load, sign
-from cellfleet.trust.offline import OFFLINE_FILE, OfflineFolder, export
-from cellfleet.trust.online import director_targets
+from cellfleet.trust.metadata_builder import offline_delegator
+from cellfleet.trust.offline_folder import OFFLINE_FILE, OfflineFolder, export
+from cellfleet.trust.online_signing import director_targets
 from cellfleet.trust.refusals import (
     BadMetadata,
     BadSignature,

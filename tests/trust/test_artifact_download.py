@@ -21,7 +21,7 @@ from cellfleet.errors import NetworkError, StorageError
 from cellfleet.ports import SystemClock
 from cellfleet.ports.http import Response, Stream, SystemHttp
 from cellfleet.trust import download
-from cellfleet.trust.download import Downloaded, take
+from cellfleet.trust.artifact_download import Downloaded, take
 from cellfleet.trust.refusals import DownloadBroke, EndlessData, WrongBytes
 from support_artifact_server import Behaviour, Handler, Server
 from support_waiting import PATIENCE_S, wait_until

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from cellfleet.errors import WireError
 from cellfleet.wire.base import Key, Message, Sha256, Text, Time
-from cellfleet.wire.plain import PlainDict
+from cellfleet.wire.plain_json import PlainDict
 from cellfleet.wire.reason import ReasonData
 
 Number = Annotated[float, Field()]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from cellfleet.fleet.api.dependencies import Ctx, OfDevice, PeerFeatures
 from cellfleet.fleet.refusals import too_large
-from cellfleet.fleet.rollout import desired, reports
+from cellfleet.fleet.rollout import desired_state, reports
 from cellfleet.wire.features import HEADER
 from cellfleet.wire.states import DesiredState, ReportedState
 
@@ -48,7 +48,7 @@ def ask(
     features: PeerFeatures,
     if_none_match: Annotated[str, Header(max_length=1000, examples=['"0-60"'])] = "",
 ) -> Response:
-    found = desired.ask(context, by.device_id, if_none_match, features)
+    found = desired_state.ask(context, by.device_id, if_none_match, features)
     headers = {"ETag": found.etag, "Cache-Control": "private, no-cache", "Vary": HEADER}
     if found.state is None:
         return Response(status_code=304, headers=headers)

@@ -14,7 +14,7 @@ from cellfleet.errors import NetworkError, StorageError
 from cellfleet.ports import SystemClock
 from cellfleet.ports.http import Response, Stream
 from cellfleet.trust import download
-from cellfleet.trust.download import Downloaded
+from cellfleet.trust.artifact_download import Downloaded
 from cellfleet.trust.refusals import DownloadBroke, EndlessData, WrongBytes
 
 CONTENT = b"0123456789"

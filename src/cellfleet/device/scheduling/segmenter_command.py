@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from cellfleet.device.interfaces import Slot
 from cellfleet.errors import DeviceError
 from cellfleet.ports import make_dir
-from cellfleet.wire.plain import words
+from cellfleet.wire.plain_json import words
 
 _LOG_BYTES = 4 << 20
 

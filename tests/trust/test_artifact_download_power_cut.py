@@ -13,7 +13,7 @@ from cellfleet.canonical import sha256_hex
 from cellfleet.ports import SystemClock
 from cellfleet.ports.http import Response, Stream
 from cellfleet.trust import download
-from cellfleet.trust.download import take
+from cellfleet.trust.artifact_download import take
 from simulators.disk import CachingDisk, every_cut
 
 CONTENT = bytes(range(256)) * 64

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cellfleet.fleet.context import Context
-from cellfleet.fleet.rollout import desired
+from cellfleet.fleet.rollout import desired_state
 from cellfleet.fleet.store.models import DeploymentMember, Device, Release
 from support_fleet import TestClient, World
 from support_rollout import Publisher, instruments, start
@@ -30,6 +30,8 @@ def test_only_what_an_earlier_deployment_brought_for_good_comes_back(
         device.active_sha256 = db.get_one(Release, release).sha256
         db.get_one(DeploymentMember, (number, device.id)).state = state
         db.flush()
-        found = desired.before(db, [device], number + 1)[device.id]
+        found = desired_state.before(db, [device], number + 1)[device.id]
         assert found["deployment_id"] == (number if returns else None)
-        assert desired.before(db, [device], number)[device.id] == desired.NOTHING, "not what is being taken away"
+        assert desired_state.before(db, [device], number)[device.id] == desired_state.NOTHING, (
+            "not what is being taken away"
+        )

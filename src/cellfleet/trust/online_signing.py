@@ -12,7 +12,6 @@ from pathlib import Path
 
 from securesystemslib.signer import Signer
 
-from cellfleet.trust.fetch import read_folder
 from cellfleet.trust.keys import BOOK_FILE, Secrets, read_book, signer_of
 from cellfleet.trust.layout import (
     DIRECTOR,
@@ -24,8 +23,9 @@ from cellfleet.trust.layout import (
     file_name,
     newest,
 )
-from cellfleet.trust.making import target, timestamp_of
 from cellfleet.trust.metadata import load, meta_of, sign
+from cellfleet.trust.metadata_builder import target, timestamp_of
+from cellfleet.trust.metadata_fetch import read_folder
 from cellfleet.trust.refusals import KeyTrouble
 from cellfleet.trust.tuf_types import Root, Snapshot, Targets, Timestamp
 from cellfleet.wire.states import ArtifactRef

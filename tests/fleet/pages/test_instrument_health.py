@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cellfleet.fleet.pages.condition import condition
+from cellfleet.fleet.pages.formatting import reason_text
 from cellfleet.fleet.pages.i18n import Translator
-from cellfleet.fleet.pages.words import reason_text
+from cellfleet.fleet.pages.instrument_health import condition
 from cellfleet.wire.reason import Reason, because, text_reason
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

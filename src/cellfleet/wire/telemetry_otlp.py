@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from cellfleet.errors import WireError
-from cellfleet.wire.events import Event, parse_event
+from cellfleet.wire.telemetry_events import Event, parse_event
 
 SCOPE = "cellfleet.device"
 CONTENT_TYPE = "application/x-protobuf"

@@ -9,7 +9,7 @@ import pytest
 
 from cellfleet.fleet.context import Context
 from cellfleet.fleet.refusals import RequestRefused
-from cellfleet.fleet.rollout import deployments, read_side
+from cellfleet.fleet.rollout import deployment_lists, deployments
 from cellfleet.fleet.rollout.reconcile import reconcile
 from cellfleet.fleet.rollout.rules import target_size
 from cellfleet.wire.rollout import DeploymentRequest
@@ -24,9 +24,9 @@ def operator(as_role: Callable[[str], TestClient]) -> TestClient:
     return as_role("operator")
 
 
-def phases(context: Context, number: int) -> list[read_side.PhaseView]:
+def phases(context: Context, number: int) -> list[deployment_lists.PhaseView]:
     with context.reading() as db:
-        return read_side.phases(db, read_side.view(db, number))
+        return deployment_lists.phases(db, deployment_lists.view(db, number))
 
 
 def test_the_shares_of_phases_follow_the_rules_and_add_up(
@@ -85,12 +85,12 @@ def test_lists_keep_to_their_filters(
     ]
     with context.reading() as db:
         for only, expected in filters:
-            assert [v.deployment.id for v in read_side.views(db, **only)] == expected, only
-            assert read_side.count(db, **only) == len(expected), only
-        assert [v.deployment.id for v in read_side.views(db, before=third, limit=1)] == [second]
-        assert [v.deployment.id for v in read_side.views(db, offset=1, limit=1)] == [second]
+            assert [v.deployment.id for v in deployment_lists.views(db, **only)] == expected, only
+            assert deployment_lists.count(db, **only) == len(expected), only
+        assert [v.deployment.id for v in deployment_lists.views(db, before=third, limit=1)] == [second]
+        assert [v.deployment.id for v in deployment_lists.views(db, offset=1, limit=1)] == [second]
         with pytest.raises(RequestRefused) as refused:
-            read_side.view(db, third + 1)
+            deployment_lists.view(db, third + 1)
         assert refused.value.status == 404
 
 
@@ -102,13 +102,13 @@ def test_members_come_by_name_or_the_worst_first(
     pilot[0].succeeds(context)
     pilot[2].moves(context, "idle", "refused", "golden frame g1: AP@0.5 is 0.03")
     with context.reading() as db:
-        assert [m.name for m in read_side.members(db, number)] == ["XYZ-001", "XYZ-002", "XYZ-003", "XYZ-004"]
-        worst = read_side.members(db, number, worst_first=True)
+        assert [m.name for m in deployment_lists.members(db, number)] == ["XYZ-001", "XYZ-002", "XYZ-003", "XYZ-004"]
+        worst = deployment_lists.members(db, number, worst_first=True)
         assert [m.name for m in worst] == ["XYZ-003", "XYZ-002", "XYZ-004", "XYZ-001"]
-        assert [m.name for m in read_side.members(db, number, states=("succeeded", "refused"))] == [
+        assert [m.name for m in deployment_lists.members(db, number, states=("succeeded", "refused"))] == [
             "XYZ-001",
             "XYZ-003",
         ]
-        assert [m.name for m in read_side.members(db, number, after="XYZ-002", limit=1)] == ["XYZ-003"]
-        view = read_side.view(db, number)
+        assert [m.name for m in deployment_lists.members(db, number, after="XYZ-002", limit=1)] == ["XYZ-003"]
+        view = deployment_lists.view(db, number)
         assert (view.total, view.succeeded, view.failures) == (4, 1, 1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellfleet.canonical import canonical_bytes
-from cellfleet.wire.plain import MAX_DEPTH, check_plain, made_plain, words
+from cellfleet.wire.plain_json import MAX_DEPTH, check_plain, made_plain, words
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(max_size=3),

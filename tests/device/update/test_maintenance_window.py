@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cellfleet.device.update.window import is_open, when_open
+from cellfleet.device.update.maintenance_window import is_open, when_open
 from cellfleet.wire.reason import english
 from cellfleet.wire.states import MaintenanceWindow
 

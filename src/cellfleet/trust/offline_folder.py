@@ -19,7 +19,7 @@ from cellfleet.trust.folder import TrustFolder
 from cellfleet.trust.keys import Secrets
 from cellfleet.trust.layout import ALLOWANCES, OFFLINE, SNAPSHOT, TIMESTAMP, newest
 from cellfleet.trust.metadata import meta_of, sign
-from cellfleet.trust.online import director_targets
+from cellfleet.trust.online_signing import director_targets
 from cellfleet.trust.publish import Named, check_published, named
 from cellfleet.trust.refusals import BadMetadata, NotNamed, WrongBytes
 from cellfleet.trust.tuf_types import MetaFile, Targets
