@@ -50,11 +50,11 @@ GROUPS = {
     "update": Group(
         tuple(
             f"device/update/{n}.py"
-            for n in ("probation", "selftest", "window", "policy", "transitions", "state_machine")
+            for n in ("probation", "selftest", "maintenance_window", "policy", "transitions", "state_machine")
         ),
         tuple(
             f"device/update/test_{n}.py"
-            for n in ("probation", "selftest", "window", "policy", "transitions", "state_machine", "agent")
+            for n in ("probation", "selftest", "maintenance_window", "policy", "transitions", "state_machine", "agent")
         ),
     ),
     "rollout": Group(("fleet/rollout/rules.py",), ("fleet/rollout/test_rules.py",)),
