@@ -75,7 +75,7 @@ def test_the_demo_runs_commands_that_can_be_typed(where: Path, told: tuple[dict[
     assert [line.partition("/")[0] for line in steps] == [str(n) for n in range(1, 11)]
     typed = [line.split()[2] for line in text.splitlines() if line.startswith("$ cellfleet ")]
     assert typed == "data data train export optimize bundle bundle evaluate segment lineage".split()
-    assert "the whole demo took" in text
+    assert "the complete demo took" in text
     assert leftovers(where) == []
 
 
@@ -140,7 +140,7 @@ def test_a_folder_that_is_not_the_demo_s_is_left_alone(tmp_path: Path) -> None:
     before = tree(tmp_path)
     for name in ("thesis", "file"):
         done = cellfleet("demo", "--workdir", name, cwd=tmp_path, expect=ExitCode.USAGE)
-        assert f"--workdir {name} is there already and was not made by the demo" in done.stderr
+        assert f"--workdir {name} already exists and was not made by the demo" in done.stderr
         assert "hint: name a new or an empty folder" in done.stderr
     assert tree(tmp_path) == before
     done = cellfleet("demo", "--data", "absent", "--workdir", "new", cwd=tmp_path, expect=ExitCode.USAGE)
@@ -157,7 +157,7 @@ def test_images_in_the_folder_that_is_emptied_are_refused(tmp_path: Path) -> Non
     before = tree(tmp_path)
     for data in ("cellfleet-demo/data", "cellfleet-demo"):
         done = cellfleet("demo", "--data", data, cwd=tmp_path, expect=ExitCode.USAGE)
-        assert f"--data {data} lies in the folder cellfleet-demo, which the demo empties first" in done.stderr
+        assert f"--data {data} lies in the folder cellfleet-demo, whose content the demo removes first" in done.stderr
     assert tree(tmp_path) == before
 
 

@@ -113,7 +113,7 @@ def test_ctrl_c_then_a_kill_then_once_more(
     kept(before, project, stage)
     again = (*stage.argv, "--resume") if stage.argv == ("train",) else stage.argv
     if stage.argv == ("train",):
-        assert "go on with --resume" in done.stderr
+        assert "resume with --resume" in done.stderr
         assert run(list(stage.argv)) == ExitCode.REFUSED
     stopped(stage.last, signal.SIGKILL, *again, cwd=project)
     assert leftovers(project) != []

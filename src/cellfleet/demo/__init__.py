@@ -1,1 +1,1 @@
-"""From images to a bundle, and from the bundle to three instruments and back, through the commands that users type."""
+"""The demo: from images to a bundle, and from the bundle to three instruments and back, with the commands that users type."""

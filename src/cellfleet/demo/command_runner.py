@@ -1,4 +1,4 @@
-"""Runs commands one after the other, step by step: what a step does, the command line, its output, how long it took."""
+"""Run commands step by step; print what a step does, its command lines and output, and measure its time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ sys.exit(run(sys.argv[1:]))
 
 
 class CommandFailed(Exception):
-    """A command failed, so the demo cannot go on.
+    """A command failed; the demo stops.
 
     Attributes:
         code: the command's exit code.
@@ -41,9 +41,9 @@ class CommandRunner:
     """Prints numbered steps and runs the commands of each.
 
     Attributes:
-        steps: how many there will be.
-        seconds: time of every step by its title.
-        findings: commands that ended with findings (a failed gate), as they were typed.
+        steps: number of steps.
+        seconds: duration of each step by its title.
+        findings: command lines that ended with findings (a failed gate).
     """
 
     steps: int
@@ -56,8 +56,8 @@ class CommandRunner:
         """Begin a step.
 
         Args:
-            title: of the step.
-            text: what it does.
+            title: title of the step.
+            text: what the step does.
         """
         self.close()
         self._title, self._begun = title, time.monotonic()
@@ -77,7 +77,7 @@ class CommandRunner:
 
         Args:
             argv: the command and its arguments.
-            may_find: exit code 1 is noted, and the demo goes on.
+            may_find: record exit code 1 as a finding and continue.
 
         Raises:
             CommandFailed: it failed.
@@ -85,17 +85,17 @@ class CommandRunner:
         from cellfleet.cli.main import run
 
         self._show(argv)
-        return self._judge(run(list(argv)), argv, may_find)
+        return self._check_exit_code(run(list(argv)), argv, may_find)
 
     def must_end(self, expected: ExitCode, *argv: str) -> None:
-        """Run a command that must not succeed.
+        """Run a command that must end with an exit code.
 
         Args:
-            expected: the exit code that it must have.
+            expected: the required exit code.
             argv: the command and its arguments.
 
         Raises:
-            CommandFailed: it ended otherwise.
+            CommandFailed: the exit code differs.
         """
         from cellfleet.cli.main import run
 
@@ -105,11 +105,11 @@ class CommandRunner:
             raise CommandFailed(code or int(ExitCode.INTERNAL))
 
     def ask(self, *argv: str, stdin: str = "") -> Any:
-        """Run a command with ``--json`` and return the facts; nothing but the command line is shown.
+        """Run a command with ``--json`` and return its facts; print only the command line.
 
         Args:
             argv: the command and its arguments.
-            stdin: what it reads.
+            stdin: its standard input.
 
         Raises:
             CommandFailed: it failed.
@@ -124,11 +124,11 @@ class CommandRunner:
                 code = run([*argv, "--json"])
         finally:
             sys.stdin = before
-        self._judge(code, argv, False)
+        self._check_exit_code(code, argv, False)
         return json.loads(out.getvalue())
 
     def run_without_torch(self, *argv: str) -> int:
-        """Run a command in a process of its own that cannot import torch.
+        """Run a command in a separate process that cannot import torch.
 
         Raises:
             CommandFailed: it failed.
@@ -136,12 +136,12 @@ class CommandRunner:
         self._show(argv)
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *argv], check=False)
-        return self._judge(done.returncode, argv, False)
+        return self._check_exit_code(done.returncode, argv, False)
 
     def _show(self, argv: Sequence[str]) -> None:
         out_console().print(f"$ cellfleet {shlex.join(argv)}", style="dim", markup=False)
 
-    def _judge(self, code: int, argv: Sequence[str], may_find: bool) -> int:
+    def _check_exit_code(self, code: int, argv: Sequence[str], may_find: bool) -> int:
         if code == ExitCode.FINDINGS and may_find:
             self.findings.append(f"cellfleet {shlex.join(argv)}")
         elif code != ExitCode.OK:

@@ -1,4 +1,4 @@
-"""The whole demo in one project folder: options, folder, signals, both halves, and the numbers at the end."""
+"""The complete demo in one project folder: options, folder, signals, both halves, final numbers."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ PLACES = (
     "camera.kind",
     "camera.source",
 )
-"""Settings that say where files are, and names; the demo sets them itself."""
+"""Settings of paths and names, which the demo sets itself."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the command line asks for.
+    """Options of the command line.
 
     Attributes:
-        workdir: project folder, as it was typed; emptied first.
+        workdir: project folder, as typed; its content is removed first.
         data: the user's own data set; None: synthetic images.
-        seed: of scenes and training.
-        json_file: where the numbers are written; None: nowhere.
+        seed: seed of scenes and training.
+        json_file: file for the numbers; None: no file.
         settings: ``section.key=value`` for all commands.
         only_model: stop after the bundle.
-        keep: keep server and instruments running until Ctrl-C.
+        keep: keep the server and the instruments running until Ctrl-C.
     """
 
     workdir: Path
@@ -69,17 +69,17 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions) -> list[str]:
-    """Run the demo; server and instruments have ended when it returns.
+    """Run the demo; the server and the instruments have ended when it returns.
 
     Args:
-        options: what the command line asks for.
+        options: options of the command line.
 
     Returns:
-        Commands that ended with findings (a failed gate), as they were typed.
+        Command lines that ended with findings (a failed gate).
 
     Raises:
         ConfigError: options that contradict each other.
-        CommandFailed, CellfleetError: a command failed, or something did not happen in time.
+        CommandFailed, CellfleetError: a command failed, or a condition was not met in time.
     """
     _check_options(options)
     _clean_folder(options)
@@ -93,7 +93,7 @@ def run_demo(options: DemoOptions) -> list[str]:
         model_steps.print_numbers(numbers.facts)
         if options.only_model or runner.findings:
             if runner.findings and not options.only_model:
-                say("the gate failed: this bundle is not released, and no fleet is started")
+                say("the gate failed: the bundle is not released, and the fleet is not started")
             numbers.end({})
             return runner.findings
         fleet = fleet_steps.FleetOptions(
@@ -109,55 +109,55 @@ def run_demo(options: DemoOptions) -> list[str]:
 
 
 def _check_options(options: DemoOptions) -> None:
-    """Refuse options that make no sense, before anything is done."""
+    """Refuse invalid options before anything is written."""
     data, json_file = options.data, options.json_file
     if data is not None and not data.exists():
-        raise ConfigError(f"--data {data}: no such folder or file", hint="name a folder with images/ and masks/")
+        raise ConfigError(f"--data {data}: no such folder or file", hint="use a folder with images/ and masks/")
     if data is not None and data.resolve().is_relative_to(options.root.resolve()):
         raise ConfigError(
-            f"--data {data} lies in the folder {options.workdir}, which the demo empties first",
-            hint="name another folder with --workdir",
+            f"--data {data} lies in the folder {options.workdir}, whose content the demo removes first",
+            hint="use another folder with --workdir",
         )
     if json_file is not None and json_file.is_dir():
-        raise ConfigError(f"--json {json_file} is a folder", hint="name a file, for example --json numbers.json")
+        raise ConfigError(f"--json {json_file} is a folder", hint="use a file, for example --json numbers.json")
     for text in options.settings:
         if text.partition("=")[0].strip() in PLACES:
             raise ConfigError(
-                f"--set {text}: the demo sets this itself", hint="leave it out; --workdir moves the whole project"
+                f"--set {text}: the demo sets this itself", hint="remove it; --workdir moves the complete project"
             )
     if options.keep and options.only_model:
-        raise ConfigError("--keep and --only-model contradict each other", hint="leave one of them out")
+        raise ConfigError("--keep and --only-model exclude each other", hint="remove one of them")
 
 
 def _clean_folder(options: DemoOptions) -> None:
-    """Make an empty folder; what an earlier demo left is removed, anything else is not touched.
+    """Make an empty folder; remove only files of an earlier demo.
 
     Raises:
-        ConfigError: the folder holds something that is not the demo's.
+        ConfigError: the folder holds files of another origin.
     """
     root = options.root
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / MARK).is_file())):
         raise ConfigError(
-            f"--workdir {options.workdir} is there already and was not made by the demo",
-            hint="name a new or an empty folder",
+            f"--workdir {options.workdir} already exists and was not made by the demo",
+            hint="use a new or an empty folder",
         )
     make_dir(root)
     for path in root.iterdir():
         if path.name == MARK:
             continue
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    write_atomic(root / MARK, b"made by `cellfleet demo`, which empties this folder when it is run again\n")
+    write_atomic(root / MARK, b"made by `cellfleet demo`, which removes the content of this folder at its next run\n")
 
 
 class _Numbers:
-    """The numbers of the demo: written for --json at the end."""
+    """The numbers of the demo, written to the --json file at the end."""
 
     def __init__(self, runner: CommandRunner, options: DemoOptions) -> None:
         self._runner, self._options, self._begun = runner, options, time.monotonic()
         self.facts: dict[str, Any] = {}
 
     def end(self, more: Mapping[str, Any]) -> None:
-        """Write and print them; ``more`` are the numbers of the fleet."""
+        """Write and print the numbers; ``more`` are those of the fleet."""
         self.facts |= more
         self.facts["seconds"] = {**self._runner.seconds, "all": round(time.monotonic() - self._begun, 1)}
         json_file = self._options.json_file
@@ -166,12 +166,12 @@ class _Numbers:
             text = json.dumps(self.facts, indent=2, ensure_ascii=False, allow_nan=False)
             write_atomic(json_file, f"{text}\n".encode())
         say(f"project   {self._options.root}")
-        say(f"the whole demo took {self.facts['seconds']['all']:.0f} s")
+        say(f"the complete demo took {self.facts['seconds']['all']:.0f} s")
 
 
 @contextlib.contextmanager
 def _ends_on_signals() -> Iterator[None]:
-    """Treat SIGTERM and a closed terminal as Ctrl-C, so that what was started is ended, too."""
+    """Treat SIGTERM and a closed terminal as Ctrl-C, so that started programs are ended."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -191,7 +191,7 @@ def _ends_on_signals() -> Iterator[None]:
 
 
 def _wait_for_interrupt(address: str) -> None:
-    """Wait for Ctrl-C while server and instruments run on."""
-    say(f"the pages are at {address}; Ctrl-C ends everything")
+    """Wait for Ctrl-C while the server and the instruments run."""
+    say(f"the pages are at {address}; Ctrl-C ends the server and the instruments")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -16,21 +16,21 @@ from cellfleet.ports import write_atomic
 STEPS = 10
 RUN = "demo"
 CROPS = {"synthetic": 2500, "own": 13000}
-"""Training budget: crops seen in all, from which the number of epochs follows."""
+"""Training budget in crops; it gives the number of epochs."""
 SEGMENTED = 24
-"""Held-out images that are segmented at most."""
+"""Maximum number of held-out images to segment."""
 NAME, VERSION = "demo-cells", "0.1.0"
 NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What the first half begins with.
+    """Input of the first half.
 
     Attributes:
         root: project folder, empty.
         data: the user's own data set; None: synthetic images.
-        seed: of scenes and training.
+        seed: seed of scenes and training.
         settings: ``section.key=value`` for all commands.
     """
 
@@ -45,7 +45,7 @@ def run_model_steps(runner: CommandRunner, options: ModelOptions) -> dict[str, A
 
     Args:
         runner: prints steps and runs commands.
-        options: what to begin with.
+        options: input of the first half.
 
     Returns:
         The numbers, as ``--json`` writes them.
@@ -64,36 +64,38 @@ def run_model_steps(runner: CommandRunner, options: ModelOptions) -> dict[str, A
         root / PROJECT_FILE,
         _project(source, seed, epochs=epochs_for(root, settings, CROPS["synthetic" if data is None else "own"])),
     )
-    runner.step("Train", "A U-Net that sees foreground and distances; the budget is counted in epochs.")
+    runner.step("Train", "A U-Net that predicts foreground and distances; the budget is a number of epochs.")
     runner.run("train", "--run", RUN, *here)
-    runner.step("Export", "To ONNX, with proof that it gives the masks of the network in PyTorch.")
+    runner.step("Export", "To ONNX, with proof that it equals the network in PyTorch.")
     runner.run("export", "--run", RUN, *here)
-    runner.step("Optimise", "An INT8 variant, kept only if it loses next to nothing on the validation split.")
+    runner.step(
+        "Optimise", "Make an INT8 variant; keep it only if its loss on the validation split is within the limit."
+    )
     runner.run("optimize", "--run", RUN, *here)
-    runner.step("Build the bundle", "One archive that describes, checks and tests itself.")
+    runner.step("Build the bundle", "One archive with description, digests and golden frames for the self-test.")
     runner.run("bundle", "build", "--run", RUN, *here)
     bundle = next((root / "bundles").glob("*.bundle.zip"))
     runner.run("bundle", "verify", str(bundle))
-    runner.step("Evaluate", "On images that took no part in training: numbers, gate, report, signed decision record.")
+    runner.step("Evaluate", "On held-out images: numbers, gate, report, signed decision record.")
     runner.run("evaluate", str(bundle), *here, may_find=True)
-    runner.step("Segment", "Held-out images, with the bundle alone, in a process that cannot import torch.")
+    runner.step("Segment", "Held-out images, with only the bundle, in a process that cannot import torch.")
     held_out = _held_out(root)
     runner.run_without_torch("segment", str(bundle), *held_out, "--out", str(root / "segmented"), *_read_options(root))
-    runner.step("Lineage of a mask", "From one mask back to the data and the commit behind it.")
+    runner.step("Lineage of a mask", "From one mask back to its data and commit.")
     mask = min((root / "segmented").glob("*/masks/*.tif"))
     runner.run("lineage", str(mask), *here, "--bundle", str(bundle))
-    runner.step("The numbers", "What the evaluation measured; size and speed of the variants on this machine.")
+    runner.step("The numbers", "Results of the evaluation; size and speed of the variants on this machine.")
     runner.close()
     return _facts(root, bundle)
 
 
 def _data(runner: CommandRunner, root: Path, data: Path | None, seed: int) -> Path:
     if data is None:
-        text = "Time-lapses of two kinds of cells that grow, move, divide and die, as a phase-contrast microscope sees them."
+        text = "Synthetic phase-contrast time-lapses of two kinds of cells that grow, move, divide and die."
         runner.step("Make a data set", text)
         runner.run("data", "synth", str(root / "data"), "--seed", str(seed))
         return root / "data"
-    runner.step("Take a data set", f"{data}: nothing is copied.")
+    runner.step("Use a data set", f"{data}: no files are copied.")
     return data.absolute()
 
 
@@ -119,12 +121,12 @@ def _project(source: Path, seed: int, *, epochs: int | None) -> bytes:
 
 
 def epochs_for(root: Path, settings: Sequence[str], crops: int) -> int:
-    """The number of epochs in which the network sees about ``crops`` crops.
+    """Compute the number of epochs that use about ``crops`` crops.
 
     Args:
         root: project folder, with a frozen data set.
         settings: ``section.key=value`` of the demo.
-        crops: seen in all.
+        crops: crops in total.
     """
     from cellfleet.config import load_project
     from cellfleet.data import DataSetVersion

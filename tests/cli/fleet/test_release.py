@@ -341,7 +341,7 @@ def test_a_server_that_is_away(desk: Desk) -> None:
         (("deploy", "start", "1", "--group", "g", "--agent", "probation_frams=3"), "unknown setting"),
         (("deploy", "start", "1", "--group", "g", "--agent", "probation_frames=x"), "--agent probation_frames"),
         (("deploy", "start", "1", "--group", "g", "--agent", "probation_frames"), "the value is missing"),
-        (("lineage", "a/b", "--server", "http://127.0.0.1:9"), "which mask?"),
+        (("lineage", "a/b", "--server", "http://127.0.0.1:9"), "not a frame or a run digest"),
         (("lineage", "XYZ-404/p1/A1_0001"), "there is no instrument XYZ-404"),
     ],
 )

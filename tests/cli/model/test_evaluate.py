@@ -91,7 +91,7 @@ def test_a_decision_record_is_verified(project: Path, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert run(check) == ExitCode.OK
     text = capsys.readouterr().out
-    assert "the signature is good" in text
+    assert "the signature is valid" in text
     assert "tiny 1.0.0: passed; approved by Grace" in text
     assert run([*check, "--json"]) == ExitCode.OK
     assert facts(capsys)["verdict"] == "passed"
@@ -120,7 +120,7 @@ def test_mistakes_are_told_in_plain_words(project: Path, tmp_path: Path, capsys:
         (["none.zip"], ExitCode.REFUSED, "none.zip"),
         ([str(project / "data")], ExitCode.REFUSED, "is no model folder"),
         ([BUNDLE, "none.json"], ExitCode.REFUSED, "no such data set version"),
-        ([BUNDLE, "--split", "tset"], ExitCode.USAGE, "there is no such split"),
+        ([BUNDLE, "--split", "tset"], ExitCode.USAGE, "unknown split"),
         ([BUNDLE, "--variant", "openvino/int8"], ExitCode.REFUSED, "no variant"),
         ([BUNDLE, "--champion", "none.json"], ExitCode.REFUSED, "cannot read none.json"),
         ([BUNDLE, "--out", str(project)], ExitCode.REFUSED, "is no evaluation"),

@@ -163,7 +163,7 @@ def test_a_decision_of_a_stranger_is_not_trusted(story: Story, tmp_path: Path) -
     assert problems(story.ask(story.bundle, "--public-key", str(tmp_path / "stranger.pem.pub"))) == {}
     (tmp_path / "keys" / "decision.pem.pub").unlink()
     links = story.ask(story.bundle)
-    assert "there is no public key here" in links["decision"]["problem"]
+    assert "no public key is available" in links["decision"]["problem"]
     assert own.public_pem != story.key.public_pem
 
 
@@ -190,7 +190,7 @@ def test_a_mask_of_a_file_that_changed_says_so(story: Story) -> None:
     ("what", "message"),
     [
         ("absent.tif", "absent.tif: no such file"),
-        ("objects.csv", "which row?"),
+        ("objects.csv", "the row is missing"),
         ("objects.csv#0", "there is no row 0"),
         ("objects.csv#7", "there is no row 7"),
         ("objects.parquet#7", "there is no row 7"),

@@ -57,7 +57,7 @@ def test_it_says_what_runs_why_and_where_the_results_are(bundle: Path, tmp_path:
     assert text[4] == f"written to out/{digest[:12]}"
     assert (tmp_path / "out" / digest[:12] / "masks" / "well A1.tif").is_file()
     assert run(["segment", str(bundle), "frames", "--out", "out"]) == ExitCode.OK
-    assert "0 frames segmented; 2 were done before" in capsys.readouterr().out
+    assert "0 frames segmented; 2 were already segmented" in capsys.readouterr().out
 
 
 def test_json_and_nothing_else(bundle: Path, capsys: Capture) -> None:
@@ -94,7 +94,7 @@ def test_unreadable_files_are_named_and_the_exit_code_tells(bundle: Path, capsys
         (["BUNDLE", "frames", "--tile-px", "3"], ExitCode.USAGE, "segment.tile_px"),
         (["BUNDLE", "frames", "--pixel-size-um", "0"], ExitCode.USAGE, "--pixel-size-um 0: not a size"),
         (["BUNDLE", "frames", "--pixel-size-um", "nan"], ExitCode.USAGE, "not a size"),
-        (["BUNDLE", "frames", "--channels", "a,a"], ExitCode.USAGE, "a name twice"),
+        (["BUNDLE", "frames", "--channels", "a,a"], ExitCode.USAGE, "duplicate name"),
         (["BUNDLE", "frames", "--set", "segment.tile_pix=9"], ExitCode.USAGE, "did you mean 'tile_px'?"),
     ],
 )

@@ -12,6 +12,6 @@ from cellfleet.errors import StorageError
 
 def test_a_disk_that_is_too_small_is_reported_before_anything_is_done(tmp_path: Path) -> None:
     check_free_space(tmp_path, lambda _path: 2_000_000_000)
-    with pytest.raises(StorageError, match="412 MB are free, and the fleet of the demo needs 2000 MB") as caught:
+    with pytest.raises(StorageError, match="412 MB free; the fleet of the demo needs 2000 MB") as caught:
         check_free_space(tmp_path, lambda _path: 412_000_000)
     assert "--only-model" in caught.value.hint

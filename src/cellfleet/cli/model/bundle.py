@@ -37,7 +37,7 @@ def build(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pack a model folder into a bundle; the same inputs give the same bytes."""
+    """Build a bundle from a model folder; equal inputs give equal bytes."""
     from cellfleet.bundle import ModelCard, ModelFolder, build_bundle
     from cellfleet.data import DataSetVersion
     from cellfleet.evaluate.golden import choose_golden, expect
@@ -68,18 +68,20 @@ def build(
         return
     for v in folder.variants:
         say(
-            f"{v.name}: AP@0.5 {v.golden_ap50:.3f} on {len(golden)} golden frames, a device must reach "
+            f"{v.name}: AP@0.5 {v.golden_ap50:.3f} on {len(golden)} golden frames, the limit on a device is "
             f"{v.least_golden_ap50:.3f}"
         )
     if built.replaced:
-        say(f"replaces {built.replaced}, another bundle of this name and version; raise model.version before a release")
+        say(
+            f"replaces {built.replaced}, another bundle with this name and version; increase model.version before a release"
+        )
     say(f"bundle {built.sha256}")
     say(f"written to {built.path} ({built.path.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command("show")
 def show(bundle: BundleArgument, as_json: JsonOption = False) -> None:
-    """Show what a bundle says of itself; everything in it is checked first, nothing is run."""
+    """Check all files of a bundle and show its description; nothing is run."""
     from cellfleet.bundle import open_bundle
     from cellfleet.bundle.builder import lineage_lines
 
@@ -111,9 +113,9 @@ def verify(
     threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all cores).")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check all of a bundle and try it on this machine: description, test tensors, golden frames of every variant.
+    """Verify a bundle on this machine: files, description, test tensors, and the golden frames of every variant.
 
-    Exit 1: it does not do here what it promises. Exit 3: it is refused.
+    Exit 1: a variant fails its self-test. Exit 3: the bundle is refused.
     """
     from cellfleet.bundle import open_bundle
     from cellfleet.bundle.validity import check_description, check_test_tensors
@@ -143,7 +145,7 @@ def verify(
         )
     else:
         say(f"{opened.manifest.name} {opened.manifest.version}: {opened.sha256}")
-        say(f"{len(opened.names)} files, each of the described size and digest; every network plain ONNX")
+        say(f"{len(opened.names)} files have the described size and digest; every network is plain ONNX")
         say(
             f"bioimageio.yaml is valid (bioimageio.spec {library}); portable.onnx reproduces its test tensors to {difference:.1e}"
         )
@@ -155,19 +157,19 @@ def verify(
                 t.agreement,
                 t.least_agreement,
                 t.milliseconds,
-                t.problem or _word(t.passed),
+                t.problem or _verdict(t.passed),
             ]
             for t in tests
         ]
         columns = ["variant", "AP@0.5", "least", "agreement", "least", "ms", "self-test"]
         print_table(f"{len(opened.manifest.golden)} golden frames on this machine", columns, rows)
-        say("verified" if passed else "NOT verified: a variant does not do here what the bundle promises")
+        say("verified" if passed else "NOT verified: a variant fails its self-test on this machine")
     if not passed:
         stop(ExitCode.FINDINGS)
 
 
 def _check_card(bundle: Path) -> None:
-    """What the user wrote of the model can make the description invalid; such a bundle replaces none."""
+    """Refuse a description that is invalid because of section [model], before the bundle replaces another one."""
     from cellfleet.bundle.refusals import BadDescription
     from cellfleet.bundle.validity import check_description
 
@@ -178,14 +180,14 @@ def _check_card(bundle: Path) -> None:
         raise BundleError(reason, hint="check [model]; license must be an SPDX identifier such as CC-BY-4.0") from e
 
 
-def _word(passed: bool) -> str:
+def _verdict(passed: bool) -> str:
     return "passed" if passed else "FAILED"
 
 
 def _grid(spec: Any) -> str:
     if spec.target_pixel_size_um is None:
-        return "frames go in as they are"
-    unknown = "refused" if spec.demands_pixel_size else f"taken as {spec.training_pixel_size_um:g} um"
+        return "frames are not resampled"
+    unknown = "refused" if spec.demands_pixel_size else f"assumed to be {spec.training_pixel_size_um:g} um"
     return f"frames are resampled to {spec.target_pixel_size_um:g} um per pixel (unknown pixel size: {unknown})"
 
 

@@ -42,10 +42,10 @@ def validate(
     source: SourceArgument = None,
     project: ProjectOption = Path(),
     settings: SetOption = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also exit with 1 for warnings.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every image and mask; one line per finding. Exit 0: no errors, 1: errors."""
+    """Check every image and mask; print one line per finding. Exit 0: no errors, 1: errors."""
     from cellfleet.data import validate as run_validation
     from cellfleet.data.findings import errors
 
@@ -71,7 +71,7 @@ def freeze(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the manifest of a data set version and print its digest; nothing is copied."""
+    """Write the manifest of a data set version and print its digest; no files are copied."""
     from cellfleet.data import freeze as run_freeze
     from cellfleet.data.findings import Finding
     from cellfleet.lineage import RecordStore
@@ -100,7 +100,7 @@ def show(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a data set version holds."""
+    """Show the content of a data set version."""
     from cellfleet.data import DataSetVersion
 
     p = project_of(project, settings)
@@ -118,7 +118,7 @@ def diff(
     new: Annotated[Path, typer.Argument(help="Manifest of the new version.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two data set versions. Exit 0: the same, 1: they differ."""
+    """Compare two data set versions. Exit 0: equal, 1: different."""
     from cellfleet.data import DataSetVersion
     from cellfleet.data.freeze import diff as compare
 

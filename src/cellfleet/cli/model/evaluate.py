@@ -33,28 +33,28 @@ _SPLITS = ("train", "validation", "test")
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Bundle file or model folder.")],
     data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Manifest (default: data.manifest).")] = None,
-    split: Annotated[str, typer.Option("--split", help="Which part of the data: test, validation or train.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", help="Split of the data set version: test, validation or train.")
+    ] = "test",
     variant: Annotated[
         str | None,
         typer.Option("--variant", help="Measure this variant only (default: all; onnxruntime/fp32 for the gate)."),
     ] = None,
     champion: Annotated[
         Path | None,
-        typer.Option("--champion", help="Model in production: its bundle, or metrics.json or decision.json of it."),
+        typer.Option("--champion", help="Model in production: its bundle, metrics.json or decision.json."),
     ] = None,
-    approver: Annotated[
-        str | None, typer.Option("--approver", help="Who approves (default: evaluation.approver).")
-    ] = None,
+    approver: Annotated[str | None, typer.Option("--approver", help="Approver (default: evaluation.approver).")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write (default: below evaluation.out).")] = None,
     verify: Annotated[
         Path | None,
-        typer.Option("--verify", metavar="DECISION.json", help="Measure nothing: check a decision record of MODEL."),
+        typer.Option("--verify", metavar="DECISION.json", help="Only verify a decision record of MODEL."),
     ] = None,
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model and hold it against the gate. Exit 0: passed, 1: failed, 3: a record that is refused."""
+    """Measure a model and apply the gate. Exit 0: passed, 1: failed, 3: a refused record."""
     from cellfleet.data import DataSetVersion
     from cellfleet.evaluate.assess import open_model
     from cellfleet.evaluate.champion import open_champion
@@ -62,7 +62,7 @@ def evaluate(
     from cellfleet.lineage import RecordStore
 
     if split not in _SPLITS:
-        raise ConfigError(f"--split {split}: there is no such split", hint=f"choose one of {', '.join(_SPLITS)}")
+        raise ConfigError(f"--split {split}: unknown split", hint=f"choose one of {', '.join(_SPLITS)}")
     p = project_of(project, settings)
     source = open_model(model)
     version = DataSetVersion.load(data or p.path(p.settings.data.manifest))
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def facts(written: Written) -> dict[str, Any]:
-    """What ``--json`` prints: metrics.json without the frames, and where things lie."""
+    """Facts for ``--json``: metrics.json without the frames, and the paths."""
     from cellfleet.evaluate.metrics_file import metrics_json
     from cellfleet.evaluate.output import REPORT
 
@@ -111,7 +111,7 @@ def facts(written: Written) -> dict[str, Any]:
 
 
 def show(written: Written) -> None:
-    """Print the tables, each check of the gate, and where things lie."""
+    """Print the tables, each check of the gate, and the paths."""
     from cellfleet.evaluate.output import REPORT
 
     a = written.assessment
@@ -126,12 +126,12 @@ def show(written: Written) -> None:
     for check in a.verdict.checks:
         say(f"{'passed' if check.passed else 'FAILED'}: {check.text}")
     if a.used_in_training is None:
-        say("note: the model's own data set version is not in the records, so held-out frames could not be checked")
+        say("note: the model's data set version is not in the records, so held-out frames could not be checked")
     say(f"the gate {a.verdict.word}")
     if written.decision:
         say(f"decision record {written.decision}")
     else:
-        say("no decision record: a model folder can still change; build the bundle and evaluate that")
+        say("no decision record: a model folder can still change; build the bundle and evaluate it")
     say(f"report {written.folder / REPORT}")
 
 
@@ -158,7 +158,7 @@ def _variant(v: Any) -> list[Any]:
 
 
 def _trusted(p: Project) -> list[bytes]:
-    """The project's own public key, when there is one."""
+    """The project's public key, if it exists."""
     from cellfleet.lineage.signing import load_public_key, public_path
 
     file = public_path(p.path(p.settings.lineage.key))
@@ -180,7 +180,7 @@ def _verify(p: Project, source: ModelSource, version: DataSetVersion, file: Path
     if as_json:
         print_json(payload)
         return
-    say("the signature is good, and the record is about this bundle, data set version and policy")
+    say("the signature is valid; the record matches this bundle, data set version and policy")
     say(
         f"{payload['model']} {payload['version']}: {payload['verdict']}; approved by {payload['approver'] or 'no approver'}"
     )

@@ -29,7 +29,7 @@ def export(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a trained network to ONNX and prove it equal to PyTorch."""
+    """Export a trained network to ONNX and prove that it equals PyTorch."""
     from cellfleet.data import DataSetVersion
 
     try:
@@ -54,7 +54,7 @@ def export(
         print_json({"folder": str(done.folder.path), "greatest_difference": worst, "files": files})
         return
     rows = [[x.case, f"{x.contract:.1e}", f"{x.portable:.1e}"] for x in done.parity]
-    print_table("greatest difference of a probability to PyTorch", ["case", "contract", "portable"], rows)
+    print_table("maximum difference of a probability from PyTorch", ["case", "contract", "portable"], rows)
     say(f"ONNX equals PyTorch to within {worst:.1e}")
     for name, size in files.items():
         say(f"{name}: {size / 1e6:.2f} MB")

@@ -1,4 +1,4 @@
-"""``cellfleet lineage``: what stands behind a mask, a row of a table, a run or a bundle."""
+"""``cellfleet lineage``: the chain behind a mask, a table row, a run or a bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TABLES = (".csv", ".parquet")
 _RUN = re.compile(r"^[0-9a-f]{8,64}$")
 _FULL_RUN = re.compile(r"^[0-9a-f]{64}$")
 _KEY_NUMBERS = ("ap50", "map", "dice", "count_error", "confluence_error")
-_NO_KEY = "signed, but there is no public key here to check it with; name one with --public-key"
+_NO_KEY = "signed, but no public key is available to verify it; give one with --public-key"
 
 
 def lineage(
@@ -33,30 +33,31 @@ def lineage(
         str,
         typer.Argument(
             metavar="MASK|BUNDLE|ROW|DEVICE/EXPERIMENT/FRAME",
-            help="A mask, a bundle, a row as objects.csv#17 (the first is 1), or a run digest; with --server the mask of a "
-            "frame on an instrument as DEVICE/EXPERIMENT/FRAME, or a run digest.",
+            help="A mask, a bundle, a row such as objects.csv#17 (the first is 1), or a run digest; with --server a frame of an "
+            "instrument as DEVICE/EXPERIMENT/FRAME, or a run digest.",
         ),
     ],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="The bundle, when it is not where it was when it ran.")
-    ] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="The bundle, if it has moved since the run.")] = None,
     public_key: Annotated[
         list[Path] | None,
-        typer.Option("--public-key", help="Trusted key (PEM) besides the project's; may be repeated."),
+        typer.Option("--public-key", help="Additional trusted key (PEM); repeatable."),
     ] = None,
     server: Annotated[
-        str, typer.Option("--server", metavar="URL", help="Ask this fleet server (token as of `fleet login`).")
+        str,
+        typer.Option(
+            "--server", metavar="URL", help="Request the chain from this fleet server (token of `fleet login`)."
+        ),
     ] = "",
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the chain from a mask back to data and commit. Exit 0: shown, 1: a link of it cannot be trusted."""
+    """Print the chain from a mask back to data and commit. Exit 0: printed, 1: a link cannot be trusted."""
     from cellfleet.lineage import RecordStore, trace
 
-    usual = "" if server else _usual_server(what)
-    if server or usual:
-        _print_chain(_of_server(what, server or usual), as_json)
+    default = "" if server else _default_server(what)
+    if server or default:
+        _print_chain(_request_chain(what, server or default), as_json)
         return
     p = project_of(project, settings)
     store = RecordStore(p.path(p.settings.lineage.records))
@@ -76,11 +77,11 @@ def lineage(
         store=store,
         trusted=trusted,
     )
-    _print_chain(_judged(chain, origin, bool(trusted)), as_json)
+    _print_chain(_with_local_checks(chain, origin, bool(trusted)), as_json)
 
 
-def _usual_server(what: str) -> str:
-    """The fleet server that is asked about DEVICE/EXPERIMENT/FRAME when no file has that name; empty: none."""
+def _default_server(what: str) -> str:
+    """The default fleet server for DEVICE/EXPERIMENT/FRAME if no file has that name; else empty."""
     names = what.split("/")
     if len(names) != 3 or not all(is_key(name) for name in names) or Path(what).exists():
         return ""
@@ -89,7 +90,7 @@ def _usual_server(what: str) -> str:
     return os.environ.get("CELLFLEET_SERVER", "") or Credentials.load().default
 
 
-def _of_server(what: str, server: str) -> Chain:
+def _request_chain(what: str, server: str) -> Chain:
     from cellfleet.cli.fleet.client import open_client, part
     from cellfleet.lineage.chain import Chain, Link
 
@@ -97,7 +98,9 @@ def _of_server(what: str, server: str) -> Chain:
     if len(names) == 1 and _FULL_RUN.match(what):
         names = ["run", what]
     elif len(names) != 3:
-        raise LineageError(f"{what}: which mask?", hint="name it as DEVICE/EXPERIMENT/FRAME, or a whole run digest")
+        raise LineageError(
+            f"{what}: not a frame or a run digest", hint="use DEVICE/EXPERIMENT/FRAME, or a complete run digest"
+        )
     found = open_client(server).get(f"/api/v1/lineage/{'/'.join(part(n) for n in names)}")
     return Chain(tuple(Link(x["what"], x["digest"], x["facts"], x["problem"]) for x in found["links"]))
 
@@ -113,7 +116,7 @@ def _print_chain(chain: Chain, as_json: bool) -> None:
 
 
 def _subject(what: str, store: Any) -> tuple[ModelSource | None, Provenance | None]:
-    """What was asked about: a bundle, or a mask or row that a bundle made."""
+    """Open the subject: a bundle, or the origin of a mask, a row or a run."""
     from cellfleet.bundle import ModelFolder, open_bundle
     from cellfleet.runtime.results.provenance import of_mask, of_row
 
@@ -127,13 +130,15 @@ def _subject(what: str, store: Any) -> tuple[ModelSource | None, Provenance | No
         return ModelFolder.load(path), None
     if path.is_file():
         if what.lower().endswith(_TABLES):
-            raise ReadError(f"{what}: which row?", hint=f"for example {what}#17; the first below the header is 1")
+            raise ReadError(
+                f"{what}: the row is missing", hint=f"for example {what}#17; the first below the header is 1"
+            )
         if _is_tiff(path):
             return None, of_mask(path)
         return open_bundle(path), None
     if _RUN.match(what):
         return None, _run(what, store)
-    raise ReadError(f"{what}: no such file", hint="name a mask, a bundle, a row as objects.csv#17, or a run digest")
+    raise ReadError(f"{what}: no such file", hint="give a mask, a bundle, a row as objects.csv#17, or a run digest")
 
 
 def _is_tiff(path: Path) -> bool:
@@ -151,7 +156,7 @@ def _run(digest: str, store: Any) -> Provenance:
     if len({r["run_digest"] for r in found}) != 1:
         raise LineageError(
             f"{'several runs' if found else 'no run'} {digest} in {store.root}",
-            hint="name more of its digits" if found else "name a mask or a row of that run, or its project",
+            hint="give more digits" if found else "give a mask or a row of that run, or its project",
         )
     full = str(found[0]["run_digest"])
     return Provenance({}, full, found[0], None, check_run(found[0], full))
@@ -165,21 +170,19 @@ def _mask_facts(origin: Provenance) -> dict[str, Any]:
 
 
 def _find_bundle(digest: str, named: list[Path | None], p: Project) -> ModelSource | None:
-    """The bundle of this digest: where the user says, where it was when it ran, or among the project's bundles."""
-    explicit, remembered = named
-    if explicit is not None:
-        source = _open(explicit)
+    """Find the bundle with this digest: at the given path, at the path of the run, or among the project's bundles."""
+    given, recorded = named
+    if given is not None:
+        source = _open(given)
         if _digest(source) != digest:
-            raise LineageError(
-                f"{explicit} is not the bundle that made this ({digest[:12]})", hint="name the right one"
-            )
+            raise LineageError(f"{given} is not the bundle of this run ({digest[:12]})", hint="give the right bundle")
         return source
     others = sorted(p.path(p.settings.bundle.out).glob("*.bundle.zip"))
-    for path in [*([remembered] if remembered is not None else []), *others]:
+    for path in [*([recorded] if recorded is not None else []), *others]:
         try:
             source = _open(path)
         except BundleError:
-            continue  # gone or replaced since; the chain says that it is not at hand
+            continue  # removed or replaced since; the chain reports that it is missing
         if _digest(source) == digest:
             return source
     return None
@@ -214,8 +217,8 @@ def _trusted(p: Project, named: list[Path]) -> list[bytes]:
     return [load_public_key(path) for path in [*named, *([own] if own.is_file() else [])]]
 
 
-def _judged(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
-    """The chain with what only this command knows: a changed mask, no key at hand."""
+def _with_local_checks(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
+    """Add problems that only this command can detect: a changed mask, a missing key."""
     from cellfleet.lineage.chain import Chain
 
     links = []
@@ -223,7 +226,7 @@ def _judged(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
         if link.what == ("mask" if origin and origin.facts else "run") and origin is not None and origin.problem:
             link = replace(link, problem=origin.problem)
         if link.what == "mask" and not link.facts:
-            continue  # a run digest was asked about
+            continue  # the subject is a run digest
         if link.what == "mask" and not link.digest:
             link = replace(link, what="row")
         if link.what == "decision" and link.digest and link.problem and not have_key:
@@ -233,7 +236,7 @@ def _judged(chain: Chain, origin: Provenance | None, have_key: bool) -> Chain:
 
 
 def _distrusted(link: Link) -> bool:
-    """What is there contradicts itself or is not signed by a trusted key; an absent record is not distrusted."""
+    """Whether a link contradicts itself or lacks a trusted signature; a missing record does not count."""
     wrong = bool(link.problem) and link.problem != _NO_KEY and bool(link.digest or link.what == "row")
     return wrong and link.what in ("mask", "row", "run", "decision")
 
@@ -243,7 +246,7 @@ def _show(link: Link, *, last: bool) -> None:
     say(f"* {link.what}{f'  {link.digest}' if link.digest else ''}")
     for name, value in link.facts.items():
         if name == "uncommitted changes" and value == "no git":
-            continue  # the line before says so
+            continue  # the line before reports it
         if name == "numbers":
             value = {key: value[key] for key in _KEY_NUMBERS if key in value}
         if value not in (None, "", [], {}):

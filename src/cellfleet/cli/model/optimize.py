@@ -1,4 +1,4 @@
-"""``cellfleet optimize``: smaller and faster variants of a model; those that pass stay in the model folder."""
+"""``cellfleet optimize``: make smaller and faster variants of a model; keep those that pass in the model folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def optimize(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make variants, measure them on the validation frames, keep those that pass."""
+    """Make variants, measure them on the validation frames, and keep those that pass."""
     from cellfleet.bundle import ModelFolder
     from cellfleet.data import DataSetVersion
     from cellfleet.lineage import RecordStore
@@ -52,12 +52,12 @@ def optimize(
         print_json({"folder": str(folder.path), "optimization": digest, "variants": facts})
         return
     show_variants(results)
-    say(f"kept {sum(r.kept for r in results)} of {len(results)} variants; each machine uses the fastest of them")
+    say(f"kept {sum(r.kept for r in results)} of {len(results)} variants; each machine uses its fastest variant")
     say(f"written to {folder.path}")
 
 
 def show_variants(results: list[MeasuredVariant]) -> None:
-    """Print the table of variants; times are of this machine."""
+    """Print the table of variants, with times on this machine."""
     rows = [
         [
             r.name,
@@ -75,7 +75,7 @@ def show_variants(results: list[MeasuredVariant]) -> None:
 
 
 def _model_folder(project: Project, run: str) -> Path:
-    """The model folder of a run of that name; else the path itself."""
+    """The model folder of the run with that name, else the path itself."""
     named = project.path(project.settings.training.runs) / run / "model"
     path = Path(run).expanduser()
     return path.absolute() if not named.is_dir() and path.is_dir() else named

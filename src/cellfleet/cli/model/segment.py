@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 
 def segment(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, or a model folder.")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, videos, folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, videos, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")],
-    variant: Annotated[str, typer.Option("--variant", help="engine/precision (default: the fastest here).")] = "",
+    variant: Annotated[
+        str, typer.Option("--variant", help="engine/precision (default: the fastest on this machine).")
+    ] = "",
     pixel_size_um: Annotated[
-        float | None, typer.Option("--pixel-size-um", help="Pixel size of the inputs, before what they say themselves.")
+        float | None, typer.Option("--pixel-size-um", help="Pixel size of the inputs; overrides their metadata.")
     ] = None,
     channels: Annotated[
-        str, typer.Option("--channels", help="Names of the inputs' channels in their order, separated by commas.")
+        str, typer.Option("--channels", help="Channel names of the inputs, in order, separated by commas.")
     ] = "",
     tile_px: Annotated[
         int | None, typer.Option("--tile-px", help="Frames with a longer side are tiled (default: segment.tile_px).")
@@ -48,7 +50,7 @@ def segment(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Segment images and videos. Exit 0: all done, 1: some could not be segmented, 3: none could."""
+    """Segment images and videos. Exit 0: all segmented, 1: some failed, 3: all failed."""
     from cellfleet.runtime import OutputOptions, load_segmenter, segment_files
 
     p = _project(project, settings, tile_px, threads)
@@ -65,7 +67,7 @@ def segment(
             options,
             model_path=bundle,
             progress=progress,
-            on_failure=lambda failure: _complain(failure, as_json),
+            on_failure=lambda failure: _print_failure(failure, as_json),
         )
     _record(p, segmenter.origin)
     if as_json:
@@ -85,7 +87,7 @@ def _project(project: Path, settings: list[str] | None, tile_px: int | None, thr
 def _names(channels: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in channels.split(",") if name.strip())
     if len(set(names)) != len(names):
-        raise ConfigError(f"--channels {channels}: a name twice", hint="give every channel a name of its own")
+        raise ConfigError(f"--channels {channels}: duplicate name", hint="give each channel a different name")
     return names
 
 
@@ -105,7 +107,7 @@ def _title(origin: Origin) -> str:
     return f"{origin.model} {origin.model_version} with {origin.engine} {origin.engine_version} ({origin.reason})"
 
 
-def _complain(failure: Failure, quiet: bool) -> None:
+def _print_failure(failure: Failure, quiet: bool) -> None:
     if quiet:
         return
     console = err_console()
@@ -115,7 +117,7 @@ def _complain(failure: Failure, quiet: bool) -> None:
 
 
 def _record(p: Project, origin: Origin) -> None:
-    """In a project, the run is kept among its records, so that a run digest alone finds its bundle."""
+    """Keep the run in the records of the project, so that its bundle is found by the run digest."""
     from cellfleet.lineage import RecordStore
 
     if not p.found:
@@ -157,13 +159,13 @@ def _facts(report: Report, origin: Origin) -> dict[str, Any]:
 
 def _summary(report: Report) -> None:
     speed = f", {report.ms_per_frame:.0f} ms per frame" if report.ms_per_frame is not None else ""
-    before = f"; {report.skipped} were done before" if report.skipped else ""
+    before = f"; {report.skipped} were already segmented" if report.skipped else ""
     say(f"{_counted(report.segmented, 'frame')} segmented{speed}{before}")
     say(f"{_counted(report.objects, 'object')} in {_counted(report.frames, 'frame')}")
     if report.failed:
         say(f"{len(report.failed)} could not be segmented; they are listed in run.json")
     if report.supersedes:
-        say(f"supersedes run {report.supersedes[:12]}, whose results stay where they are")
+        say(f"supersedes run {report.supersedes[:12]}, whose results are kept")
     if not report.parquet:
         say("no Parquet tables: pyarrow is not installed (pip install 'cellfleet[tables]')")
     say(f"run {report.run_digest}")

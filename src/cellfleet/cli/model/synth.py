@@ -1,4 +1,4 @@
-"""``cellfleet data synth``: a data set of synthetic time-lapses with exact ground truth."""
+"""``cellfleet data synth``: make a data set of synthetic time-lapses with exact ground truth."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cellfleet.cli.common import JsonOption, print_json, progress_bar, say
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to make: images/, masks/, index.csv, cells.csv, tracks.csv.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write: images/, masks/, index.csv, cells.csv, tracks.csv.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data set.")] = 0,
     wells: Annotated[int, typer.Option("--wells", min=1, max=99, help="Wells of each kind of cell.")] = 6,
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of each well.")] = 3,
-    stride: Annotated[int, typer.Option("--stride", min=1, help="Frame intervals from one frame to the next.")] = 24,
+    stride: Annotated[int, typer.Option("--stride", min=1, help="Frame intervals between two frames.")] = 24,
     size: Annotated[int, typer.Option("--size", min=64, max=8192, help="Height and width of a frame, pixels.")] = 448,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="[KIND.]NAME=VALUE",
-            help="Change the scene: defocus_um=8, halo_strength=0.3, round.speed_um_h=20 ...; may be repeated.",
+            help="Change the scene: defocus_um=8, halo_strength=0.3, round.speed_um_h=20 ...; repeatable.",
         ),
     ] = None,
     as_json: JsonOption = False,

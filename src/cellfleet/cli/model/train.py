@@ -21,12 +21,12 @@ RunOption = Annotated[str, typer.Option("--run", help="Name of the run below tra
 def train(
     data: Annotated[Path | None, typer.Argument(metavar="[DATASET.json]", help="Default: data.manifest.")] = None,
     run: RunOption = DEFAULT_RUN,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint.")] = False,
     project: ProjectOption = Path(),
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train; shows epoch, loss, validation AP and the time left."""
+    """Train a network; print epoch, loss, validation AP and remaining time."""
     from cellfleet.data import DataSetVersion
     from cellfleet.lineage import RecordStore, environment_digest, project_state
 
@@ -47,7 +47,7 @@ def train(
             )
     except KeyboardInterrupt:
         if (run_dir / "checkpoint.pt").exists():
-            raise KeyboardInterrupt("the epochs so far are kept; go on with --resume") from None
+            raise KeyboardInterrupt("completed epochs are kept; resume with --resume") from None
         raise
     RecordStore(p.path(p.settings.lineage.records)).put("training", done.model_dump(mode="json"))
     facts = {
@@ -82,7 +82,7 @@ def _import_training() -> Any:
 
 @contextmanager
 def training_display(*, quiet: bool = False) -> Iterator[Any]:
-    """A live line on a terminal, a plain line per epoch with a validation in a log, nothing when quiet."""
+    """Yield a report function: a live bar on a terminal, a line per validation in a log, nothing if quiet."""
     console = err_console()
     if quiet:
         yield lambda _report: None
@@ -122,13 +122,13 @@ def _note(report: Any) -> str:
 
 
 class _PlainLines:
-    """One line when a stage ends or a validation was made, and every tenth epoch."""
+    """Prints a line when a stage ends, after each validation, and every tenth epoch."""
 
     def __init__(self) -> None:
         self._ap50: float | None = None
 
     def show(self, report: Any) -> None:
-        news = report.validation_ap50 != self._ap50 or report.done == report.total
+        changed = report.validation_ap50 != self._ap50 or report.done == report.total
         self._ap50 = report.validation_ap50
-        if news or (report.stage == "training" and report.done % 10 == 0):
+        if changed or (report.stage == "training" and report.done % 10 == 0):
             err_console().print(f"{_TITLES[report.stage]} {report.done}/{report.total}: {_note(report)}", markup=False)

@@ -1,6 +1,6 @@
-"""Programs that run beside the demo: started with a log, watched, and ended with the demo, however it ends.
+"""Background programs of the demo: started with a log, watched, and always ended with the demo.
 
-Each ends when its standard input closes, so that none stays behind even when this process is killed.
+Each program ends when its standard input closes, so that none is left even when this process is killed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Program:
     """One ``cellfleet`` command that runs in the background.
 
     Attributes:
-        name: for people, and of its log.
-        process: of the system.
-        log: what it prints.
+        name: name in messages and of the log.
+        process: the process.
+        log: file with its output.
     """
 
     name: str
@@ -39,24 +39,24 @@ class Program:
     log: Path
 
     def check(self) -> None:
-        """Check that it still runs.
+        """Check that the program runs.
 
         Raises:
-            DeviceError: it ended; with the last lines that it printed.
+            DeviceError: it ended; the message holds its last lines.
         """
         code = self.process.poll()
         if code is not None:
             raise DeviceError(f"{self.name} ended with exit code {code}: {self.last_lines()}", hint=f"read {self.log}")
 
     def last_lines(self) -> str:
-        """The end of its log, in one line."""
+        """The last lines of its log, joined into one line."""
         with contextlib.suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             return " | ".join(line.strip().removeprefix("error: ") for line in lines[-_LAST_LINES:])
         return ""
 
-    def ask_to_end(self) -> None:
-        """Ask it to end; returns at once."""
+    def request_end(self) -> None:
+        """Close its input and send SIGTERM; return at once."""
         with contextlib.suppress(OSError):
             if self.process.stdin is not None:
                 self.process.stdin.close()
@@ -64,7 +64,7 @@ class Program:
             self.process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float = _TIMEOUT_S) -> None:
-        """Wait for its end; kill it after ``timeout_s``."""
+        """Wait until it ends; kill it after ``timeout_s`` seconds."""
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -73,11 +73,11 @@ class Program:
 
 
 class Programs:
-    """The running programs of the demo; a context manager at whose end all of them have ended.
+    """The running programs of the demo; a context manager that ends all of them.
 
     Args:
-        logs: folder for their logs.
-        environ: variables that they get besides those of this process.
+        logs: folder of the logs.
+        environ: additional environment variables of the programs.
     """
 
     def __init__(self, logs: Path, environ: Mapping[str, str]) -> None:
@@ -88,11 +88,11 @@ class Programs:
         """Start a command.
 
         Args:
-            name: for people, and of the log.
+            name: name in messages and of the log.
             argv: arguments of ``cellfleet``.
 
         Returns:
-            The program, running.
+            The running program.
         """
         make_dir(self._logs)
         log = self._logs / f"{name}.log"
@@ -103,25 +103,25 @@ class Programs:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self._environ},
-                start_new_session=True,  # Ctrl-C reaches the demo, which ends them in order
+                start_new_session=True,  # Ctrl-C reaches only the demo, which ends the programs in order
             )
         program = Program(name, process, log)
         self._running.append(program)
         return program
 
     def check(self) -> None:
-        """Check that all of them still run; errors as of ``Program.check``."""
+        """Check that all programs run; raises as ``Program.check``."""
         for program in self._running:
             program.check()
 
     def end(self) -> None:
-        """End them all, in reverse order. Another Ctrl-C kills them; what they started ends with their input."""
+        """End all programs in reverse order. A second Ctrl-C kills them; their children end with their input."""
         running, self._running = self._running, []
         if running:
             say("ending the instruments and the server")
         try:
             for program in reversed(running):
-                program.ask_to_end()
+                program.request_end()
             for program in reversed(running):
                 program.wait()
         except BaseException:

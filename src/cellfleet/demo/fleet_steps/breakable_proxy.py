@@ -1,4 +1,4 @@
-"""A network that can fail: a proxy on loopback that forwards connections to a server until it is cut."""
+"""Simulate a network failure: a proxy on loopback that forwards connections to a server until it is cut."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _CHUNK = 1 << 16
 
 
 class BreakableProxy:
-    """Listens on a free port of loopback and forwards to another one. While it is cut, connections are closed at once.
+    """Listens on a free loopback port and forwards to a server. While cut, it closes connections at once.
 
     Args:
-        host: of the server.
-        port: of the server.
+        host: host of the server.
+        port: port of the server.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -27,11 +27,11 @@ class BreakableProxy:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return int(self._listener.getsockname()[1])
 
     def cut(self) -> None:
-        """Break all connections, and refuse new ones."""
+        """Close all connections and refuse new ones."""
         with self._lock:
             self._connected = False
             broken = list(self._open)

@@ -1,4 +1,4 @@
-"""What the cameras of the demo see: frames that no model was trained on."""
+"""Scenes of the demo's cameras: frames that are not in the training data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from cellfleet.data.synthetic import SceneParams, write_data_set
 from cellfleet.ports import ProgressFn, make_dir, write_atomic
 
 FRAMES = 60
-"""Of one time-lapse, at least."""
+"""Frames of one time-lapse."""
 SIDE_PX = 544
 _WELLS_PER_KIND = 2
 _HALF_HOURS = 2
-_FAR = 7919
-"""Added to the seed per instrument, so that no scene is one of the training data."""
+_SEED_STEP = 7919
+"""Added to the seed per instrument, so that no scene equals training data."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one camera replays.
+    """The images that one camera replays.
 
     Attributes:
-        folder: with images/ and index.csv.
-        frames: of one time-lapse.
-        channels, pixel_size_um: of the images.
-        side_px: the shorter side of an image.
+        folder: folder with images/ and index.csv.
+        frames: number of frames of one time-lapse.
+        channels, pixel_size_um: channels and pixel size of the images.
+        side_px: shorter side of an image, pixels.
     """
 
     folder: Path
@@ -41,27 +41,27 @@ class Scene:
 
 
 def synthetic_scene(folder: Path, seed: int, number: int, progress: ProgressFn) -> Scene:
-    """Four wells of two kinds of cells that grow, 15 frames each.
+    """Make four wells of two kinds of growing cells, 15 frames each.
 
     Args:
-        folder: to be made.
-        seed: of the demo.
-        number: of the instrument, from 1.
+        folder: folder to make.
+        seed: seed of the demo.
+        number: number of the instrument, from 1.
     """
     params = SceneParams(height_px=SIDE_PX, width_px=SIDE_PX)
     times = FRAMES // (_WELLS_PER_KIND * len(params.kinds))
-    own = seed + _FAR * number
+    own = seed + _SEED_STEP * number
     write_data_set(folder, params, own, progress, sequences=_WELLS_PER_KIND, frames=times, stride=_HALF_HOURS)
     return Scene(folder, FRAMES, ("phase",), params.pixel_size_um, SIDE_PX)
 
 
 def held_out_scene(folder: Path, version: DataSetVersion, number: int) -> Scene:
-    """Images of the test split, taken in turn until there are enough; every instrument begins with another one.
+    """Copy images of the test split in turn; every instrument starts with a different image.
 
     Args:
-        folder: to be made.
+        folder: folder to make.
         version: the data set version.
-        number: of the instrument, from 1.
+        number: number of the instrument, from 1.
     """
     entries = version.split("test")
     shift = (number - 1) * len(entries) // 3

@@ -1,4 +1,4 @@
-"""The fleet of the demo: people, server, instruments."""
+"""The fleet of the demo: users, server, instruments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cellfleet.errors import DeviceError, FleetError
 
 GROUP = "pilot"
 NAMES = ("XYZ-001", "XYZ-002", "XYZ-003")
-PEOPLE = {"vera": "viewer", "olga": "operator", "adam": "approver", "ada": "admin"}
+USERS = {"vera": "viewer", "olga": "operator", "adam": "approver", "ada": "admin"}
 SERVER_VARIABLE = "CELLFLEET_SERVER"
 
 
@@ -36,7 +36,7 @@ class Instrument:
     program: Program | None = None
 
     def status(self) -> dict[str, Any]:
-        """The latest status that its agent wrote; empty while there is none."""
+        """The latest status that its agent wrote; empty if there is none."""
         try:
             found: dict[str, Any] = json.loads((self.home / "state" / "status.json").read_bytes())
         except (OSError, ValueError):
@@ -44,21 +44,21 @@ class Instrument:
         return found
 
     def problems(self) -> list[str]:
-        """What is wrong with it now."""
+        """Its current problems."""
         return [f"{self.name}: {problem}" for problem in self.status().get("health", {}).get("problems", ())]
 
 
 @dataclass
 class DemoFleet:
-    """What the steps work with; it grows from step to step.
+    """State of the fleet, shared by the steps.
 
     Attributes:
         runner: prints steps and runs commands.
         root: project folder.
         programs: server and instruments.
         settings: ``--set`` flags of the demo.
-        tokens: API token by person.
-        numbers: for the table at the end.
+        tokens: API token by user.
+        numbers: numbers of the final table.
         resegmenting: instrument whose experiment must still be segmented again; empty: none.
     """
 
@@ -76,20 +76,20 @@ class DemoFleet:
 
     @property
     def here(self) -> tuple[str, ...]:
-        """Flags by which commands find the project."""
+        """Flags with which commands find the project."""
         return ("-p", str(self.root), *(part for text in self.settings for part in ("--set", text)))
 
     @property
     def project(self) -> Settings:
-        """The settings of the demo's project, with its flags."""
+        """The settings of the demo's project, including its flags."""
         return load_project(self.root, overrides=self.settings).settings
 
     @contextlib.contextmanager
-    def as_person(self, name: str) -> Iterator[None]:
-        """Run the commands in this block as this person."""
+    def as_user(self, name: str) -> Iterator[None]:
+        """Run the commands in this block as this user."""
         before = {key: os.environ.get(key) for key in (SERVER_VARIABLE, TOKEN_VARIABLE)}
         os.environ.update({SERVER_VARIABLE: self.server, TOKEN_VARIABLE: self.tokens[name]})
-        say(f"({name}, {PEOPLE[name]})")
+        say(f"({name}, {USERS[name]})")
         try:
             yield
         finally:
@@ -98,7 +98,7 @@ class DemoFleet:
 
     @property
     def api(self) -> FleetClient:
-        """The server, for a viewer."""
+        """An API client with the token of the viewer."""
         return FleetClient(self.server, self.tokens["vera"])
 
     def deployment(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -110,15 +110,15 @@ class DemoFleet:
         """Wait until a deployment ends or halts; print a line for every change.
 
         Args:
-            number: of the deployment.
+            number: number of the deployment.
             wanted: state in which it must end.
-            timeout_s: how long to wait.
+            timeout_s: limit of the wait, seconds.
 
         Returns:
             Its members.
 
         Raises:
-            FleetError: it ends in another state, or not in time.
+            FleetError: it ended in another state, or the time is over.
         """
 
         def check() -> tuple[bool, str]:
@@ -143,16 +143,16 @@ class DemoFleet:
         """Wait until a condition holds for instruments.
 
         Args:
-            what: for the lines and the error.
-            names: of the instruments.
-            condition: of an instrument's status.
-            timeout_s: how long to wait.
+            what: description for the output and the error.
+            names: names of the instruments.
+            condition: condition on an instrument's status.
+            timeout_s: limit of the wait, seconds.
 
         Returns:
-            Seconds that it took.
+            Seconds waited.
 
         Raises:
-            FleetError: not in time.
+            FleetError: the condition was not met in time.
         """
         chosen = [i for i in self.instruments if i.name in names]
 
@@ -164,7 +164,7 @@ class DemoFleet:
         return wait_for(what, check, self.programs.check, timeout_s)
 
     def instrument(self, name: str) -> Instrument:
-        """The instrument of this name.
+        """The instrument with this name.
 
         Raises:
             DeviceError: there is none.

@@ -29,7 +29,7 @@ SOAK_S = 3.0
 
 
 def changed_rows(settings: Settings) -> list[list[str]]:
-    """Rows of a table: setting, meaning, default (production), value in the demo.
+    """Make table rows: setting, meaning, default (production), value in the demo.
 
     Args:
         settings: of the demo's project.
@@ -44,14 +44,14 @@ def changed_rows(settings: Settings) -> list[list[str]]:
 
 
 def instrument_settings(settings: Settings, flags: Sequence[str]) -> dict[str, Any]:
-    """The settings of an instrument of the demo: shorter times, and what ``--set`` of the demo asks for.
+    """Collect the settings of an instrument of the demo: those above, and those given with ``--set``.
 
     Args:
-        settings: of the demo's project, flags counted in.
+        settings: settings of the demo's project, including its flags.
         flags: ``section.key=value``, as given to the demo.
     """
-    asked = [text.partition("=")[0].strip() for text in flags]
+    given = [text.partition("=")[0].strip() for text in flags]
     keys = dict.fromkeys(
-        [*INSTRUMENT, *(key for key in asked if key.partition(".")[0] in ("device", "camera", "agent"))]
+        [*INSTRUMENT, *(key for key in given if key.partition(".")[0] in ("device", "camera", "agent"))]
     )
     return {key: getattr(getattr(settings, key.partition(".")[0]), key.partition(".")[2]) for key in keys}

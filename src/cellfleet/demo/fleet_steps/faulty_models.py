@@ -1,7 +1,7 @@
-"""Two models that must not stay on an instrument, made from a good one: one segments wrongly, one needs too much memory.
+"""Make two faulty models from a good one: one segments wrongly, one needs too much memory.
 
-Both are plain ONNX that load and run. The first has the sign of its heads wrong; the second lets every patch of the frame
-look at every other one, so that time and memory grow with the square of a frame's area: golden frames are small, and pass.
+Both are plain ONNX that load and run. The first inverts its heads. The second adds attention of every patch of the frame
+to every other one, so that time and memory grow with the square of a frame's area: small golden frames still pass.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _FAINT = 1e-9
 
 
 def make_model(good: Path, bad: Path, version: str, edit: Edit) -> ModelFolder:
-    """A model folder with the reference variant of another one, edited.
+    """Make a model folder with the edited reference variant of another one.
 
     Args:
-        good: model folder.
-        bad: model folder to make; replaced when it is there.
-        version: of the new model.
+        good: source model folder.
+        bad: model folder to make; an existing one is replaced.
+        version: version of the new model.
         edit: changes a network in place; called for the reference and for the portable form.
 
     Raises:
-        BundleError: ``good`` is no model folder.
-        StorageError: the disk refuses.
+        BundleError: ``good`` is not a model folder.
+        StorageError: the write fails.
     """
     source = ModelFolder.load(good)
     reference = next(v for v in source.variants if v.name == REFERENCE)
@@ -69,7 +69,7 @@ def _edited(data: bytes, edit: Edit) -> bytes:
 
 
 def inverted(model: onnx.ModelProto) -> None:
-    """Every head gives 1 - p: cells are background, and background is cells."""
+    """Make every head return 1 - p, which swaps cells and background."""
     graph = model.graph
     graph.initializer.append(_constant("inverted.one", np.float32(1)))
     for output in graph.output:
@@ -80,10 +80,10 @@ def inverted(model: onnx.ModelProto) -> None:
 
 
 def attentive(frame_px: int) -> Edit:
-    """Adds attention of every patch of the frame to every other one; its masks stay the same.
+    """Make an edit that adds attention of every patch of the frame to every other one; masks stay the same.
 
     Args:
-        frame_px: side of the frames of an instrument; they are cut into at most 96 x 96 patches, smaller frames into fewer.
+        frame_px: side of an instrument's frames; they get at most 96 x 96 patches, smaller frames fewer.
     """
     patch = max(1, -(-frame_px // _TOKENS_PER_SIDE))
     pool = {"kernel_shape": [patch, patch], "strides": [patch, patch], "ceil_mode": 1}
@@ -122,7 +122,7 @@ def attentive(frame_px: int) -> Edit:
 
 
 def _node(op: str, inputs: list[str], name: str, **attributes: object) -> onnx.NodeProto:
-    """A node ``attention/<name>``; an input without a dot is the output of such a node, but for the image."""
+    """Make a node ``attention/<name>``; an input without a dot is the output of such a node, except the image."""
     named = [x if "." in x or x == "image" else f"attention/{x}" for x in inputs]
     return helper.make_node(op, named, [f"attention/{name}"], name=f"attention/{name}", **attributes)
 
@@ -132,7 +132,7 @@ def _constant(name: str, value: np.ndarray | np.float32) -> TensorProto:
 
 
 def _move_output(graph: onnx.GraphProto, name: str) -> str:
-    """Whoever makes an output makes another value from now on; returns its name."""
+    """Rename an output inside the graph, so that new nodes can produce it; return the new name."""
     inner = f"{name}.before"
     for node in graph.node:
         for i, made in enumerate(node.output):
@@ -145,7 +145,7 @@ def _move_output(graph: onnx.GraphProto, name: str) -> str:
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Nodes in the order in which they can be computed."""
+    """Sort the nodes topologically."""
     known = {i.name for i in graph.input} | {i.name for i in graph.initializer} | {""}
     waiting, done = list(graph.node), []
     while waiting:

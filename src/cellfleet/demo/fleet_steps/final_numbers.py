@@ -1,4 +1,4 @@
-"""The last steps: one mask's lineage, and the numbers."""
+"""The last steps: the lineage of a mask, and the numbers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ NUMBERS = (
 
 
 def lineage(fleet: DemoFleet) -> None:
-    """From one mask on one instrument back to data, commit, decision and approver."""
+    """Show the lineage of a mask of an instrument: data, commit, decision and approver."""
     fleet.runner.step(
         "Lineage of a mask in the fleet",
-        "From one mask of one instrument back to the data set, asked for at the server.",
+        "From one mask of one instrument back to the data set, as the server reports it.",
     )
     device = NAMES[0]
     row = next(iter(fleet.api.all(f"/api/v1/devices/{device}/results")))
-    with fleet.as_person("vera"):
+    with fleet.as_user("vera"):
         fleet.runner.run("lineage", f"{device}/{row['experiment']}/{row['frame']}", *fleet.here)
 
 
 def numbers(fleet: DemoFleet) -> None:
-    """Stop the cameras, wait until everything is segmented and reported, and count."""
+    """Stop the cameras, wait until all frames are segmented and reported, and count them."""
     runner = fleet.runner
     runner.step(
-        "The numbers of the fleet", "The cameras stop; what is under way is finished; then everything is counted."
+        "The numbers of the fleet",
+        "The cameras stop; pending frames are segmented and sent; then all frames are counted.",
     )
     for instrument in fleet.instruments:
         runner.run("device", "camera", str(instrument.home), "stop", "--reason", "the demo ends")
@@ -65,7 +66,7 @@ def numbers(fleet: DemoFleet) -> None:
         for (name, c), device in zip(counted.items(), devices, strict=True)
     ]
     rows.append(["all", total.taken, total.stored, total.segmented, total.lost, total.doubled, ""])
-    print_table("frames: on the instruments' disks, and as the server knows them", columns, rows)
+    print_table("frames on the instruments' disks and on the server", columns, rows)
     n = fleet.numbers
     say(f"update, from desired state to activation  {n['update_s']:.1f} s (slowest instrument)")
     say(f"pause at the activation                   {n['activation_pause_s']:.2f} s (longest)")

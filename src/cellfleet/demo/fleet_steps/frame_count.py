@@ -1,4 +1,4 @@
-"""Counts frames at the end: on the instruments' disks, and as the server knows them."""
+"""Count frames at the end: on the instruments' disks and on the server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cellfleet.device.camera.frame_store import EXPERIMENT, FrameFile
 
 @dataclass(frozen=True)
 class FrameCount:
-    """Frames of one instrument, or of all.
+    """Frames of one instrument, or of all instruments.
 
     Attributes:
-        taken: by the camera.
-        stored: whose raw file lies on the disk, with the digest that was noted when it was taken.
-        segmented: that have a mask which the server knows.
-        lost: not stored, not segmented, or left out in the numbering of an experiment.
-        doubled: numbers that occur twice in an experiment, and masks that count beside another of the same frame.
+        taken: frames that the camera took.
+        stored: frames whose raw file is on the disk with its recorded digest.
+        segmented: frames with a mask on the server.
+        lost: frames not stored, not segmented, or missing in the numbering of an experiment.
+        doubled: duplicate numbers in an experiment, and additional valid masks of a frame.
     """
 
     taken: int = 0
@@ -41,11 +41,11 @@ class FrameCount:
 
 
 def count_frames(frames: Path, rows: Iterable[Mapping[str, Any]]) -> FrameCount:
-    """Count one instrument.
+    """Count the frames of one instrument.
 
     Args:
         frames: its folder of raw frames.
-        rows: results that count, as the server knows them.
+        rows: its current results on the server.
     """
     masks = Counter((r["experiment"], r["frame"]) for r in rows)
     files = [FrameFile.model_validate_json(f.read_bytes()) for f in frames.glob("*/*.json") if f.name != EXPERIMENT]

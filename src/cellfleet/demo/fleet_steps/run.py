@@ -16,20 +16,20 @@ from cellfleet.errors import StorageError
 
 STEPS = 8
 NEEDED_MB = 2000
-"""Free disk for the fleet: it fills about half, and instruments take no frames below their own limit."""
+"""Free disk for the fleet: it needs about half, and instruments take no frames below their own limit."""
 PASSPHRASES = ("CELLFLEET_KEY_PASSPHRASE", "CELLFLEET_ONLINE_PASSPHRASE")
 
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """What the second half begins with.
+    """Input of the second half.
 
     Attributes:
         root: project folder.
-        bundle: the one of the first half.
-        run: training run that it came from.
-        seed: of the scenes.
-        own_data: cameras show held-out frames of the data set instead of synthetic scenes.
+        bundle: bundle of the first half.
+        run: training run of the bundle.
+        seed: seed of the scenes.
+        own_data: cameras replay held-out frames of the data set instead of synthetic scenes.
         settings: ``section.key=value`` for all commands.
     """
 
@@ -45,17 +45,17 @@ def check_free_space(root: Path, free_bytes: Callable[[Path], int] = lambda path
     """Check that the fleet fits on the disk.
 
     Args:
-        root: project folder; it exists.
-        free_bytes: free space of the disk on which a folder lies.
+        root: existing project folder.
+        free_bytes: gives the free bytes of a folder's disk.
 
     Raises:
-        StorageError: too little.
+        StorageError: there is too little free space.
     """
     free_mb = free_bytes(root) / 1e6
     if free_mb < NEEDED_MB:
         raise StorageError(
-            f"{root}: {free_mb:.0f} MB are free, and the fleet of the demo needs {NEEDED_MB} MB",
-            hint="free some space, name a folder on another disk with --workdir, or stop after the bundle: --only-model",
+            f"{root}: {free_mb:.0f} MB free; the fleet of the demo needs {NEEDED_MB} MB",
+            hint="free some space, use another disk with --workdir, or stop after the bundle with --only-model",
         )
 
 
@@ -65,16 +65,16 @@ def run_fleet_steps(
     end: Callable[[dict[str, Any]], None],
     stay: Callable[[str], None] | None = None,
 ) -> None:
-    """Run the steps of the fleet; server and instruments have ended when it returns.
+    """Run the steps of the fleet; the server and the instruments have ended when it returns.
 
     Args:
         runner: prints steps and runs commands.
-        options: what it begins with.
-        end: takes the numbers, as ``--json`` writes them.
-        stay: called after that with the server's address, while everything still runs.
+        options: input of the second half.
+        end: called with the numbers, as ``--json`` writes them.
+        stay: called after ``end`` with the server's address, while all programs still run.
 
     Raises:
-        CommandFailed, CellfleetError: a command failed, or something did not happen in time.
+        CommandFailed, CellfleetError: a command failed, or a condition was not met in time.
     """
     from cellfleet.demo.fleet_steps import final_numbers, rollout_steps
     from cellfleet.demo.fleet_steps.background_programs import Programs
@@ -101,7 +101,7 @@ def run_fleet_steps(
 
 
 def _scenes(options: FleetOptions) -> Callable[[Path, int], Any]:
-    """Makes what the camera of the n-th instrument sees."""
+    """A function that makes the scene of the n-th instrument."""
     from cellfleet.cli.common import progress_bar
     from cellfleet.data import DataSetVersion
     from cellfleet.demo.fleet_steps.camera_scenes import Scene, held_out_scene, synthetic_scene
@@ -117,7 +117,7 @@ def _scenes(options: FleetOptions) -> Callable[[Path, int], Any]:
 
 @contextmanager
 def _passphrases() -> Iterator[None]:
-    """Passphrases of the keys, for this process and those that it starts; random where none are set."""
+    """Set passphrases of the keys for this process and its children; random if none are set."""
     made = [name for name in PASSPHRASES if name not in os.environ]
     os.environ.update({name: secrets.token_urlsafe(18) for name in made})
     try:

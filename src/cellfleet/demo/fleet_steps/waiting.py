@@ -1,4 +1,4 @@
-"""Waits until something happens, with a line for every change."""
+"""Wait until a condition holds; print a line for every change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TICK_S = 0.4
 
 
 class NotInTime(FleetError):
-    """What was waited for did not happen in time."""
+    """The condition was not met in time."""
 
 
 def wait_for(
@@ -26,17 +26,17 @@ def wait_for(
     """Check until a condition holds; print a line for every change.
 
     Args:
-        what: for the error.
-        check: whether the condition holds, and the state in words.
-        check_alive: raises when the condition cannot hold any more (a program has ended).
-        timeout_s: how long to wait.
-        every_s: least time between two lines, except for the last one.
+        what: description for the error.
+        check: returns whether the condition holds, and a description of the state.
+        check_alive: raises if the condition can no longer be met (a program has ended).
+        timeout_s: limit of the wait, seconds.
+        every_s: minimum time between two lines, seconds, except for the last line.
 
     Returns:
-        Seconds that it took.
+        Seconds waited.
 
     Raises:
-        NotInTime: the condition did not hold in time.
+        NotInTime: the condition was not met in time.
     """
     begun, last, printed_s, done = time.monotonic(), "", -every_s, False
     while not done:
@@ -52,8 +52,7 @@ def wait_for(
         if not done and waited > timeout_s:
             raise NotInTime(
                 f"{what}: not after {waited:.0f} s; last state: {last or 'unknown'}",
-                hint="end other programs that keep this machine busy, or let frames come more slowly: "
-                "--set camera.interval_s=2",
+                hint="end other programs on this machine, or take frames more slowly: --set camera.interval_s=2",
             )
         if not done:
             time.sleep(_TICK_S)
@@ -64,8 +63,8 @@ def deployment_line(deployment: Mapping[str, Any], members: list[dict[str, Any]]
     """Describe a deployment in one line.
 
     Args:
-        deployment: as the API gives it.
-        members: likewise.
+        deployment: deployment from the API.
+        members: its members from the API.
 
     Returns:
         State, phase, and the state of each member.
