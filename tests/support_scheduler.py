@@ -104,7 +104,7 @@ class Instrument:
 
     Attributes:
         flags: see ``simulators.segmenter.Flags``.
-        seen: the latest snapshot; ``outcomes`` and ``troubles`` are those of all snapshots.
+        seen: the latest snapshot; ``outcomes`` and ``failures`` are those of all snapshots.
     """
 
     def __init__(self, root: Path, real: bool = False, **settings: str) -> None:
@@ -127,7 +127,7 @@ class Instrument:
         self.frames = FramesFolder(self.home.frames)
         self.works: list[FrameScheduler] = []
         self.outcomes: list[FrameOutcome] = []
-        self.troubles: list[SegmenterFailure] = []
+        self.failures: list[SegmenterFailure] = []
         self.seen = WorkSnapshot()
 
     def slot(self, version: str = "1.0.0", level: float = 0.75) -> Slot:
@@ -192,10 +192,10 @@ class Instrument:
         return ThreadedSegmenter(argv, flags=Flags(self.flags))
 
     def poll(self, work: FrameScheduler) -> WorkSnapshot:
-        """One poll; what it tells of frames and troubles is kept."""
+        """One poll; what it tells of frames and failures is kept."""
         self.seen = work.poll(self.clock.now())
         self.outcomes += self.seen.frames
-        self.troubles += self.seen.troubles
+        self.failures += self.seen.failures
         return self.seen
 
     def until(self, work: FrameScheduler, true: Callable[[], object]) -> None:
@@ -206,7 +206,7 @@ class Instrument:
                 self.poll(work)
             return true()
 
-        wait_until(so, lambda: (self.seen, self.outcomes[-3:], self.troubles[-3:]), every_s=0.01)
+        wait_until(so, lambda: (self.seen, self.outcomes[-3:], self.failures[-3:]), every_s=0.01)
 
     def rows(self, facts: ExperimentFile, pin: int = 1) -> list[FrameSegmented]:
         """Masks of an experiment under a pin, as they lie on the disk."""

@@ -81,7 +81,7 @@ def drain(spool: Spool, sender: Sender) -> None:
         sender.step()
         if spool.backlog()[0] == 0:
             return
-    raise AssertionError(f"{spool.backlog()} {sender.trouble}")
+    raise AssertionError(f"{spool.backlog()} {sender.problem}")
 
 
 @pytest.mark.parametrize("lose", [0, 3])

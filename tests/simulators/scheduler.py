@@ -130,13 +130,13 @@ class SimulatedScheduler:
             self.take(running, now)
             running.ended = len(running.taken) >= FRAMES_PER_EXPERIMENT
         frames: list[FrameOutcome] = []
-        troubles: list[SegmenterFailure] = []
+        failures: list[SegmenterFailure] = []
         for live in (True, False):
-            self._segment_one(live, now, frames, troubles)
+            self._segment_one(live, now, frames, failures)
         running_now = self.pins[-1] if self.pins and not self.pins[-1].ended else None
         return WorkSnapshot(
             frames=tuple(frames),
-            troubles=tuple(troubles),
+            failures=tuple(failures),
             memory_mb={f.slot: self._of(f.slot).live_memory_mb for f in frames},
             ready=bool(self._active),
             experiment=running_now.name if running_now is not None else None,
@@ -146,7 +146,7 @@ class SimulatedScheduler:
         )
 
     def _segment_one(
-        self, live: bool, now: datetime, frames: list[FrameOutcome], troubles: list[SegmenterFailure]
+        self, live: bool, now: datetime, frames: list[FrameOutcome], failures: list[SegmenterFailure]
     ) -> None:
         for experiment in self.pins:
             sha256 = experiment.slot or self._active
@@ -158,7 +158,7 @@ class SimulatedScheduler:
                     experiment.pin(sha256, now)
                 lost = self._of(sha256).crashes
                 if lost:
-                    troubles.append(SegmenterFailure(sha256, "crash", text_reason("signal 11"), now))
+                    failures.append(SegmenterFailure(sha256, "crash", text_reason("signal 11"), now))
                     self._attempts[frame] += 1
                 if not lost or self._attempts[frame] >= MOST_ATTEMPTS:
                     frames.append(self._outcome(experiment, frame, live, now))
@@ -204,7 +204,7 @@ class SimulatedScheduler:
                 experiment.pin(target, self._now)
                 self.repins.append((bad.sha256, target))
 
-    def cool(self, slot: Slot) -> None:
+    def stop_unneeded(self, slot: Slot) -> None:
         """Its segmenter ends."""
         self._warm.discard(slot.sha256)
 

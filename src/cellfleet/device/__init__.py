@@ -1,4 +1,4 @@
-"""An instrument: camera, segmenter and agent processes; slots, journal, updates, spool.
+"""The instrument: camera, segmenter and agent processes; slots, journal, updates, spool.
 
 >>> from cellfleet.device.update.state_machine import next_state
 >>> next_state("idle", "update-wanted")

@@ -1,4 +1,4 @@
-"""``device doctor``: checks everything that an instrument needs, line by line, with what to do."""
+"""``device doctor``: checks everything that an instrument needs; each finding says what to do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BACKLOG_MB = 100.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. ``advice`` says what to do; empty when all is well."""
+    """Result of a check. ``advice`` says what to do; empty when the grade is ok."""
 
     what: str
     grade: Grade
@@ -41,7 +41,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Patient:
+class _Instrument:
     home: Home
     project: Project
     clock: Clock
@@ -49,24 +49,33 @@ class _Patient:
 
 
 def examine(home: Home, project: Project, clock: Clock) -> list[Finding]:
-    """Check everything; what cannot be checked is a finding, never an error."""
+    """Run all checks. A check that fails with an error is a finding.
+
+    Args:
+        home: folder of the instrument.
+        project: its settings.
+        clock: time.
+
+    Returns:
+        The findings, in a fixed order.
+    """
     try:
         identity = load_identity(home)
         client = client_of(identity, project, clock) if identity is not None else None
     except CellfleetError:
         client = None
-    patient = _Patient(home, project, clock, client)
-    return [finding for check in _CHECKS for finding in _guarded(check, patient)]
+    instrument = _Instrument(home, project, clock, client)
+    return [finding for check in _CHECKS for finding in _guarded(check, instrument)]
 
 
-def _guarded(check: Callable[[_Patient], list[Finding]], patient: _Patient) -> list[Finding]:
+def _guarded(check: Callable[[_Instrument], list[Finding]], instrument: _Instrument) -> list[Finding]:
     try:
-        return check(patient)
+        return check(instrument)
     except CellfleetError as e:
         return [Finding(check.__name__.lstrip("_"), "bad", e.message, e.hint)]
 
 
-def _identity(p: _Patient) -> list[Finding]:
+def _identity(p: _Instrument) -> list[Finding]:
     identity = load_identity(p.home)
     if identity is None:
         advice = "run `cellfleet device provision HOME ...`"
@@ -74,7 +83,7 @@ def _identity(p: _Patient) -> list[Finding]:
     return [Finding("identity", "ok", f"{identity.record.name} ({identity.device_id})")]
 
 
-def _key(p: _Patient) -> list[Finding]:
+def _key(p: _Instrument) -> list[Finding]:
     path = p.home.identity / "device.pem"
     if not path.exists():
         return []
@@ -82,35 +91,39 @@ def _key(p: _Patient) -> list[Finding]:
     mode = path.stat().st_mode & 0o077
     if mode:
         return [Finding("key", "warn", f"{path} can be read by others", f"chmod 600 {path}")]
-    return [Finding("key", "ok", "readable by its owner alone")]
+    return [Finding("key", "ok", "only its owner can read it")]
 
 
-def _disk(p: _Patient) -> list[Finding]:
+def _disk(p: _Instrument) -> list[Finding]:
     usage = shutil.disk_usage(p.home.root)
-    free_mb, least_mb = usage.free / 1e6, p.project.settings.device.min_free_mb
-    text = f"{free_mb / 1000:,.1f} GB free, the camera waits below {least_mb / 1000:,.1f} GB"
-    if free_mb < least_mb:
-        return [Finding("disk", "bad", text, f"free some space on the disk of {p.home.root}")]
-    if free_mb < 3 * least_mb:
-        return [Finding("disk", "warn", text, "it will be full soon; move old experiments elsewhere")]
+    free_mb, min_free_mb = usage.free / 1e6, p.project.settings.device.min_free_mb
+    text = f"{free_mb / 1000:,.1f} GB free, the camera waits below {min_free_mb / 1000:,.1f} GB"
+    if free_mb < min_free_mb:
+        return [Finding("disk", "bad", text, f"free space on the disk of {p.home.root}")]
+    if free_mb < 3 * min_free_mb:
+        return [Finding("disk", "warn", text, "the disk is nearly full; move old experiments elsewhere")]
     return [Finding("disk", "ok", text)]
 
 
-def _engines(_: _Patient) -> list[Finding]:
+def _engines(_: _Instrument) -> list[Finding]:
     found = engines()
     if not found:
         return [Finding("engines", "bad", "none is installed", "pip install onnxruntime")]
     return [Finding("engines", "ok", ", ".join(f"{k} {v}" for k, v in found.items()))]
 
 
-def _server(p: _Patient) -> list[Finding]:
+def _server(p: _Instrument) -> list[Finding]:
     if p.client is None:
-        return [Finding("server", "ok", "none: a fleet of one")]
+        return [Finding("server", "ok", "no server: a fleet of one")]
     url = p.client.base_url
     try:
         state = ask_state(p.client)
     except CellfleetError as e:
-        return [Finding("server", "bad", e.message, e.hint or f"is {url} the right address, and does it run?")]
+        return [
+            Finding(
+                "server", "bad", e.message, e.hint or f"check that {url} is the right address and that the server runs"
+            )
+        ]
     offset_s = p.client.clock_offset_s
     grade: Grade = "ok" if state == "accepted" else "warn" if state == "pending" else "bad"
     advice = "" if grade == "ok" else f"an operator must run `cellfleet fleet accept` (now {state})"
@@ -121,29 +134,29 @@ def _server(p: _Patient) -> list[Finding]:
     return [*found, Finding("clock", "ok", f"within {abs(offset_s):.0f} s of the server's")]
 
 
-def _trust(p: _Patient) -> list[Finding]:
+def _trust(p: _Instrument) -> list[Finding]:
     if load_anchors(p.home) is None:
         return [
             Finding("trust", "bad", "no trust anchors: nothing can be installed", "provision this instrument again")
         ]
     expiries = _expiries(p.home.trust)
     if not expiries:
-        return [Finding("trust", "ok", "the roots are pinned; no update has been asked for yet")]
+        return [Finding("trust", "ok", "the roots are pinned; no update was checked yet")]
     name, first = min(expiries, key=lambda e: e[1])
     left = first - p.clock.now()
-    text = f"metadata is good until {first:%Y-%m-%d %H:%M} UTC (first: {name})"
+    text = f"metadata is valid until {first:%Y-%m-%d %H:%M} UTC (first: {name})"
     if left <= timedelta(0):
-        return [Finding("trust", "warn", text, "it is renewed with the next update; if not, the server must renew it")]
+        return [Finding("trust", "warn", text, "the next update renews it; if not, the server must renew it")]
     roots = [when for file, when in expiries if "root" in file]
     if roots and min(roots) - p.clock.now() < _EXPIRES_SOON:
         return [Finding("trust", "warn", text, "the publisher must rotate the root soon: `cellfleet trust rotate`")]
     return [Finding("trust", "ok", text)]
 
 
-def _slots(p: _Patient) -> list[Finding]:
+def _slots(p: _Instrument) -> list[Finding]:
     slots = Slots(p.home)
     if not slots.pointer.active:
-        return [Finding("active", "warn", "no bundle is active: frames are kept and wait", "deploy or install one")]
+        return [Finding("active", "warn", "no bundle is active: frames are stored and wait", "deploy or install one")]
     out = []
     for role in ("active", "previous"):
         sha256 = getattr(slots.pointer, role)
@@ -151,14 +164,14 @@ def _slots(p: _Patient) -> list[Finding]:
             continue
         slot = slots.intact(sha256)
         if slot is None:
-            advice = "restart the instrument: it goes back to a slot that is whole, and fetches this one again"
+            advice = "restart the instrument: it rolls back to an intact slot and downloads this one again"
             out.append(Finding(role, "bad", f"the slot {sha256[:12]} is damaged", advice))
         else:
             out.append(Finding(role, "ok", f"{slot.label}, {slot.variant}, bytes verified"))
     return out
 
 
-def _camera(p: _Patient) -> list[Finding]:
+def _camera(p: _Instrument) -> list[Finding]:
     camera = p.project.settings.camera
     source = p.project.path(camera.source)
     if not source.exists():
@@ -166,46 +179,48 @@ def _camera(p: _Patient) -> list[Finding]:
         return [Finding("camera", "bad", f"{source} does not exist", advice)]
     found = [Finding("camera", "ok", f"{camera.kind} of {source}")]
     if p.home.camera_hold.exists():
-        found.append(Finding("camera", "warn", "it is held", "release it: `cellfleet device camera HOME start`"))
+        found.append(
+            Finding("camera", "warn", "the camera is held", "release it: `cellfleet device camera HOME start`")
+        )
     return found
 
 
-def _processes(p: _Patient) -> list[Finding]:
+def _processes(p: _Instrument) -> list[Finding]:
     if not is_held(p.home.run_lock):
-        return [Finding("processes", "warn", "the instrument does not run", "start it: `cellfleet device run HOME`")]
+        return [Finding("processes", "warn", "the instrument is not running", "start it: `cellfleet device run HOME`")]
     status = read_status(p.home, p.clock.now())
     if not status.running or status.age_s is None or status.age_s > STALE_AFTER_S:
-        return [Finding("processes", "bad", "the agent gives no sign of life", f"see {p.home.log / 'agent.log'}")]
+        return [Finding("processes", "bad", "the agent does not respond", f"see {p.home.log / 'agent.log'}")]
     problems = status.facts["health"]["problems"]
     if problems:
         return [Finding("processes", "warn", "; ".join(problems), "see `cellfleet device status HOME`")]
     return [Finding("processes", "ok", f"running, state {status.facts['state']}")]
 
 
-def _spool(p: _Patient) -> list[Finding]:
+def _spool(p: _Instrument) -> list[Finding]:
     size_mb = _size_mb(p.home.spool_file)
     if p.home.spool_file.exists():
         try:
             with sqlite3.connect(f"{p.home.spool_file.as_uri()}?mode=ro", uri=True) as db:
-                whole = db.execute("pragma quick_check(1)").fetchone()[0] == "ok"
+                intact = db.execute("pragma quick_check(1)").fetchone()[0] == "ok"
             db.close()
         except sqlite3.Error as e:
             return [Finding("spool", "bad", f"{p.home.spool_file} cannot be read: {e}", "see agent.log")]
-        if not whole:
-            advice = "move it away; what it held is lost for the server, results stay here"
+        if not intact:
+            advice = "move it away; the server misses the events in it, results stay here"
             return [Finding("spool", "bad", f"{p.home.spool_file} is damaged", advice)]
     if size_mb > _BACKLOG_MB:
-        return [Finding("spool", "warn", f"{size_mb:.0f} MB wait for the server", "is the server reachable?")]
+        return [Finding("spool", "warn", f"{size_mb:.0f} MB are not sent yet", "is the server reachable?")]
     return [Finding("spool", "ok", f"{size_mb:.1f} MB")]
 
 
-_CHECKS: tuple[Callable[[_Patient], list[Finding]], ...] = (
+_CHECKS: tuple[Callable[[_Instrument], list[Finding]], ...] = (
     _identity, _key, _disk, _engines, _server, _trust, _slots, _camera, _processes, _spool,
 )  # fmt: skip
 
 
 def _expiries(folder: Path) -> list[tuple[str, datetime]]:
-    """When each metadata file of the trust expires; files that cannot be read are for the agent to refuse."""
+    """When each metadata file expires; skips unreadable files, which the agent refuses."""
     out = []
     for path in sorted(folder.rglob("*.json")):
         try:

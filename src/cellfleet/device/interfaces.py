@@ -1,4 +1,4 @@
-"""Where the parts of an instrument meet: scheduler, event sink and server as the agent uses them, and what they exchange.
+"""Interfaces between the parts of an instrument: scheduler, event sink and server as the agent uses them, and their data.
 
 ``scheduling.scheduler.FrameScheduler`` is the Scheduler of an instrument, ``server.spool.Spool`` its EventSink,
 ``server.client.ServerClient`` its Server.
@@ -27,11 +27,11 @@ class Slot:
 
     Attributes:
         folder: ``slots/<sha256, 12>``; the artifact is ``bundle`` in it.
-        release_id: of the server; None when it was installed from a folder.
-        counter: release counter per ``kind`` and ``name``.
+        release_id: number on the server; None when it was installed from a folder.
+        counter: release counter of its ``kind`` and ``name``.
         variant: ``engine/precision`` that this instrument uses; empty: not chosen yet.
-        run_digest: as its segmenter reports it when it is ready; empty: not known yet.
-        numbers: of the self-test: plain JSON data.
+        run_digest: as its segmenter reported when it was ready; empty: not known yet.
+        numbers: of the self-test; plain JSON data.
     """
 
     folder: Path
@@ -54,21 +54,21 @@ class Slot:
 
     @property
     def label(self) -> str:
-        """Name and version, for texts."""
+        """Name and version, for display."""
         return f"{self.name} {self.version}"
 
 
 @dataclass(frozen=True)
 class FrameOutcome:
-    """What became of one frame.
+    """Outcome of a frame.
 
     Attributes:
-        slot: sha256 of the bundle that segmented it, or failed to; empty when the frame itself is to blame (it cannot
-            be read).
-        milliseconds: total of the segmenter for this frame, without waiting.
-        memory_mb: of the segmenter after it; 0 when unknown.
-        live: it was taken a short while ago (not back-filled, not segmented again).
-        at: when it was done.
+        slot: SHA-256 of the bundle that segmented it or failed to; empty when the frame itself is at fault (it cannot be
+            read).
+        milliseconds: time of the segmenter for this frame, without waiting.
+        memory_mb: of the segmenter after the frame; 0: unknown.
+        live: the frame was taken recently (not back-filled, not segmented again).
+        at: time of the outcome.
     """
 
     experiment: str
@@ -84,7 +84,7 @@ class FrameOutcome:
 
 @dataclass(frozen=True)
 class SegmenterFailure:
-    """A segmenter that crashed or hung; it was replaced. ``slot`` is the sha256 of its bundle."""
+    """A segmenter that crashed or hung and was replaced. ``slot`` is the SHA-256 of its bundle."""
 
     slot: str
     kind: FailureKind
@@ -94,22 +94,23 @@ class SegmenterFailure:
 
 @dataclass(frozen=True)
 class WorkSnapshot:
-    """What happened since the poll before.
+    """State of the scheduler, and changes since the previous poll.
 
     Attributes:
-        memory_mb: sha256 of the slot -> memory of its segmenter now.
-        restarts: of segmenters, since the agent began.
-        ready: a segmenter of the active slot is able to take frames.
-        gap_s: longest time since the poll before for which no segmenter was able to take frames, while one was wanted.
-        experiment: the one that is running (the camera's newest that has not ended), if any.
-        pending: frames on the disk that have no mask yet.
-        camera, segmenter: words of ``Health``.
-        problems: what is wrong now.
-        pids: SHA-256 of the slot and process id of every segmenter that runs.
+        failures: of segmenters.
+        memory_mb: SHA-256 of the slot -> memory of its segmenter now.
+        restarts: of segmenters, since the agent started.
+        ready: the segmenter of the active slot accepts frames.
+        gap_s: longest time since the previous poll for which there was an active slot but no segmenter to accept frames.
+        experiment: the running experiment (the newest of the camera, while it has not ended); None: there is none.
+        pending: frames on the disk without an outcome.
+        camera, segmenter: states as of ``Health``.
+        problems: current ones.
+        pids: SHA-256 of the slot and process id of every running segmenter.
     """
 
     frames: tuple[FrameOutcome, ...] = ()
-    troubles: tuple[SegmenterFailure, ...] = ()
+    failures: tuple[SegmenterFailure, ...] = ()
     memory_mb: Mapping[str, float] = field(default_factory=dict)
     restarts: int = 0
     ready: bool = False
@@ -133,7 +134,7 @@ class WarmSegmenter:
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """Golden frames of one bundle, segmented by the model under test; as in the segmenter protocol."""
+    """Scores of the model under test on the golden frames of a bundle; as in the segmenter protocol."""
 
     of: str
     ap50: float
@@ -146,12 +147,12 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class SelfTested:
-    """What a segmenter reports of golden frames.
+    """Result of a self-test.
 
     Attributes:
-        variant: that was run.
+        variant: the variant under test.
         results: in the order of ``golden_of``.
-        problem: why there are no results; None when there are.
+        problem: why there are no results; None: there are results.
     """
 
     variant: str
@@ -162,65 +163,68 @@ class SelfTested:
 
 
 class Scheduler(Protocol):
-    """Frames of the camera to results on the disk. ``poll``, ``switch``, ``repin`` are called from the agent's main thread.
+    """Turns frames of the camera into results on the disk.
 
-    ``warm`` and ``selftest`` take long and are called from the agent's worker thread, while ``poll`` goes on.
+    The agent calls ``poll``, ``switch`` and ``repin`` from its main thread, and the slow ``warm`` and ``selftest`` from its
+    worker thread, meanwhile.
     """
 
     def poll(self, now: datetime) -> WorkSnapshot:
-        """Look around once: new frames and experiments, pins, answers of segmenters. Never waits for a segmenter."""
+        """Process new frames and experiments, pins, and answers of segmenters. Never waits for a segmenter.
+
+        Args:
+            now: time.
+        """
         ...
 
     def warm(self, slot: Slot) -> WarmSegmenter:
-        """Start a segmenter for a slot beside the others, and wait until it is ready; one that is ready is fine.
+        """Start a segmenter for a slot beside the others, unless there is one, and wait until it is ready.
 
         Raises:
-            DeviceError: it refuses, crashes or does not become ready in time.
+            DeviceError: the segmenter refuses, crashes or does not become ready in time.
         """
         ...
 
     def selftest(self, slot: Slot, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
-        """Segment golden frames with a separate segmenter of a slot and variant, and end it.
-
-        A segmenter that refuses, crashes or hangs is a ``problem``, not an error.
+        """Segment golden frames with a separate segmenter, which is started and ended here.
 
         Args:
-            slot: the slot under test, with its variant.
+            slot: with the variant to test.
             golden_of: bundles whose golden frames are segmented.
-            timeout_s: longest wait for its start, and again for its answer.
+            timeout_s: longest wait for the start, and for the answer.
 
         Returns:
-            One result per bundle, or the problem.
+            The scores. A segmenter that refuses, crashes or hangs is a ``problem``, not an error.
         """
         ...
 
     def switch(self, slot: Slot | None) -> None:
-        """Experiments that are not pinned yet use this slot; those that are keep theirs. None: there is no slot."""
+        """Use this slot for experiments that are not pinned yet; pinned ones keep theirs. None: there is no slot."""
         ...
 
     def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: Reason) -> None:
-        """Pin every experiment of a bad slot anew and segment it again, whole.
+        """Pin every experiment of a bad slot to a good one and segment all its frames again.
 
-        Durable when it returns; the same call again (after a power cut) changes nothing.
+        Durable when it returns; repeating the call (after a power cut) changes nothing.
 
         Args:
-            bad: the slot whose experiments are pinned anew: those that it segments, or segmented since ``since``.
-            good: the slot that takes them; None: the experiments wait until a slot is active.
-            since: activation of the bad slot.
-            reason: recorded in the new pin.
+            bad: the slot to replace.
+            good: its replacement; None: the frames wait.
+            since: experiments that ``bad`` has segmented since this time count, too.
+            reason: for the new pins.
         """
         ...
 
-    def cool(self, slot: Slot) -> None:
-        """End a segmenter that ``warm`` started and that no experiment needs."""
+    def stop_unneeded(self, slot: Slot) -> None:
+        """End a segmenter that ``warm`` started, unless an experiment needs it."""
         ...
 
     def pinned(self) -> frozenset[str]:
-        """SHA-256 of the bundles that experiments which have not ended are pinned to: their slots must stay."""
+        """SHA-256 of the bundles that unfinished experiments are pinned to: their slots must stay."""
         ...
 
     def counters(self) -> Counters:
-        """Frames since provisioning, from what lies on the disk."""
+        """Frames since provisioning, counted on the disk."""
         ...
 
     def close(self) -> None:
@@ -229,19 +233,19 @@ class Scheduler(Protocol):
 
 
 class EventSink(Protocol):
-    """Takes events durably; the server gets them when it can."""
+    """Stores events durably and sends them to the server when possible."""
 
     def put(self, event: Event) -> None:
-        """Keep an event; durable when it returns."""
+        """Store an event; durable when the call returns."""
         ...
 
 
 class Server(Protocol):
-    """The way to the fleet server, for telemetry and uploads; safe to be used by several threads."""
+    """Connection to the fleet server, for telemetry and uploads; thread-safe."""
 
     @property
     def base_url(self) -> str:
-        """Address without a slash at its end."""
+        """Address without a trailing slash."""
         ...
 
     @property
@@ -251,18 +255,18 @@ class Server(Protocol):
 
     @property
     def peer(self) -> Peer:
-        """What the server announced: who sends messages leaves out the rest, and notes every answer here."""
+        """Features that the server announced; senders leave out all others, and record each answer's announcement here."""
         ...
 
     def headers(self) -> dict[str, str]:
-        """``Authorization`` with a token that is valid now, and what this program announces.
+        """``Authorization`` with a valid token, and the features that this program announces.
 
         Raises:
-            NetworkError: the server cannot be asked for one now.
+            NetworkError: a token is needed and the server cannot be reached now.
             DeviceError: the server refuses this instrument (pending, rejected, revoked).
         """
         ...
 
     def forget_token(self) -> None:
-        """The server answered 401: the next ``headers()`` asks for another token."""
+        """Discard the token after a 401 answer: the next ``headers()`` requests another one."""
         ...

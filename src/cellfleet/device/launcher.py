@@ -1,7 +1,7 @@
-"""``device run``: starts the camera and the agent, watches both, starts a dead one again, and ends both.
+"""``device run``: starts the camera and the agent, watches and restarts them, and stops both.
 
-Each child's standard input is a pipe from here: it ends when this process ends, however it ends. What a child writes on
-standard output is news for people; what it writes on standard error goes to its log.
+Each child's standard input is a pipe from this process: it closes when this process ends for any reason. A child writes
+progress messages to standard output, which are printed and logged, and its log to standard error.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "agent": ("-m", "cellfleet.device.update.process"),
 }
 _FIRST_WAIT_S = 1.0
-_MOST_WAIT_S = 60.0
+_MAX_WAIT_S = 60.0
 _HEALTHY_S = 60.0
-_TOOK_LOCK_WAIT_S = 2.0
-Say = Callable[[str, str], None]
+_LOCK_WAIT_S = 2.0
+PrintLine = Callable[[str, str], None]
 
 
 @dataclass
 class Child:
-    """One process that is watched.
+    """A supervised process.
 
     Attributes:
-        deaths: in a row, each soon after its start.
-        due_s: when it is started again, by the monotonic clock.
+        failures: consecutive ends, each soon after a start.
+        due_s: monotonic time of the next start.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     threads: list[threading.Thread] = field(default_factory=list)
     started_s: float = 0.0
-    deaths: int = 0
+    failures: int = 0
     due_s: float = 0.0
 
 
@@ -59,22 +59,22 @@ class Launcher:
     """The processes of one instrument.
 
     Args:
-        say: is given who and what, one line for people.
+        print_line: takes the name of a process and one line of text.
         programs: name -> arguments of the interpreter; HOME is added.
-        grace_s: between the wish to end and the end by force.
+        grace_s: time for an orderly stop before a process is killed.
     """
 
     def __init__(
         self,
         home: Home,
         clock: Clock,
-        say: Say,
+        print_line: PrintLine,
         *,
         programs: Mapping[str, Sequence[str]] = PROGRAMS,
         grace_s: float = GRACE_S,
         first_wait_s: float = _FIRST_WAIT_S,
     ) -> None:
-        self._home, self._clock, self._say = home, clock, say
+        self._home, self._clock, self._print_line = home, clock, print_line
         self._grace_s, self._first_wait_s = grace_s, first_wait_s
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._children = {
@@ -87,18 +87,18 @@ class Launcher:
         """Start the children and watch them until ``stop``.
 
         Raises:
-            DeviceError: this instrument runs already.
+            DeviceError: this instrument is running already.
         """
-        with held(self._home.run_lock, "`cellfleet device run`", _TOOK_LOCK_WAIT_S):
+        with held(self._home.run_lock, "`cellfleet device run`", _LOCK_WAIT_S):
             try:
                 while not self._stopping:
                     self._start_due()
-                    self._wait_for_news()
+                    self._wait_for_event()
             finally:
                 self._end_all()
 
     def stop(self) -> None:
-        """End ``run`` soon; may be called by a signal handler and by other threads."""
+        """Stop ``run``; safe in signal handlers and other threads."""
         self._stopping = True
         self._ended.put("")
 
@@ -108,11 +108,11 @@ class Launcher:
             if child.process is None and now >= child.due_s:
                 self._start(child)
 
-    def _wait_for_news(self) -> None:
-        """Sleep until a child ends, ``stop`` is called, or one is due to be started again."""
+    def _wait_for_event(self) -> None:
+        """Sleep until a child ends, ``stop`` is called, or a restart is due."""
         dues = [c.due_s for c in self._children.values() if c.process is None]
-        most_s = 0.5 if sys.platform == "win32" else 3600.0  # a wait without end hears no Ctrl-C on Windows
-        wait_s = min(most_s, max(0.01, min(dues) - self._clock.monotonic_s())) if dues else most_s
+        max_s = 0.5 if sys.platform == "win32" else 3600.0  # on Windows a long wait blocks Ctrl-C
+        wait_s = min(max_s, max(0.01, min(dues) - self._clock.monotonic_s())) if dues else max_s
         with contextlib.suppress(queue.Empty):
             name = self._ended.get(timeout=wait_s)
             if name:
@@ -133,7 +133,7 @@ class Launcher:
                 creationflags=flags,
             )
         except OSError as e:
-            self._later(child, f"cannot be started: {e}")
+            self._schedule_restart(child, f"cannot start: {e}")
             return
         assert child.process.stdout is not None
         assert child.process.stderr is not None
@@ -144,13 +144,13 @@ class Launcher:
         _thread(self._watch, child.name, child.process)
         self._note_children()
 
-    def _pump(self, child: Child, stream: IO[bytes], for_people: bool) -> None:
+    def _pump(self, child: Child, stream: IO[bytes], is_progress: bool) -> None:
         with stream:
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip()
                 child.log.write(text)
-                if for_people and text:
-                    self._say(child.name, text)
+                if is_progress and text:
+                    self._print_line(child.name, text)
 
     def _watch(self, name: str, process: subprocess.Popen[bytes]) -> None:
         process.wait()
@@ -164,18 +164,18 @@ class Launcher:
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.close()
-        self._later(child, f"ended {_how(process.returncode)}")
+        self._schedule_restart(child, f"ended {_exit_description(process.returncode)}")
 
-    def _later(self, child: Child, why: str) -> None:
+    def _schedule_restart(self, child: Child, why: str) -> None:
         now = self._clock.monotonic_s()
-        child.deaths = 1 if now - child.started_s >= _HEALTHY_S else child.deaths + 1
-        wait_s = min(_MOST_WAIT_S, backoff_s(child.deaths, self._first_wait_s, 0.5))
+        child.failures = 1 if now - child.started_s >= _HEALTHY_S else child.failures + 1
+        wait_s = min(_MAX_WAIT_S, backoff_s(child.failures, self._first_wait_s, 0.5))
         child.due_s = now + wait_s
-        self._say(child.name, f"{why}; it is started again in {wait_s:.0f} s")
+        self._print_line(child.name, f"{why}; restart in {wait_s:.0f} s")
         child.log.write(why)
 
     def _end_all(self) -> None:
-        """Ask by the end of input, wait, then end by force."""
+        """Close the input of all children, wait, then kill those that are left."""
         running = [(c, c.process) for c in self._children.values() if c.process is not None]
         for _, process in running:
             if process.stdin is not None:
@@ -186,7 +186,7 @@ class Launcher:
             try:
                 process.wait(max(0.0, deadline - self._clock.monotonic_s()))
             except subprocess.TimeoutExpired:
-                self._say(child.name, "did not end in time; it is ended by force")
+                self._print_line(child.name, "did not stop in time; it is killed")
                 process.kill()
                 process.wait()
             for thread in child.threads:
@@ -210,7 +210,7 @@ def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
     return thread
 
 
-def _how(code: int) -> str:
+def _exit_description(code: int) -> str:
     if code < 0:
         return f"by signal {-code}"
-    return "by itself" if code == 0 else f"with exit code {code}"
+    return "with exit code 0" if code == 0 else f"with exit code {code}"

@@ -1,4 +1,4 @@
-"""An instrument becomes a member of a fleet, or a fleet of one. Every step may be done twice."""
+"""Provisioning: an instrument joins a fleet, or becomes a fleet of one. Every step may run twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Name(Message):
 
 @dataclass(frozen=True)
 class Provisioned:
-    """How it went. ``state`` is the server's word (``pending`` ...), or ``alone``; ``again``: nothing had to be done."""
+    """Result. ``state`` is as the server reports it (``pending`` ...), or ``alone``; ``again``: it was provisioned already."""
 
     device_id: str
     name: str
@@ -50,15 +50,24 @@ class Provisioned:
 def provision(
     home: Home, http: Http, clock: Clock, *, server: str, token: str, name: str, settings_text: Callable[[], str]
 ) -> Provisioned:
-    """Claim a place at a server with a token that is good once.
+    """Claim a place in the fleet of a server.
 
     Args:
-        settings_text: the project file that is written when there is none.
+        home: folder of the instrument.
+        http: the network.
+        clock: time.
+        server: address of the server.
+        token: claim token; it can be used once.
+        name: new name of the instrument.
+        settings_text: returns the project file to write when there is none.
+
+    Returns:
+        The id, name and state.
 
     Raises:
         TrustError: the server's roots are not those of the token.
-        ServerRefuses: the token is unknown or was used, the name is taken.
-        NetworkError: the server cannot be reached; nothing was claimed, do it again.
+        ServerRefuses: the token is unknown or was used, or the name is in use.
+        NetworkError: the server cannot be reached; nothing was claimed, try again.
         DeviceError: HOME is another instrument already.
     """
     known = load_identity(home)
@@ -66,7 +75,7 @@ def provision(
         if (known.record.server, known.record.name) == (server, name):
             _write_settings(home, settings_text)
             return Provisioned(known.device_id, name, "provisioned already", again=True)
-        raise _another(home, known.record)
+        raise _already_provisioned(home, known.record)
     check_name(name)
     found = anchors(http, server)
     check_token(token, found)
@@ -91,17 +100,27 @@ def provision(
 def provision_alone(
     home: Home, clock: Clock, *, trust_anchors: Path, name: str, settings_text: Callable[[], str]
 ) -> Provisioned:
-    """A fleet of one: the roots come from a file, or from a folder of `trust init` or `trust export`.
+    """Provision a fleet of one, without a server.
+
+    Args:
+        home: folder of the instrument.
+        clock: time.
+        trust_anchors: a file with the anchors, or a folder of `trust init` or `trust export`.
+        name: new name of the instrument.
+        settings_text: returns the project file to write when there is none.
+
+    Returns:
+        The id, name and state.
 
     Raises:
-        TrustError: no roots there.
+        TrustError: the roots are not found.
         DeviceError: HOME is another instrument already.
     """
     known = load_identity(home)
     if known is None:
         check_name(name)
     elif (known.record.server, known.record.name) != ("", name):
-        raise _another(home, known.record)
+        raise _already_provisioned(home, known.record)
     found = read_anchors(trust_anchors)
     key = load_or_make_key(home)
     _save_anchors_once(home, found)
@@ -114,19 +133,21 @@ def provision_alone(
 
 
 def read_anchors(path: Path) -> TrustAnchors:
-    """The digests of the first roots.
+    """Read the digests of the first roots.
 
     Args:
         path: a JSON file with both digests, or a folder with ``image/1.root.json`` and the director's ``1.root.json``.
 
     Raises:
-        TrustError: there are none.
+        TrustError: the roots are not found.
     """
     if path.is_file():
         try:
             return parse(TrustAnchors, path.read_bytes())
         except (OSError, WireError) as e:
-            raise TrustError(f"{path} holds no trust anchors: {e}", hint="name the file or folder of the trust") from e
+            raise TrustError(
+                f"{path} holds no trust anchors: {e}", hint="name the file or folder with the trust anchors"
+            ) from e
     image = path / "image" / "1.root.json"
     directors = [path / "director" / "1.root.json", *sorted((path / "director").glob("dev-*/1.root.json"))]
     director = next((p for p in directors if p.is_file()), None)
@@ -139,47 +160,51 @@ def read_anchors(path: Path) -> TrustAnchors:
 
 
 def check_token(token: str, found: TrustAnchors) -> None:
-    """The server's roots are those that whoever made the token meant.
+    """Check that the server's roots are those that the claim token names.
+
+    Args:
+        token: claim token; it ends in a digest of the trust anchors.
+        found: trust anchors of the server.
 
     Raises:
-        TrustError: they are not, or the token is none.
+        TrustError: the roots differ, or the token is not a claim token.
     """
     tail = _TAIL.search(token)
     if tail is None:
         raise TrustError(
-            "that is no claim token: it does not end in the digest of the trust anchors",
+            "this is not a claim token: it does not end in the digest of the trust anchors",
             hint="copy the whole token that `cellfleet fleet claim` printed",
         )
     if tail[1] != anchors_digest(found):
         raise TrustError(
             "the server's trust anchors are not those that the claim token names; nothing was claimed",
-            hint="is that the right server? if so, ask its operator for a new token, and compare",
+            hint="check the address of the server; if it is right, ask its operator for a new token",
         )
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a new instrument.
+    """Check the name of a new instrument.
 
     Raises:
-        DeviceError: not a DeviceName, or it looks like an id.
+        DeviceError: it is not a valid name, or it looks like an id.
     """
     try:
         _Name(name=name)
     except ValueError as e:
         raise DeviceError(
-            f"{name!r} cannot be the name of an instrument",
-            hint="use letters, digits, - . _, at most 64, beginning with a letter or digit",
+            f"{name!r} is not a valid name for an instrument",
+            hint="use letters, digits, - . _, at most 64 characters, and begin with a letter or digit",
         ) from e
     if is_device_id(name):
-        raise DeviceError(f"{name} looks like the id of an instrument", hint="give it a name, as on its label")
+        raise DeviceError(f"{name} looks like the id of an instrument", hint="use the name on its label")
 
 
 def ask_state(client: ServerClient) -> str:
-    """How the server sees this device: accepted, pending, rejected, revoked.
+    """Ask the server for the state of this device: accepted, pending, rejected, revoked.
 
     Raises:
-        NetworkError: it cannot be asked now.
-        ServerRefuses: for another reason.
+        NetworkError: the server cannot be reached now.
+        ServerRefuses: the server refuses for another reason.
     """
     try:
         client.headers()
@@ -196,8 +221,8 @@ def _save_anchors_once(home: Home, found: TrustAnchors) -> None:
         save_anchors(home, found)
     elif known != found:
         raise TrustError(
-            f"{home.identity} holds other trust anchors than those",
-            hint="an instrument that is to trust another fleet is provisioned anew (another HOME)",
+            f"{home.identity} holds other trust anchors",
+            hint="to trust another fleet, provision the instrument again with another HOME",
         )
 
 
@@ -206,10 +231,10 @@ def _write_settings(home: Home, text: Callable[[], str]) -> None:
         write_atomic(home.project_file, text().encode())
 
 
-def _another(home: Home, record: DeviceRecord) -> DeviceError:
+def _already_provisioned(home: Home, record: DeviceRecord) -> DeviceError:
     where = f"of {record.server}" if record.server else "of a fleet of one"
     return DeviceError(
-        f"{home.root} is {record.name} {where} already", hint="name another HOME, or the same server and name as then"
+        f"{home.root} is already {record.name} {where}", hint="name another HOME, or the same server and name as before"
     )
 
 

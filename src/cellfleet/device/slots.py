@@ -1,6 +1,6 @@
 """Slots: installed artifacts, and the pointer that says which of them is active.
 
-A slot is a folder that is written beside its place and renamed into it; the pointer is a versioned file.
+A slot is a folder, written under a temporary name and then renamed; the pointer is a versioned file.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class Slots:
         return next((s for s in newest if self.intact(s.sha256) is not None), None)
 
     def counters(self) -> dict[tuple[str, str], int]:
-        """Release counter of the active slot by kind and name: the lowest that this device may install."""
+        """Release counter of the active slot by kind and name: the minimum for a new installation."""
         slot = self.get("active")
         return {(slot.kind, slot.name): slot.counter} if slot else {}
 
     def install(self, artifact: Path, facts: Slot) -> Slot:
-        """Write a verified artifact into its slot: copy (or link) it aside, check, sync, rename.
+        """Write a verified artifact into its slot: copy or link it to a temporary folder, check, sync, rename.
 
         Args:
             artifact: the file.
@@ -119,8 +119,8 @@ class Slots:
             _place(artifact, part / slot.bundle.name, may_link=artifact.parent == self._home.downloads)
             if sha256_file(part / slot.bundle.name) != facts.sha256:
                 raise DeviceError(
-                    f"{part / slot.bundle.name} is not the artifact that was checked",
-                    hint="check the disk of this instrument; the update is tried again",
+                    f"{part / slot.bundle.name} is not the verified artifact",
+                    hint="check the disk of this instrument; the agent retries the update",
                 )
             self._write(part / _FACTS, _slot_bytes(slot))
             move_into_place(part, folder)
@@ -147,11 +147,11 @@ class Slots:
             self.note(replace(slot, numbers={**slot.numbers, _COMMITTED: now}))
 
     def note_deployment(self, sha256: str, deployment_id: int | None) -> None:
-        """Record the deployment that asked for an installed slot.
+        """Record the deployment of an installed slot.
 
         Args:
             sha256: of the slot.
-            deployment_id: None: none; the recorded one stays.
+            deployment_id: None: keep the recorded one.
         """
         slot = self.find(sha256)
         if slot is not None and deployment_id not in (None, slot.deployment_id):
@@ -163,7 +163,7 @@ class Slots:
             self._set(replace(self.pointer, candidate=sha256))
 
     def activate(self, sha256: str, now: str) -> None:
-        """Make a slot active and the active one previous; the same call again changes nothing.
+        """Make a slot active and the active one previous; repeating the call changes nothing.
 
         Args:
             sha256: of the slot.
@@ -175,7 +175,7 @@ class Slots:
         self._set(Pointer(sha256, p.active, "", now, p.active_since))
 
     def roll_back(self, bad: str, good: str, now: str) -> None:
-        """Make another slot active instead of a bad one; the same call again changes nothing.
+        """Make another slot active instead of a bad one; repeating the call changes nothing.
 
         Args:
             bad: SHA-256 of the active slot.
@@ -231,7 +231,7 @@ class Slots:
 
 
 def _place(source: Path, target: Path, *, may_link: bool) -> None:
-    """Copy a file; a download of our own is linked where the disk supports it."""
+    """Copy a file; with ``may_link``, link it where the disk supports that."""
     linked = False
     with contextlib.suppress(OSError):
         if may_link:
@@ -249,7 +249,7 @@ def _slot_bytes(slot: Slot) -> bytes:
 def _read_slot(folder: Path) -> Slot | None:
     try:
         facts: dict[str, Any] = json.loads((folder / _FACTS).read_bytes())
-        if facts.pop("format_version", _FORMAT) != _FORMAT:  # slots of before had none
+        if facts.pop("format_version", _FORMAT) != _FORMAT:  # slots of older programs have none
             return None
         return Slot(folder=folder, **facts)
     except (OSError, ValueError, TypeError, AttributeError):

@@ -51,7 +51,7 @@ def test_a_device_that_is_refused_goes_on_working(world: World, word: str) -> No
     for _ in range(100):
         world.tick()
     kind = f"server-refuses-{word}"
-    assert world.server_sync.trouble == kind
+    assert world.server_sync.problem == kind
     assert world.sink.incidents() == [kind]
     assert word in world.reporter.report(world.clock.now()).health.problems[-1]
     tokens = [a for a in world.server.asked if "token" in a]
@@ -61,7 +61,7 @@ def test_a_device_that_is_refused_goes_on_working(world: World, word: str) -> No
     later = sum("token" in a for a in world.server.asked) - len(tokens)
     assert (later >= 4) == (word == "pending"), "an instrument that waits to be accepted asks often"
     world.server.refusal = ""
-    world.run(lambda: world.server_sync.trouble == "", ticks=600)
+    world.run(lambda: world.server_sync.problem == "", ticks=600)
     assert world.sink.incidents() == [kind, "server-back"]
 
 
@@ -72,7 +72,7 @@ def test_a_server_with_trouble_is_asked_with_growing_waits(world: World, release
     for _ in range(3600):
         world.server_sync.step()
         pass_time(world, 1)
-    assert world.server_sync.trouble == "server-away"
+    assert world.server_sync.problem == "server-away"
     assert 5 < len(world.server.asked) < 25
     world.server.broken = 0
     world.run(world.idle, ticks=700)
@@ -134,7 +134,7 @@ def test_a_desired_state_of_another_device_is_refused(world: World, releases: Re
     world.server.desired = DesiredState(device_id="dev-000000000000", generation=9, release=releases.old)
     world.tick()
     assert world.server_sync.desired is None
-    assert "dev-000000000000" in english(world.server_sync.trouble_reason)
+    assert "dev-000000000000" in english(world.server_sync.problem_reason)
 
 
 def test_a_defect_does_not_end_the_conversation(
@@ -173,7 +173,7 @@ def test_what_is_no_message_is_told(world: World) -> None:
     world.server.answers["GET /api/v1/device/desired"] = Response(200, {}, b"<html>")
     world.tick()
     world.tick()
-    assert world.server_sync.trouble == "server-other-version"
+    assert world.server_sync.problem == "server-other-version"
 
 
 def test_a_report_that_is_refused_does_not_keep_the_desired_state_away(world: World, releases: Releases) -> None:
@@ -181,7 +181,7 @@ def test_a_report_that_is_refused_does_not_keep_the_desired_state_away(world: Wo
     world.desire(releases.old)
     world.run(world.idle, seconds=60)
     assert world.active == releases.old.sha256
-    assert world.server_sync.trouble == "server-refuses-bad-report"
+    assert world.server_sync.problem == "server-refuses-bad-report"
 
 
 def test_the_desired_state_outlives_a_restart(world: World, releases: Releases) -> None:
@@ -198,7 +198,7 @@ def test_the_desired_state_outlives_a_restart(world: World, releases: Releases) 
 def test_a_fleet_of_one_asks_nobody(world: World) -> None:
     contact = ServerSync(world.home, None, world.clock, retry_s=1.0, incident=world.sink.put)
     contact.step()
-    assert (contact.desired, contact.trouble, contact.clock_offset_s) == (None, "", 0.0)
+    assert (contact.desired, contact.problem, contact.clock_offset_s) == (None, "", 0.0)
 
 
 def test_errors_of_the_client(world: World) -> None:

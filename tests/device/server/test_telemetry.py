@@ -183,7 +183,7 @@ class Line:
             self.sender.step()
             if self.spool.backlog()[0] == 0:
                 return
-        raise AssertionError(f"{self.spool.backlog()} {self.sender.trouble}")
+        raise AssertionError(f"{self.spool.backlog()} {self.sender.problem}")
 
 
 MakeLine = Callable[..., Line]
@@ -243,7 +243,7 @@ def test_a_server_with_trouble_is_asked_again_with_growing_waits_under_the_same_
     assert waits[3] < waits[0]
     assert len(set(line.fleet.keys)) == 1
     assert line.fleet.frames == [0]
-    assert line.sender.trouble == ""
+    assert line.sender.problem == ""
 
 
 def test_retry_after_is_honoured(make: MakeLine) -> None:
@@ -337,7 +337,7 @@ def test_a_server_that_never_answers(make: MakeLine) -> None:
     address, line.login.base_url = line.login.base_url, f"http://127.0.0.1:{listener.getsockname()[1]}"
     line.spool.put(frame(0))
     line.step()
-    assert "127.0.0.1" in line.sender.trouble
+    assert "127.0.0.1" in line.sender.problem
     listener.close()
     line.login.base_url = address
     line.drain()
@@ -353,7 +353,7 @@ def test_no_token_is_a_wait(make: MakeLine) -> None:
     line.login.headers = refuse  # type: ignore[method-assign]
     line.spool.put(frame(0))
     assert line.step()[0] >= 1
-    assert line.sender.trouble == "no token now"
+    assert line.sender.problem == "no token now"
     assert line.spool.backlog()[0] == 1
 
 

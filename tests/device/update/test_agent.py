@@ -240,7 +240,7 @@ def test_when_the_server_is_back_the_update_does_not_wait_on(tmp_path: Path, rel
     assert world.update.not_before is not None
     assert (world.update.not_before - world.clock.now()).total_seconds() > 400
     world.server.away = True
-    world.run(lambda: world.server_sync.trouble != "")
+    world.run(lambda: world.server_sync.problem != "")
     world.server.away = False
     world.run(world.idle, ticks=60)
     assert world.update.outcome == "succeeded"
@@ -504,7 +504,7 @@ def test_the_disk_refuses_for_a_while(tmp_path: Path, releases: Releases, monkey
     world.boot()
     for _ in range(5):
         world.tick()
-    assert "no space left" in " ".join(map(english, (*world.agent.problems, world.server_sync.trouble_reason)))
+    assert "no space left" in " ".join(map(english, (*world.agent.problems, world.server_sync.problem_reason)))
     monkeypatch.setattr(world.disk, "write", good)
     world.boot()
     world.run(lambda: world.active == releases.new.sha256 and world.idle())

@@ -200,7 +200,7 @@ def frame(slot: str = "s", milliseconds: float = 100.0, memory_mb: float = 10.0,
 def test_a_tally_counts_its_own_slot_only() -> None:
     seen = WorkSnapshot(
         frames=(frame(), frame("other"), frame(ok=False), frame("")),
-        troubles=(
+        failures=(
             SegmenterFailure("s", "hang", text_reason("no answer"), NOW),
             SegmenterFailure("other", "crash", text_reason("x"), NOW),
         ),

@@ -78,4 +78,4 @@ def test_the_greatest_memory_of_the_slot_stays() -> None:
     second = add(first, WorkSnapshot(frames=(frame("s", 1.0),), memory_mb={"s": 20.0}), "s")
     assert (first.memory_mb, second.memory_mb) == (300.0, 300.0)
     crash = SegmenterFailure("other", "crash", text_reason("x"), NOW)
-    assert add(Tally(), WorkSnapshot(frames=(frame("other", 1.0),), troubles=(crash,)), "s") == Tally()
+    assert add(Tally(), WorkSnapshot(frames=(frame("other", 1.0),), failures=(crash,)), "s") == Tally()

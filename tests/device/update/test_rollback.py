@@ -116,7 +116,7 @@ def test_a_rollback_repins_from_the_activation_and_keeps_a_slot_that_is_pinned(
     world.run(lambda: world.agent.state == "probation")
     update, slots, calls = world.update, world.agent.context.slots, []
     monkeypatch.setattr(world.work, "repin", lambda bad, good, since, why: calls.append((bad, good, since, why)))
-    monkeypatch.setattr(world.work, "cool", lambda slot: calls.append(slot.sha256))
+    monkeypatch.setattr(world.work, "stop_unneeded", lambda slot: calls.append(slot.sha256))
     monkeypatch.setattr(world.work, "pinned", lambda: frozenset({releases.new.sha256}))
     bad = slots.find(releases.new.sha256)
     later = world.clock.now() + timedelta(hours=1)

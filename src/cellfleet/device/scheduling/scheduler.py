@@ -83,13 +83,13 @@ class FrameScheduler:
         """Look around once; see ``interfaces.Scheduler``."""
         with self._lock:
             self._try_step(now)
-            frames, troubles = self._dispatch.take()
+            frames, failures = self._dispatch.take()
             current = self._worker()
             running = self._store.running()
             camera, camera_problem = read_camera(self._home.camera_file, now)
             return WorkSnapshot(
                 frames=frames,
-                troubles=troubles,
+                failures=failures,
                 memory_mb=self._pool.memory_mb(),
                 restarts=self._pool.restarts,
                 ready=current is not None and current.phase == "ready",
@@ -150,7 +150,7 @@ class FrameScheduler:
             self._want()
         self._wake.set()
 
-    def cool(self, slot: Slot) -> None:
+    def stop_unneeded(self, slot: Slot) -> None:
         """End a segmenter that is not needed; see ``interfaces.Scheduler``."""
         with self._lock:
             self._pool.let_go(slot.sha256)

@@ -75,9 +75,9 @@ class ServerSync:
         self._reported_at = self._asked_at = -1e9
         self._not_before = -1e9
         self._failures = 0
-        self.trouble = ""
+        self.problem = ""
         """What is wrong with the server now, as a Key; empty: nothing."""
-        self.trouble_reason: Reason | None = None
+        self.problem_reason: Reason | None = None
         self.back_at: datetime | None = None
         """When the server answered again after a trouble."""
         self._clock_reported = False
@@ -197,16 +197,16 @@ class ServerSync:
         self._failures += 1
         growth = min(self._failures, _PENDING_GROWTH) if kind == PENDING else self._failures
         self._not_before = self._clock.monotonic_s() + backoff_s(growth, self._retry_s, self._jitter())
-        self.trouble_reason = reason
-        if kind != self.trouble:
-            self.trouble = kind
+        self.problem_reason = reason
+        if kind != self.problem:
+            self.problem = kind
             self._put_incident(kind, because("server.later", reason))
 
     def _went_well(self) -> None:
-        if self.trouble:
+        if self.problem:
             self.back_at = self._clock.now()
             self._put_incident("server-back", because("server.back", tries=self._failures))
-        self._failures, self.trouble, self.trouble_reason = 0, "", None
+        self._failures, self.problem, self.problem_reason = 0, "", None
         off = abs(self.clock_offset_s) > CLOCK_OFF_S
         if off and not self._clock_reported:
             self._put_incident("clock-off", because("clock.off", seconds=-self.clock_offset_s))

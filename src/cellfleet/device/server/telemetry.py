@@ -92,7 +92,7 @@ class Sender:
         self._measured_at = self._pictures_after = -1e9
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self.trouble = ""
+        self.problem = ""
 
     def start(self) -> None:
         """Begin to send, in a thread of its own, until ``close``."""
@@ -117,7 +117,7 @@ class Sender:
             return self._failed(e.message, e.retry_after_s)
         except CellfleetError as e:
             return self._failed(e.message, 0.0)
-        self._failures, self.trouble = 0, ""
+        self._failures, self.problem = 0, ""
         return self._pace.gap_s if sent else self._pace.idle_s
 
     def _run(self) -> None:
@@ -132,9 +132,9 @@ class Sender:
     def _failed(self, text: str, asked_s: float) -> float:
         self._failures += 1
         wait_s = max(asked_s, backoff_s(self._failures, self._retry_s, self._jitter()))
-        if text != self.trouble:
+        if text != self.problem:
             _LOG.warning("telemetry waits %.0f s: %s", wait_s, text)
-        self.trouble = text
+        self.problem = text
         return wait_s
 
     def _send_batch(self, kind: str) -> bool:

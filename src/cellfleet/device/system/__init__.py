@@ -1,1 +1,1 @@
-"""The host under an instrument: its folder, its identity, locks, logs and small files that survive a power cut."""
+"""System services of an instrument: its folder, identity, locks, logs, and small files that survive a power cut."""

@@ -1,4 +1,4 @@
-"""Errors as reasons: the kind of an error gives the code, its message and hint are the detail."""
+"""Converts errors to reasons: the class of an error gives the code, its message and hint the detail."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ CODES: Mapping[str, str] = {
     "WrongDigest": "bundle.wrong-digest",
     "WrongFiles": "bundle.wrong-files",
 }
-"""Name of an error's class -> code. By name, because the classes of a bundle's refusals load what the camera need not."""
+"""Class name of an error -> code. By name, because importing ``bundle`` loads libraries that the camera does not need."""
 
 
 def error_reason(error: CellfleetError) -> Reason:
-    """Why something failed; the nearest class that has a code gives it."""
+    """The reason for an error; the code is that of the nearest class in ``CODES``."""
     code = next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), "error.other")
     detail = f"{error.message}; {error.hint}" if error.hint else error.message
     return because(code, detail=detail)

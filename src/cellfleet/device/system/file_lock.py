@@ -17,19 +17,19 @@ from cellfleet.ports.disk import storage_error
 
 @contextlib.contextmanager
 def held(
-    path: Path, who: str, wait_s: float = 0.0, *, hint: str = "stop that one first, or name another HOME"
+    path: Path, who: str, wait_s: float = 0.0, *, hint: str = "stop that process first, or name another HOME"
 ) -> Iterator[None]:
     """Hold the lock of a file while the block runs.
 
     Args:
-        path: the lock's file, ``HOME/state/<name>.lock``; who holds it stands beside it in ``<name>.holder``.
-        who: name of this program, for others that want the lock.
+        path: the lock file, ``HOME/state/<name>.lock``; ``<name>.holder`` beside it names the holder.
+        who: name of this program, for ``<name>.holder``.
         wait_s: how long to wait for another holder to end; 0: not at all.
         hint: of the error.
 
     Raises:
         DeviceError: another process holds it.
-        StorageError: the file cannot be made or locked.
+        StorageError: the file cannot be created or locked.
     """
     make_dir(path.parent)
     lock = _lock(path)
@@ -40,7 +40,7 @@ def held(
     except OSError as e:
         raise storage_error("lock", path, e) from e
     try:
-        with contextlib.suppress(OSError):  # the name of the holder is for people; the lock holds without it
+        with contextlib.suppress(OSError):  # the name is only displayed; the lock works without it
             _holder_file(path).write_text(json.dumps({"who": who, "pid": os.getpid()}), encoding="utf-8")
         yield
     finally:
@@ -59,7 +59,7 @@ def is_held(path: Path) -> bool:
 
 
 def holder_of(path: Path) -> str:
-    """Who took the lock last, for people; empty when that is not known."""
+    """The latest holder, for display; empty: unknown."""
     for file in (_holder_file(path), path):  # cellfleet 0.1 wrote it into the lock's file
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             facts = json.loads(file.read_bytes())
@@ -68,10 +68,10 @@ def holder_of(path: Path) -> str:
 
 
 def _lock(path: Path) -> FileLock:
-    """A lock of the system; a file system without such locks is refused, for a marker file would outlive its process."""
+    """A lock of the operating system. No fallback to marker files, which would remain after a crash."""
     return FileLock(path, thread_local=False, fallback_to_soft=False)
 
 
 def _holder_file(path: Path) -> Path:
-    """Beside the lock's file, which cannot be read on Windows while it is locked."""
+    """A separate file, because on Windows a locked file cannot be read."""
     return path.with_suffix(".holder")

@@ -1,4 +1,4 @@
-"""Where everything of an instrument lies (docs/fleet.md, "The folder of an instrument")."""
+"""Paths in the folder of an instrument (docs/fleet.md, "The folder of an instrument")."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cellfleet.errors import DeviceError
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of an instrument; nothing is read or made by asking for a path.
+    """The folder of an instrument; its properties are paths and touch no files.
 
     Attributes:
         root: the folder, absolute.
@@ -21,7 +21,7 @@ class Home:
 
     @staticmethod
     def at(path: Path) -> Home:
-        """The home of that name; the folder need not exist."""
+        """The home at a path; the folder need not exist."""
         return Home(path.absolute())
 
     @property
@@ -59,7 +59,7 @@ class Home:
 
     @property
     def camera_hold(self) -> Path:
-        """While it is there the camera takes nothing (``device camera HOME stop``)."""
+        """While this file exists, the camera takes no frames (``device camera HOME stop``)."""
         return self.state / "camera-hold.json"
 
     @property
@@ -89,12 +89,12 @@ class Home:
 
     @property
     def run_lock(self) -> Path:
-        """Held (locked) by the launcher while the instrument runs."""
+        """Locked by the launcher while the instrument runs."""
         return self.state / "run.lock"
 
     @property
     def agent_lock(self) -> Path:
-        """Held (locked) by whoever changes slots: the agent, or ``device install`` while no agent runs."""
+        """Locked by the process that changes slots: the agent, or ``device install`` while no agent runs."""
         return self.state / "agent.lock"
 
     @property
@@ -106,12 +106,12 @@ class Home:
         """The instrument's settings.
 
         Raises:
-            DeviceError: no such instrument.
-            ConfigError: a wrong project file.
+            DeviceError: the folder is not an instrument.
+            ConfigError: the project file is invalid.
         """
         if not self.project_file.is_file():
             raise DeviceError(
-                f"{self.root} holds no {PROJECT_FILE}, so it is no instrument",
+                f"{self.root} is not an instrument: it holds no {PROJECT_FILE}",
                 hint="make one with `cellfleet device provision HOME ...`, or name the right folder",
             )
         return load_project(self.project_file, overrides=settings)

@@ -1,4 +1,4 @@
-"""What an instrument can say of its host."""
+"""Facts about the host of an instrument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cellfleet.wire.enrol import DeviceFacts
 
 
 def engines() -> dict[str, str]:
-    """Engines that are installed here -> version; asked without loading them."""
+    """Installed engines -> version, without loading them."""
     out = {}
     for engine, packages in (("onnxruntime", ("onnxruntime", "onnxruntime-gpu")), ("openvino", ("openvino",))):
         for package in packages:
@@ -35,7 +35,7 @@ def _has_gpu_providers() -> bool:
 
 
 def gpus() -> tuple[str, ...]:
-    """Names of NVIDIA's GPUs, as their driver names them."""
+    """Names of the NVIDIA GPUs, as reported by the driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -48,7 +48,7 @@ def gpus() -> tuple[str, ...]:
 
 
 def device_facts() -> DeviceFacts:
-    """Everything that a server wants to know of the host."""
+    """Facts about the host for the server."""
     import psutil
 
     from cellfleet.runtime.choose import cpu_model

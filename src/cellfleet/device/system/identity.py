@@ -1,4 +1,4 @@
-"""Who this instrument is: an Ed25519 key that never leaves it, its id, and the roots that it trusts."""
+"""Identity of an instrument: an Ed25519 key that never leaves it, its id, and the roots that it trusts."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class _AnchorsFile(TrustAnchors):
 
     @property
     def anchors(self) -> TrustAnchors:
-        """The message, whose digest a claim token ends in."""
+        """The anchors as a message; a claim token ends in its digest."""
         return TrustAnchors(image_root=self.image_root, director_root=self.director_root)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A key, and what the fleet calls its owner."""
+    """Key and record of an instrument."""
 
     key: Ed25519PrivateKey
     record: DeviceRecord
@@ -65,7 +65,7 @@ class Identity:
         """A signed request for an access token.
 
         Args:
-            at: the time now, as the server sees it as far as this instrument knows.
+            at: current time by the server's clock, as far as it is known.
         """
         nonce = secrets.token_hex(16)
         draft = TokenRequest(device_id=self.device_id, issued_at=at, nonce=nonce, signature="-" * 16)
@@ -92,12 +92,12 @@ def public_pem(key: Ed25519PrivateKey) -> str:
 
 
 def claim_proof(key: Ed25519PrivateKey, claim_token: str, name: str) -> str:
-    """Prove the key of a device that claims its place.
+    """Prove that a device that claims its place owns its key.
 
     Args:
         key: of the device.
-        claim_token: as the operator gave it.
-        name: that the device claims.
+        claim_token: from the operator.
+        name: of the device.
 
     Returns:
         The signature in Base64.
@@ -106,15 +106,15 @@ def claim_proof(key: Ed25519PrivateKey, claim_token: str, name: str) -> str:
 
 
 def local_id(key: Ed25519PrivateKey) -> str:
-    """Id of an instrument without a server: from its key."""
+    """Id of an instrument without a server, derived from its key."""
     return "dev-" + sha256_hex(public_pem(key).encode())[:12]
 
 
 def load_or_make_key(home: Home) -> Ed25519PrivateKey:
-    """The instrument's key; made (mode 0600) when there is none.
+    """Load the instrument's key, or generate it (mode 0600).
 
     Raises:
-        DeviceError: the file is no Ed25519 private key.
+        DeviceError: the file is not an Ed25519 private key.
         StorageError: the disk refuses.
     """
     path = home.identity / _KEY
@@ -126,10 +126,10 @@ def load_or_make_key(home: Home) -> Ed25519PrivateKey:
 
 
 def load_key(home: Home) -> Ed25519PrivateKey:
-    """The instrument's key.
+    """Load the instrument's key.
 
     Raises:
-        DeviceError: it is not there, or is no Ed25519 private key.
+        DeviceError: it is missing, or not an Ed25519 private key.
     """
     path = home.identity / _KEY
     try:
@@ -137,18 +137,18 @@ def load_key(home: Home) -> Ed25519PrivateKey:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise DeviceError(
             f"{path} cannot be read as a private key: {e}",
-            hint="restore it from a backup; without it this instrument must be provisioned anew (another HOME)",
+            hint="restore it from a backup; without it, provision this instrument again with another HOME",
         ) from e
     if not isinstance(loaded, Ed25519PrivateKey):
-        raise DeviceError(f"{path} is no Ed25519 key", hint="provision this instrument anew (another HOME)")
+        raise DeviceError(f"{path} is not an Ed25519 key", hint="provision this instrument again with another HOME")
     return loaded
 
 
 def load_identity(home: Home) -> Identity | None:
-    """The identity; None when the instrument was not provisioned.
+    """Load the identity; None when the instrument was not provisioned.
 
     Raises:
-        DeviceError: it is damaged, or its key is gone.
+        DeviceError: it is damaged, or its key is missing.
     """
     path = home.identity / _FACTS
     if not path.exists():
@@ -165,13 +165,13 @@ def save_record(home: Home, record: DeviceRecord) -> None:
 
     Args:
         home: of the instrument.
-        record: who it is.
+        record: id, name and server.
     """
     write_atomic(home.identity / _FACTS, record.to_json())
 
 
 def load_anchors(home: Home) -> TrustAnchors | None:
-    """The roots this instrument trusts; None when it has none yet.
+    """Load the digests of the roots that this instrument trusts; None: none yet.
 
     Raises:
         DeviceError: the file is damaged.
@@ -196,5 +196,5 @@ def save_anchors(home: Home, anchors: TrustAnchors) -> None:
 
 
 def anchors_digest(anchors: TrustAnchors) -> str:
-    """First 32 hex digits of the digest, as a claim token ends in."""
+    """First 32 hex digits of the digest of the anchors: the end of a claim token."""
     return digest_of(anchors.model_dump(mode="json"))[:32]

@@ -1,4 +1,4 @@
-"""Ends a process with its parent: at the end of its standard input, so that nothing stays behind."""
+"""Stops a process when its standard input closes, so that it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import threading
 from types import FrameType
 
 GRACE_S = 10.0
-"""Between the wish to end and the end by force."""
+"""Time for an orderly stop before the process exits."""
 
 
 def stop_with_parent(stop: threading.Event, *, grace_s: float = GRACE_S, exit_code: int = 70) -> None:
-    """Set ``stop`` when standard input ends; the process ends ``grace_s`` later in any case.
+    """Set ``stop`` when standard input closes; the process exits at most ``grace_s`` later.
 
     Args:
-        stop: set at the end of standard input.
-        grace_s: time for an orderly end, in seconds.
-        exit_code: of a process that did not end in time.
+        stop: set when standard input closes.
+        grace_s: time for an orderly stop, in seconds.
+        exit_code: of a process that does not stop in time.
     """
     fd = sys.stdin.fileno()
 
@@ -35,7 +35,7 @@ def stop_with_parent(stop: threading.Event, *, grace_s: float = GRACE_S, exit_co
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """Set ``stop`` on SIGTERM and Ctrl-C (and Ctrl-Break on Windows) instead of ending at once."""
+    """Set ``stop`` on SIGTERM and Ctrl-C (and Ctrl-Break on Windows) instead of exiting at once."""
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()

@@ -1,30 +1,30 @@
-"""How long to wait before something is tried again. Pure."""
+"""Waits before a retry. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MOST_DOUBLINGS = 100.0
+_MAX_FACTOR = 100.0
 
 
 def backoff_s(attempt: int, first_s: float, jitter: float = 0.5) -> float:
-    """The wait after a failure: doubled with each failure up to a hundredfold, spread by a fifth.
+    """Wait after a failure: doubles with each failure, up to 100 times the first wait, with a jitter of 20 %.
 
     Args:
         attempt: failures so far: 1, 2 ...
-        first_s: wait after the first failure, without spread.
+        first_s: wait after the first failure, without jitter.
         jitter: random number from 0 to 1.
 
     Returns:
         Seconds.
     """
-    factor = min(_MOST_DOUBLINGS, 2.0 ** min(max(attempt - 1, 0), 30))
+    factor = min(_MAX_FACTOR, 2.0 ** min(max(attempt - 1, 0), 30))
     return first_s * factor * (0.8 + 0.4 * jitter)
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """The waits of something that fails again and again.
+    """The waits between attempts.
 
     Attributes:
         retry_s: wait after the first failure.

@@ -1,4 +1,4 @@
-"""A log file that is rotated by size; a disk that refuses costs lines of the log, and nothing else."""
+"""A log file that is rotated by size. When the disk fails, log lines are lost, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ KEPT = 3
 
 
 class RotatingLog(RotatingFileHandler):
-    """Lines appended to ``path``; ``path.1`` is the file before, and so on. Safe to be used by several threads.
+    """Appends lines to ``path``; ``path.1`` is the previous file, and so on. Thread-safe.
 
     Args:
-        path: its folder is made when the first line is written.
+        path: its folder is created with the first line.
         max_bytes: of one file.
-        kept: files before the current one that are kept.
+        kept: number of previous files to keep.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> None:
@@ -29,7 +29,7 @@ class RotatingLog(RotatingFileHandler):
         self.handle(logging.makeLogRecord({"msg": line}))
 
     def doRollover(self) -> None:  # noqa: N802
-        """Begin another file; where files cannot be renamed, the current one grows on."""
+        """Begin another file; where files cannot be renamed, the current one continues to grow."""
         with contextlib.suppress(OSError):
             super().doRollover()
 

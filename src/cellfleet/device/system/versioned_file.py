@@ -1,6 +1,6 @@
-"""Numbered, checksummed files ``<stem>-<n>.json``: the newest valid one counts. No symbolic links, nothing is overwritten.
+"""Numbered, checksummed files ``<stem>-<n>.json``; readers use the newest valid one. No symbolic links, no overwriting.
 
-A file that a power cut or a disk damaged is passed over, and the one before it counts.
+Readers skip a file that a power cut or the disk has damaged and use the previous one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ WriteFn = Callable[[Path, bytes], None]
 
 @dataclass(frozen=True)
 class NewestVersion:
-    """What was read.
+    """Content of the newest valid file.
 
     Attributes:
         number: of the file; 0 when there is none.
         content: plain JSON data; None when there is none.
-        damaged: names of newer files that were passed over.
+        damaged: names of newer files that were skipped.
     """
 
     number: int
@@ -36,17 +36,17 @@ class NewestVersion:
 
 
 FORMAT = 1
-"""Of a numbered file; one without a format version is of this form, too."""
+"""Format version; a file without one has this format, too."""
 
 
 class VersionedFile:
     """A value in versioned files of a folder.
 
     Args:
-        folder: made with the first write.
+        folder: created with the first write.
         stem: first part of the names.
-        write: the disk; tests bring one that fails.
-        keep: files that stay.
+        write: writes a file durably; tests pass one that fails.
+        keep: number of files to keep.
     """
 
     def __init__(self, folder: Path, stem: str, write: WriteFn = write_atomic, keep: int = 4) -> None:
@@ -55,10 +55,10 @@ class VersionedFile:
         self._last = 0
 
     def read(self) -> NewestVersion:
-        """The newest valid content.
+        """Read the newest valid file.
 
         Raises:
-            StorageError: the newest file is of a newer program; an older file must not count in its place.
+            StorageError: a newer program wrote the newest file; an older file must not replace it.
         """
         damaged: list[str] = []
         for number, path in self._files():
@@ -73,7 +73,7 @@ class VersionedFile:
         """Write the next file; durable when the call returns. Returns its number.
 
         Raises:
-            StorageError: the disk refuses; the file before still counts.
+            StorageError: the disk refuses; the previous file stays the newest.
         """
         files = self._files()
         number = max(self._last, files[0][0] if files else 0) + 1
@@ -94,7 +94,7 @@ class VersionedFile:
 
 
 def _content(path: Path, number: int) -> Any:
-    """What a file holds; None when it is damaged."""
+    """Content of a file; None: it is damaged."""
     try:
         facts = json.loads(path.read_bytes())
         newer = facts.get("format_version", FORMAT) > FORMAT

@@ -186,7 +186,7 @@ class Agent:
     def _may_begin(self, last: Update | None, now: datetime) -> bool:
         """Whether the server knows the outcome of the latest update, with all times: a report holds one update only."""
         server_sync = self._ports.server_sync
-        if last is None or not last.settled or server_sync.trouble:
+        if last is None or not last.settled or server_sync.problem:
             return True
         return not is_recovering(last, now) and server_sync.has_reported(
             last.deployment_id, last.outcome, last.recovery_s
@@ -283,7 +283,7 @@ class Agent:
         sha256 = self._slots.pointer.candidate
         if sha256:
             if (slot := self._slots.find(sha256)) is not None:
-                self._scheduler.cool(slot)
+                self._scheduler.stop_unneeded(slot)
             self._slots.name_candidate("")
             if sha256 not in self._scheduler.pinned():
                 self._slots.remove(sha256)

@@ -49,16 +49,16 @@ def add(tally: Tally, snapshot: WorkSnapshot, slot: str) -> Tally:
         The counts after.
     """
     frames = [f for f in snapshot.frames if f.slot == slot]
-    troubles = [t for t in snapshot.troubles if t.slot == slot]
+    failures = [f for f in snapshot.failures if f.slot == slot]
     segmented = [f for f in frames if f.result == "segmented"]
-    bad = [f.reason for f in frames if f.result == "failed"] + [t.reason for t in troubles]
+    bad = [f.reason for f in frames if f.result == "failed"] + [f.reason for f in failures]
     memory = max([tally.memory_mb, snapshot.memory_mb.get(slot, 0.0), *(f.memory_mb for f in frames)])
     return tally.model_copy(
         update={
             "segmented": tally.segmented + len(segmented),
             "failed": tally.failed + len(frames) - len(segmented),
-            "crashes": tally.crashes + sum(t.kind == "crash" for t in troubles),
-            "hangs": tally.hangs + sum(t.kind == "hang" for t in troubles),
+            "crashes": tally.crashes + sum(f.kind == "crash" for f in failures),
+            "hangs": tally.hangs + sum(f.kind == "hang" for f in failures),
             "times_ms": (*tally.times_ms, *(f.milliseconds for f in segmented))[-KEPT_TIMES:],
             "memory_mb": memory,
             "last_trouble": bad[-1] if bad else tally.last_trouble,
@@ -112,8 +112,8 @@ def judge(tally: Tally, limits: AgentSection, since: datetime, now: datetime) ->
 
 def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[Reason]:
     out = []
-    troubles = tally.failed + tally.crashes + tally.hangs
-    if troubles > limits.probation_max_errors:
+    failures = tally.failed + tally.crashes + tally.hangs
+    if failures > limits.probation_max_errors:
         out.append(_errors(tally, limits.probation_max_errors))
     early = median is None or len(tally.times_ms) < min(_LEAST_TIMES, limits.probation_frames)
     if not tally.memory_mb <= limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):  # NaN does not pass

@@ -26,7 +26,7 @@ class HostStatus:
         min_free_mb: below it the camera waits.
         spool_items, spool_bytes: not confirmed by the server yet.
         clock_offset_s: the server's clock minus this one.
-        server_trouble: why the server cannot be reached; None: no trouble.
+        server_problem: why the server cannot be reached; None: no trouble.
         problems: of the agent itself.
     """
 
@@ -35,7 +35,7 @@ class HostStatus:
     spool_items: int = 0
     spool_bytes: int = 0
     clock_offset_s: float = 0.0
-    server_trouble: Reason | None = None
+    server_problem: Reason | None = None
     problems: tuple[Reason, ...] = ()
 
 
@@ -102,8 +102,8 @@ def health(snapshot: WorkSnapshot, host: HostStatus) -> Health:
     problems = [*snapshot.problems, *host.problems]
     if host.disk_free_mb < host.min_free_mb:
         problems.append(because("camera.disk-full", free_mb=host.disk_free_mb, limit_mb=host.min_free_mb))
-    if host.server_trouble:
-        problems.append(host.server_trouble)
+    if host.server_problem:
+        problems.append(host.server_problem)
     different = list({english(p): p for p in problems}.items())[:_MOST_PROBLEMS]
     return Health(
         disk_free_mb=max(0.0, host.disk_free_mb),

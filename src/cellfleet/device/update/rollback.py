@@ -31,7 +31,7 @@ def roll_back(slots: Slots, scheduler: Scheduler, update: Update, now: datetime)
     slots.roll_back(sha256, good.sha256 if good is not None else "", now.isoformat())
     scheduler.switch(good)
     scheduler.repin(bad, good, update.activated_at or now, update.reason or because("pin.rolled-back"))
-    scheduler.cool(bad)
+    scheduler.stop_unneeded(bad)
     if sha256 not in scheduler.pinned():
         slots.remove(sha256)
     return good

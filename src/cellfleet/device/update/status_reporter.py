@@ -82,7 +82,7 @@ class StatusReporter:
             reason=agent.reason,
             numbers=agent.numbers,
         )
-        self._server_sync.leave(state)
+        self._server_sync.submit(state)
         try:
             write_status(self._home, self._status(state))
         except OSError as e:
@@ -97,7 +97,7 @@ class StatusReporter:
             spool_items=items,
             spool_bytes=size,
             clock_offset_s=self._server_sync.clock_offset_s,
-            server_trouble=self._server_sync.trouble_reason,
+            server_problem=self._server_sync.problem_reason,
             problems=self._agent.problems,
         )
 
@@ -112,7 +112,7 @@ class StatusReporter:
             **facts,
             "name": self._info.record.name,
             "reason": english(agent.reason),
-            "server": {"url": self._info.record.server, "trouble": english(self._server_sync.trouble_reason)},
+            "server": {"url": self._info.record.server, "trouble": english(self._server_sync.problem_reason)},
             "update": reported_state.row(
                 agent.journal.entry.update, agent.journal.entry.state, agent.reason, agent.numbers
             ),
