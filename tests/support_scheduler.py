@@ -15,7 +15,7 @@ import numpy as np
 
 from cellfleet.canonical import sha256_hex
 from cellfleet.config import Settings, load_project
-from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile, FramesFolder, experiment_name, taken
+from cellfleet.device.camera.frame_store import ExperimentFile, FrameFile, FramesFolder, experiment_name, frame_taken
 from cellfleet.device.interfaces import FrameOutcome, SegmenterFailure, Slot, WorkSnapshot
 from cellfleet.device.scheduling.pins import read_outcomes
 from cellfleet.device.scheduling.scheduler import FrameScheduler
@@ -104,7 +104,7 @@ class Instrument:
 
     Attributes:
         flags: see ``simulators.segmenter.Flags``.
-        seen: the latest snapshot; ``outcomes`` and ``failures`` are those of all snapshots.
+        seen: the latest snapshot; ``outcomes`` and ``losses`` are those of all snapshots.
     """
 
     def __init__(self, root: Path, real: bool = False, **settings: str) -> None:
@@ -127,7 +127,7 @@ class Instrument:
         self.frames = FramesFolder(self.home.frames)
         self.works: list[FrameScheduler] = []
         self.outcomes: list[FrameOutcome] = []
-        self.failures: list[SegmenterFailure] = []
+        self.losses: list[SegmenterFailure] = []
         self.seen = WorkSnapshot()
 
     def slot(self, version: str = "1.0.0", level: float = 0.75) -> Slot:
@@ -166,7 +166,7 @@ class Instrument:
             done, png = cv2.imencode(".png", discs(index)[0])
             assert done
             data = np.asarray(png).tobytes()
-        event = taken(
+        event = frame_taken(
             facts.experiment,
             index,
             data,
@@ -192,10 +192,10 @@ class Instrument:
         return ThreadedSegmenter(argv, flags=Flags(self.flags))
 
     def poll(self, work: FrameScheduler) -> WorkSnapshot:
-        """One poll; what it tells of frames and failures is kept."""
+        """One poll; what it tells of frames and losses is kept."""
         self.seen = work.poll(self.clock.now())
         self.outcomes += self.seen.frames
-        self.failures += self.seen.failures
+        self.losses += self.seen.failures
         return self.seen
 
     def until(self, work: FrameScheduler, true: Callable[[], object]) -> None:
@@ -206,7 +206,7 @@ class Instrument:
                 self.poll(work)
             return true()
 
-        wait_until(so, lambda: (self.seen, self.outcomes[-3:], self.failures[-3:]), every_s=0.01)
+        wait_until(so, lambda: (self.seen, self.outcomes[-3:], self.losses[-3:]), every_s=0.01)
 
     def rows(self, facts: ExperimentFile, pin: int = 1) -> list[FrameSegmented]:
         """Masks of an experiment under a pin, as they lie on the disk."""

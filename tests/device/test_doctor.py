@@ -38,18 +38,18 @@ def found(home: Home) -> dict[str, Finding]:
     return {f.what: f for f in examine(home, home.project(), SystemClock())}
 
 
-def test_a_lost_key_is_not_made_anew(world: World) -> None:
+def test_a_lost_key_is_not_replaced(world: World) -> None:
     key = world.home.identity / "device.pem"
     key.unlink()
     assert found(world.home)["identity"].grade == "bad"
-    assert "provisioned anew" in found(world.home)["identity"].advice
+    assert "provision this instrument again" in found(world.home)["identity"].advice
     assert not key.exists()
 
 
 def test_all_is_well_but_for_its_rest(world: World) -> None:
     findings = found(world.home)
     assert {f.grade for f in findings.values()} <= {"ok", "warn"}
-    assert (findings["processes"].grade, findings["processes"].text) == ("warn", "the instrument does not run")
+    assert (findings["processes"].grade, findings["processes"].text) == ("warn", "the instrument is not running")
     assert findings["active"].text.startswith("tiny 1.0.0, onnxruntime/fp32")
     assert all(f.advice for f in findings.values() if f.grade != "ok")
 
@@ -114,13 +114,13 @@ def test_metadata_that_expires(world: World) -> None:
     expires("1.root.json", 3)
     assert "rotate" in found(world.home)["trust"].advice
     expires("timestamp.json", -1)
-    assert "renewed" in found(world.home)["trust"].advice
+    assert "renews" in found(world.home)["trust"].advice
 
 
 def test_the_status_of_a_stopped_and_of_a_running_instrument(world: World) -> None:
     now = world.clock.now()
     lines = dict(status_lines(read_status(world.home, now)))
-    assert lines["state"].startswith("does not run (last seen 2026-03-02 12:00")
+    assert lines["state"].startswith("not running (last seen 2026-03-02 12:00")
     assert lines["active"].startswith("tiny 1.0.0 (onnxruntime/fp32), since 2026-03-02T12:00")
     assert lines["segmenter"].startswith("was ")
     with held(world.home.agent_lock, "a test"):
@@ -128,7 +128,7 @@ def test_the_status_of_a_stopped_and_of_a_running_instrument(world: World) -> No
         assert dict(status_lines(status))["state"] == "idle"
         assert not dict(status_lines(status))["segmenter"].startswith("was ")
         late = read_status(world.home, now + timedelta(minutes=5))
-        assert "not heard for 300 s" in dict(status_lines(late))["state"]
+        assert "no status for 300 s" in dict(status_lines(late))["state"]
     facts = status.facts
     assert facts["pids"]["agent"] == os.getpid()
     assert facts["active"]["label"] == "tiny 1.0.0"
@@ -138,9 +138,9 @@ def test_the_status_of_a_stopped_and_of_a_running_instrument(world: World) -> No
 
 def test_the_status_of_what_never_ran(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
-    assert status_lines(read_status(home, SystemClock().now())) == [("state", "never ran here")]
+    assert status_lines(read_status(home, SystemClock().now())) == [("state", "has never run here")]
     home.state.mkdir()
     home.status_file.write_text("{")
-    assert status_lines(read_status(home, SystemClock().now())) == [("state", "never ran here")]
+    assert status_lines(read_status(home, SystemClock().now())) == [("state", "has never run here")]
     with pytest.raises(DeviceError, match="no instrument"):
         home.project()

@@ -113,13 +113,13 @@ def test_a_child_that_dies_at_once_waits_longer_each_time(tmp_path: Path) -> Non
     assert any("exit code 9" in text for _, text in running.said)
 
 
-def test_a_child_that_does_not_listen_is_ended_by_force(tmp_path: Path) -> None:
+def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     running = Running(Home.at(tmp_path), {"agent": ("-c", source(DEAF))}, grace_s=0.3)
     wait_until(lambda: bool(running.pids("agent", "deaf")), "it is up")
     pid = running.pids("agent", "deaf")[0]
     running.stop()
     assert not psutil.pid_exists(pid)
-    assert any("by force" in text for _, text in running.said)
+    assert any("killed" in text for _, text in running.said)
 
 
 def test_one_launcher_per_home(two: Running, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_other_bytes_get_no_slot(tmp_path: Path) -> None:
     home = Home.at(tmp_path)
     path, facts = artifact(home, "a")
     path.write_bytes(b"b")
-    with pytest.raises(DeviceError, match="not the artifact"):
+    with pytest.raises(DeviceError, match="not the verified artifact"):
         Slots(home).install(path, facts)
     assert list(home.slots.iterdir()) == []
 

@@ -126,7 +126,7 @@ def test_a_fleet_of_one(running: subprocess.Popen[bytes], home: Home, site: Site
     capsys.readouterr()
     assert run(["device", "install", str(bad), str(home.root)]) == ExitCode.REFUSED
     told = capsys.readouterr()
-    assert "the agent runs; it is asked to install it" in told.out
+    assert "the agent is running and installs it" in told.out
     assert "tiny 1.1.0: refused: self-test" in told.err
     assert status(home)["active"]["label"] == "tiny 1.0.0"
 
@@ -149,7 +149,7 @@ def test_a_fleet_of_one(running: subprocess.Popen[bytes], home: Home, site: Site
     assert running.wait(PATIENCE_S) == 0
     wait_for_end(processes)
     assert run(["device", "status", str(home.root)]) == ExitCode.FINDINGS
-    assert "does not run" in capsys.readouterr().out
+    assert "not running" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -242,4 +242,4 @@ def test_a_server_that_is_not_there(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("command", ["run", "status", "doctor", "release-hold"])
 def test_what_is_no_instrument(tmp_path: Path, command: str, capsys: Capture) -> None:
     assert run(["device", command, str(tmp_path)]) == ExitCode.REFUSED
-    assert "is no instrument" in capsys.readouterr().err
+    assert "is not an instrument" in capsys.readouterr().err

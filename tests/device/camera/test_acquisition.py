@@ -246,7 +246,7 @@ class TestReplay:
         box.open()
         look = box.run(5)
         assert look.state == "failing"
-        assert "is no folder" in english(look.reason)
+        assert "is not a folder" in english(look.reason)
         images.mkdir()
         assert "holds no images" in english(box.run(5).reason)
         images.rmdir()

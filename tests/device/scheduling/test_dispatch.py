@@ -38,7 +38,7 @@ class Desk:
         self.box.take(facts, 0, at=NOW)
         self.store = ExperimentStore(self.box.home.frames, self.box.home.results)
         ((self.experiment,), ((_, self.frame),)) = self.store.scan()
-        self.store.pin_anew(self.experiment, Pin(number=1, bundle_sha256=SLOT.sha256, at=NOW))
+        self.store.add_pin(self.experiment, Pin(number=1, bundle_sha256=SLOT.sha256, at=NOW))
         self.clock = FixedClock(NOW, 100.0)
         recorder = OutcomeRecorder(self.store, self.box.sink)
         self.answered: list[Any] = []
@@ -90,7 +90,7 @@ def test_tables_that_end_a_segmenter_are_not_asked_for_again(desk: Desk) -> None
 
 def test_a_new_pin_gives_a_frame_new_attempts(desk: Desk) -> None:
     desk.loss(about=desk.task)
-    desk.store.pin_anew(desk.experiment, Pin(number=2, bundle_sha256="c" * 64, at=NOW))
+    desk.store.add_pin(desk.experiment, Pin(number=2, bundle_sha256="c" * 64, at=NOW))
     desk.loss(about=Task(desk.experiment, desk.frame, False, 2))
     assert desk.experiment.outcomes == {}
     desk.loss(about=Task(desk.experiment, desk.frame, False, 2))
@@ -119,7 +119,7 @@ def test_a_closed_experiment_counts_only_under_its_last_pin(desk: Desk) -> None:
     desk.store.close(desk.experiment)
     closed = desk.experiment.results / CLOSED
     stale = closed.read_bytes()
-    desk.store.pin_anew(desk.experiment, Pin(number=2, bundle_sha256="c" * 64, at=NOW))
+    desk.store.add_pin(desk.experiment, Pin(number=2, bundle_sha256="c" * 64, at=NOW))
     assert not closed.exists()
     closed.write_bytes(stale)  # a power cut between the pin and the removal
     ((found,), _) = ExperimentStore(desk.box.home.frames, desk.box.home.results).scan()

@@ -112,7 +112,7 @@ def test_an_experiment_that_was_closed_is_numbers_until_it_is_pinned_anew(tmp_pa
     box.end(facts)
     store = ExperimentStore(box.home.frames, box.home.results)
     ((experiment,), _) = store.scan()
-    store.pin_anew(experiment, pin())
+    store.add_pin(experiment, pin())
     for name in names:
         assert store.note(experiment, failed(name))
         assert not store.note(experiment, failed(name))
@@ -122,7 +122,7 @@ def test_an_experiment_that_was_closed_is_numbers_until_it_is_pinned_anew(tmp_pa
     ((found,), frames) = again.scan()
     assert (found.frames, frames) == ({}, [])
     assert again.counters().failed == 3
-    again.pin_anew(found, pin(2, "1" * 64))
+    again.add_pin(found, pin(2, "1" * 64))
     assert len(found.pending) == 3
     third = ExperimentStore(box.home.frames, box.home.results)
     ((reopened,), frames) = third.scan()
@@ -161,16 +161,16 @@ def test_gaps() -> None:
         )
 
     gap = DowntimeMeter()
-    gap.look(False, None, 10.0)
+    gap.update(False, None, 10.0)
     assert gap.take(20.0) == 0
-    gap.look(True, process(), 30.0)
+    gap.update(True, process(), 30.0)
     assert gap.take(31.0) == 1
-    gap.look(True, process(phase="ready", ready_s=34.0), 40.0)
+    gap.update(True, process(phase="ready", ready_s=34.0), 40.0)
     assert gap.take(40.0) == 4
     assert gap.take(50.0) == 0
     gap.lost(51.0)
-    gap.look(True, process(phase="ready", ready_s=51.5), 52.0)
+    gap.update(True, process(phase="ready", ready_s=51.5), 52.0)
     assert gap.take(60.0) == 0.5
     gap.lost(61.0)
-    gap.look(False, None, 62.0)
+    gap.update(False, None, 62.0)
     assert gap.take(63.0) == 0

@@ -56,7 +56,7 @@ class Desk:
         self.sink = PictureSink()
         self.recorder = OutcomeRecorder(self.store, self.sink)
         pin = Pin(number=1, bundle_sha256=SLOT, run_digest=RUN, release_id=7, at=NOW)
-        self.store.pin_anew(self.experiment, pin)
+        self.store.add_pin(self.experiment, pin)
         self.task = Task(self.experiment, self.frame, True, 1)
 
     @property
@@ -126,7 +126,7 @@ def test_a_frame_has_one_outcome_under_a_pin(desk: Desk) -> None:
 
 
 def test_an_answer_under_an_older_pin_does_not_count(desk: Desk) -> None:
-    desk.store.pin_anew(desk.experiment, Pin(number=2, bundle_sha256="d" * 64, at=NOW))
+    desk.store.add_pin(desk.experiment, Pin(number=2, bundle_sha256="d" * 64, at=NOW))
     assert desk.record(Segmented(id=1, row=desk.row())) is None
     assert (desk.lines, desk.sink.events) == ([], [])
 

@@ -129,7 +129,7 @@ def test_a_segmenter_that_is_killed_in_mid_frame(make: MakeFn) -> None:
     os.kill(pid, signal.SIGKILL)
     box.until(work, lambda: len(box.outcomes) == 3)
     drawn_once(box, facts, 3)
-    assert [t.kind for t in box.failures] == ["crash"]
+    assert [t.kind for t in box.losses] == ["crash"]
     assert box.seen.restarts == 1
     assert not psutil.pid_exists(pid)
     assert [e.kind for e in box.sink.of("incident")] == ["segmenter-crash"]
@@ -145,7 +145,7 @@ def test_a_segmenter_that_dies_between_the_row_and_its_answer_does_not_draw_twic
     drawn_once(box, facts, 1)
     (run,) = [p for p in (box.home.results / facts.experiment).iterdir() if p.is_dir()]
     assert [p.name for p in (run / "rows").iterdir()] == [f"{name}.json"]
-    assert len(box.failures) == 1
+    assert len(box.losses) == 1
 
 
 def test_a_frame_that_kills_two_segmenters_failed_and_the_others_go_on(make: MakeFn) -> None:
@@ -161,7 +161,7 @@ def test_a_frame_that_kills_two_segmenters_failed_and_the_others_go_on(make: Mak
     (failed,) = box.failures(facts)
     assert failed.frame == names[1]
     assert "2 segmenters were lost with it" in failed.reason
-    assert len(box.failures) == 2
+    assert len(box.losses) == 2
     blamed = [o.slot for o in box.outcomes if o.result == "failed"]
     assert blamed == [slot.sha256]
     assert work.counters().failed == 1
@@ -175,8 +175,8 @@ def test_a_segmenter_that_hangs_is_ended_and_the_frame_tried_again(make: MakeFn)
     work = box.open(box.slot())
     box.until(work, lambda: box.outcomes)
     drawn_once(box, facts, 1)
-    assert [t.kind for t in box.failures] == ["hang"]
-    assert box.failures[0].reason.code == "segmenter.hung"
+    assert [t.kind for t in box.losses] == ["hang"]
+    assert box.losses[0].reason.code == "segmenter.hung"
 
 
 def test_frames_that_cannot_be_read_blame_no_slot(make: MakeFn) -> None:
@@ -196,7 +196,7 @@ def test_frames_that_cannot_be_read_blame_no_slot(make: MakeFn) -> None:
     assert any("0 bytes" in r for r in reasons)
     assert any("no such file" in r for r in reasons)
     assert any("SHA-256 differs" in r for r in reasons)
-    assert box.failures == []
+    assert box.losses == []
     counted = work.counters()
     assert (counted.taken, counted.stored, counted.segmented, counted.failed) == (5, 4, 1, 4)
 

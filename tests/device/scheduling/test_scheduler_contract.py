@@ -26,7 +26,7 @@ class Bench(Protocol):
     scheduler: Scheduler
     seen: WorkSnapshot
     outcomes: list[FrameOutcome]
-    failures: list[SegmenterFailure]
+    losses: list[SegmenterFailure]
 
     def now(self) -> datetime: ...
     def shift(self, by: timedelta) -> None: ...
@@ -46,7 +46,7 @@ class SimulatedBench:
         self.scheduler: Scheduler = self.simulated
         self.seen = WorkSnapshot()
         self.outcomes: list[FrameOutcome] = []
-        self.failures: list[SegmenterFailure] = []
+        self.losses: list[SegmenterFailure] = []
         self._now = datetime.fromisoformat("2026-03-02T12:00:00Z")
 
     def now(self) -> datetime:
@@ -78,7 +78,7 @@ class SimulatedBench:
             self._now += timedelta(milliseconds=10)
             self.seen = self.scheduler.poll(self._now)
             self.outcomes += self.seen.frames
-            self.failures += self.seen.failures
+            self.losses += self.seen.failures
             if true():
                 return
         raise AssertionError(self.seen)
@@ -104,8 +104,8 @@ class RealBench:
         return self.box.outcomes
 
     @property
-    def failures(self) -> list[SegmenterFailure]:
-        return self.box.failures
+    def losses(self) -> list[SegmenterFailure]:
+        return self.box.losses
 
     def now(self) -> datetime:
         return self.box.clock.now()
@@ -303,5 +303,5 @@ def test_a_frame_that_loses_two_segmenters_failed(bench: Bench) -> None:
     (outcome,) = bench.outcomes
     assert (outcome.result, outcome.slot) == ("failed", slot.sha256)
     assert outcome.reason is not None
-    assert [(t.slot, t.kind) for t in bench.failures] == [(slot.sha256, "crash")] * 2
+    assert [(t.slot, t.kind) for t in bench.losses] == [(slot.sha256, "crash")] * 2
     assert bench.scheduler.counters().failed == 1

@@ -126,8 +126,8 @@ def test_leases(tmp_path: Path) -> None:
 
 def test_what_an_instrument_lacks() -> None:
     requires = Requires(bundle_format=1, engines=("onnxruntime",), channels=("phase",), pixel_size=True)
-    assert missing(requires, {"onnxruntime": "1"}, ("phase",), None, cameras_tell=True) == []
-    found = missing(requires, {"openvino": "1"}, ("green",), None, cameras_tell=False)
+    assert missing(requires, {"onnxruntime": "1"}, ("phase",), None, camera_names_pixel_size=True) == []
+    found = missing(requires, {"openvino": "1"}, ("green",), None, camera_names_pixel_size=False)
     assert [r.code for r in found] == ["update.lacks-engine", "update.lacks-channels", "update.lacks-pixel-size"]
 
 

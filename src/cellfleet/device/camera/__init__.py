@@ -1,1 +1,1 @@
-"""The camera process: images of the microscope become frames on the disk."""
+"""The camera process: stores images of the microscope as frames on the disk."""

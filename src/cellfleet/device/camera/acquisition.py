@@ -1,7 +1,7 @@
-"""Stores captured images as frames on the disk; frames make experiments. Knows no process; ``process`` runs it.
+"""Stores captured images as frames on the disk and groups them in experiments; ``process`` runs it.
 
-Nothing is remembered that does not lie on the disk: after a kill at any moment the next start goes on behind the last
-frame that was taken, without a frame doubled or passed over.
+All state is on the disk: after a kill at any time the next start resumes after the last stored frame, without duplicate or
+lost frames.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cellfleet.device.camera.frame_store import (
     FrameFile,
     FramesFolder,
     experiment_name,
+    frame_taken,
     number_of,
     read_quietly,
     safe_suffix,
-    taken,
 )
-from cellfleet.device.camera.heartbeat import CameraWord
+from cellfleet.device.camera.heartbeat import CameraMode
 from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, write_lease
 from cellfleet.device.camera.source import CameraSource, CapturedImage
 from cellfleet.device.system.error_reasons import error_reason
@@ -42,7 +42,7 @@ _RETRY_S = 2.0
 
 @dataclass
 class RunningExperiment:
-    """The experiment that is running, as it lies on the disk."""
+    """The running experiment, as it is on the disk."""
 
     facts: ExperimentFile
     frames: int
@@ -52,13 +52,13 @@ class RunningExperiment:
 
 @dataclass(frozen=True)
 class CameraView:
-    """How the camera is after a step.
+    """State of the camera after a step.
 
     Attributes:
-        wait_s: when to step again, at the latest.
+        wait_s: longest wait before the next step.
     """
 
-    state: CameraWord
+    state: CameraMode
     reason: Reason | None
     experiment: str
     taken: int
@@ -71,15 +71,16 @@ def free_mb(path: Path) -> float:
 
 
 class Camera:
-    """Takes images.
+    """Takes frames from a source.
 
     Args:
         home: of the instrument.
         settings: of its camera.
-        min_free_mb: with less free space it waits.
-        open_source: makes the source; asked again while it fails.
-        news: one line for people.
-        free: free MB of the disk that holds a folder.
+        min_free_mb: with less free space the camera waits.
+        open_source: opens the source; called again after a failure.
+        news: takes progress messages, one line each.
+        free: returns the free MB of the disk that holds a folder.
+        write: writes a file durably; tests pass one that fails.
     """
 
     def __init__(
@@ -98,32 +99,32 @@ class Camera:
         self._open_source, self._news, self._free = open_source, news, free
         self._folder = FramesFolder(home.frames, write)
         self._source: CameraSource | None = None
-        self._said = ""
+        self._reported_code = ""
         self._leased_until: datetime | None = None
         self.taken = sum(len(self._folder.frame_names(name)) for name in self._folder.names())
         self.running = self._find_running()
-        self._last_image_s = clock.monotonic_s() - self._idle_before()
+        self._last_image_s = clock.monotonic_s() - self._idle_at_start_s()
 
     def step(self) -> CameraView:
-        """Take what is due, begin and end experiments."""
+        """Take an image that is due; begin and end experiments."""
         try:
             view = self._step()
         except StorageError as e:
             view = self._view("waiting", error_reason(e), _RETRY_S)
         except CameraError as e:
             view = self._view("failing", error_reason(e), _RETRY_S)
-        code = view.reason.code if view.reason else ""  # a number that changes is no news
-        if code != self._said:
-            self._said = code
-            self._news(f"{view.state}: {english(view.reason)}" if view.reason else "goes on")
+        code = view.reason.code if view.reason else ""  # not the text: its numbers change with every step
+        if code != self._reported_code:
+            self._reported_code = code
+            self._news(f"{view.state}: {english(view.reason)}" if view.reason else "resumes")
         return view
 
     def close(self) -> None:
-        """The experiment stays open and goes on at the next start; the lease is given back."""
+        """Remove the lease. The experiment stays open; the next start resumes it."""
         drop_lease(self._home.inhibit, _LEASE)
 
     def newest_frames(self) -> list[FrameFile]:
-        """Frames of the newest experiment that has any, in order."""
+        """Frames of the newest experiment that has frames, in order."""
         for name in reversed(self._folder.names()):
             if frames := self._frames_of(name):
                 return frames
@@ -144,12 +145,12 @@ class Camera:
             self._end("complete")
         image = self._source.next()
         if image is None:
-            if self._source.is_over():
-                self._end("the source is over")
+            if self._source.is_exhausted():
+                self._end("the source is exhausted")
                 return self._view("stopped", because("camera.all-taken"), 1.0)
             self._lease()
             return self._view("running", None, self._source.wait_s())
-        free = self._free(_existing(self._home.root))
+        free = self._free(_existing_parent(self._home.root))
         if free < self._min_free_mb:
             full = because("camera.disk-full", free_mb=free, limit_mb=self._min_free_mb)
             return self._view("waiting", full, _RETRY_S)
@@ -158,7 +159,7 @@ class Camera:
 
     def _take(self, source: CameraSource, image: CapturedImage) -> None:
         try:
-            data = image.data if image.data is not None else _bytes_of(image.path)
+            data = image.data if image.data is not None else _read(image.path)
         except ReadError as e:
             raise CameraError(e.message, hint=e.hint) from e
         now = self._clock.now()
@@ -171,7 +172,7 @@ class Camera:
         time_s = (now - facts.started_at).total_seconds()
         if image.time_s is not None and running.first_time_s is not None:
             time_s = image.time_s - running.first_time_s
-        event = taken(
+        event = frame_taken(
             facts.experiment,
             running.frames,
             data,
@@ -235,14 +236,14 @@ class Camera:
         count = max((f.taken.index for f in frames), default=-1) + 1
         return RunningExperiment(facts, count, frames[-1] if frames else None, first.source_time_s if first else None)
 
-    def _idle_before(self) -> float:
-        """Seconds since the last frame was taken, by the clock of the wall."""
+    def _idle_at_start_s(self) -> float:
+        """Seconds since the last frame of the previous run, by wall-clock time."""
         if self.running is None or self.running.last is None:
             return 0.0
         return max(0.0, (self._clock.now() - self.running.last.taken.taken_at).total_seconds())
 
     def _lease(self) -> None:
-        """While an experiment runs, updates are held back, if it was asked for; the lease outlives a missed beat."""
+        """With ``inhibit_updates``, renew the lease while an experiment runs. It outlives a missed renewal."""
         if not self._settings.inhibit_updates or self.running is None:
             return
         now = self._clock.now()
@@ -253,13 +254,13 @@ class Camera:
         lease = Lease(holder="camera", reason=english(reason), reason_data=reason, expires_at=self._leased_until)
         write_lease(self._home.inhibit, _LEASE, lease)
 
-    def _view(self, state: CameraWord, reason: Reason | None, wait_s: float) -> CameraView:
+    def _view(self, state: CameraMode, reason: Reason | None, wait_s: float) -> CameraView:
         name = self.running.facts.experiment if self.running is not None else ""
         return CameraView(state, reason, name, self.taken, wait_s)
 
 
-def _bytes_of(path: Path) -> bytes:
-    """The raw bytes whole; an empty file is a frame too (one that cannot be read)."""
+def _read(path: Path) -> bytes:
+    """Read all bytes. An empty file is a frame, too (an unreadable one)."""
     try:
         return read_bytes(path)
     except ReadError:
@@ -268,7 +269,7 @@ def _bytes_of(path: Path) -> bytes:
         raise
 
 
-def _existing(path: Path) -> Path:
+def _existing_parent(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path

@@ -1,10 +1,10 @@
-"""Frames on the disk: how the camera puts them there, and how everybody else finds them.
+"""Frames on the disk: written by the camera, read by the agent.
 
 ::
 
     HOME/frames/<experiment>/experiment.json    ExperimentFile; written again when the experiment ends
-    HOME/frames/<experiment>/<frame>.<suffix>   the raw bytes as they came
-    HOME/frames/<experiment>/<frame>.json       FrameFile; written last and durably: from now on the frame is taken
+    HOME/frames/<experiment>/<frame>.<suffix>   the raw bytes, unchanged
+    HOME/frames/<experiment>/<frame>.json       FrameFile; written last and durably: only with it the frame counts as taken
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ExperimentFile(Message):
     Attributes:
         number: grows with every experiment of an instrument.
         channels: names of the channels, in the order of the files.
-        pixel_size_um: where the files do not name it.
+        pixel_size_um: default for files that do not contain it.
     """
 
     format_version: Literal[1] = 1
@@ -51,14 +51,14 @@ class ExperimentFile(Message):
 
 
 class FrameFile(Message):
-    """One frame that is taken.
+    """One taken frame.
 
     Attributes:
         file: name of the raw file, beside this one.
-        original: the file's name where it came from, as it was.
-        channels, pixel_size_um: where the source names them for this frame.
-        position: number of the frame in the source, from 0; over all experiments.
-        source_time_s: time of the frame in the source, where it has one.
+        original: name of the file in the source, unchanged.
+        channels, pixel_size_um: as the source names them for this frame; empty and None: it does not.
+        position: number of the frame in the source, from 0, across all experiments.
+        source_time_s: time of the frame in the source; None: the source has no times.
     """
 
     format_version: Literal[1] = 1
@@ -76,7 +76,7 @@ class FramesFolder:
 
     Args:
         root: the folder.
-        write: the disk; tests bring one that fails.
+        write: writes a file durably; tests pass one that fails.
     """
 
     def __init__(self, root: Path, write: WriteFn = write_atomic) -> None:
@@ -89,11 +89,11 @@ class FramesFolder:
         return sorted(p.name for p in self.root.iterdir() if (p / EXPERIMENT).is_file())
 
     def read(self, experiment: str) -> ExperimentFile:
-        """An experiment's facts.
+        """Read the facts of an experiment.
 
         Raises:
-            WireError: damaged, or of another version.
-            StorageError: it cannot be read.
+            WireError: the file is damaged, or of another version.
+            StorageError: the file cannot be read.
         """
         path = self.root / experiment / EXPERIMENT
         try:
@@ -119,14 +119,14 @@ class FramesFolder:
             raise storage_error("read", path, e) from e
 
     def frame_names(self, experiment: str) -> list[str]:
-        """Frames that are taken, in order (their names begin with their index)."""
+        """Taken frames, in order (their names begin with their index)."""
         folder = self.root / experiment
         if not folder.is_dir():
             return []
         return sorted(p.stem for p in folder.iterdir() if _is_frame(p.name))
 
     def put(self, facts: FrameFile, data: bytes) -> None:
-        """Take a frame: the raw bytes whole and synced, then its facts. The same call again is fine.
+        """Store a frame: sync all raw bytes, then write its facts. The call may be repeated.
 
         Args:
             facts: of the frame.
@@ -145,7 +145,7 @@ def _is_frame(name: str) -> bool:
 
 
 def experiment_name(number: int, at: datetime) -> str:
-    """Name an experiment, as in ``e00012-20260131-174500``: sorts by number, shows when.
+    """Name an experiment, for example ``e00012-20260131-174500``: sorts by number, shows the time.
 
     Args:
         number: of the experiment.
@@ -164,7 +164,14 @@ def number_of(experiment: str) -> int:
 
 
 def frame_name(index: int, original: str) -> str:
-    """A name for a frame that is safe as a file name anywhere: its index, and what is safe of the original name.
+    """Name a frame: its index, and those characters of the original name that are safe in any file system.
+
+    Args:
+        index: of the frame in the experiment, from 0.
+        original: name of the image in the source.
+
+    Returns:
+        A name that is safe as a file name.
 
     >>> frame_name(7, "../../Zellen \u00fcber Nacht #3.tif")
     'f00007-Zellen-uber-Nacht-3'
@@ -176,7 +183,7 @@ def frame_name(index: int, original: str) -> str:
 
 
 def safe_suffix(original: str) -> str:
-    """The suffix for the raw file: that of the original where it is plain, else ``.raw``."""
+    """Suffix of the raw file: that of the original when it is safe, else ``.raw``."""
     low = original.lower()
     for double in (".ome.tiff", ".ome.tif"):
         if low.endswith(double):
@@ -185,10 +192,10 @@ def safe_suffix(original: str) -> str:
     return suffix if _SUFFIX.fullmatch(suffix) and suffix != ".json" else ".raw"
 
 
-def taken(
+def frame_taken(
     experiment: str, index: int, data: bytes, *, original: str, well: str, field: int, time_s: float, at: datetime
 ) -> FrameTaken:
-    """Make the event of a frame.
+    """Create the event of a frame.
 
     Args:
         experiment: its name.
@@ -198,7 +205,7 @@ def taken(
         well: a Key.
         field: from 1.
         time_s: since the first frame of the experiment.
-        at: when it was taken.
+        at: time at which it was taken.
 
     Returns:
         The event, with digest and size of the bytes.
@@ -218,13 +225,13 @@ def taken(
 
 
 def problem_of(data: bytes) -> str:
-    """Why bytes can be no image that is read here, from the first of them; empty when they may be one."""
+    """Why the bytes are not a supported image, judged by their first bytes; empty: they may be one."""
     if not data:
         return "the file is empty (0 bytes)"
     if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+") or data.startswith(b"\x89PNG\r\n\x1a\n"):
         return ""
     if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG is not read: its compression changes outlines and intensities"
+        return "JPEG is not supported: its compression changes outlines and intensities"
     return "neither TIFF nor PNG"
 
 

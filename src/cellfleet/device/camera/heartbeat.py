@@ -13,23 +13,23 @@ from cellfleet.ports import write_atomic
 from cellfleet.wire.base import Message, Time, parse
 from cellfleet.wire.reason import Reason, StoredReason, because
 
-CameraWord = Literal["running", "waiting", "held", "stopped", "failing"]
+CameraMode = Literal["running", "waiting", "held", "stopped", "failing"]
 BEAT_S = 3.0
 _LATE_S = 20.0
 
 
 class CameraState(Message):
-    """How the camera is.
+    """State of the camera.
 
     Attributes:
-        reason: why it waits, is held, stopped or fails; None while it runs.
+        reason: why it waits, is held, has stopped or fails; None while it runs.
         taken: frames since provisioning.
     """
 
     format_version: Literal[1] = 1
     at: Time
     pid: int = Field(ge=0)
-    state: CameraWord
+    state: CameraMode
     reason: StoredReason = None
     experiment: str = ""
     taken: int = Field(default=0, ge=0)
@@ -45,15 +45,15 @@ def write_camera(path: Path, state: CameraState) -> None:
     write_atomic(path, state.to_json())
 
 
-def read_camera(path: Path, now: datetime) -> tuple[CameraWord, Reason | None]:
+def read_camera(path: Path, now: datetime) -> tuple[CameraMode, Reason | None]:
     """Read the heartbeat.
 
     Args:
         path: of the file.
-        now: time; a heartbeat that is late counts as failing.
+        now: time; a late heartbeat counts as failing.
 
     Returns:
-        State of the camera, and why; None: nothing is wrong.
+        State of the camera, and the reason; None: there is no problem.
     """
     try:
         found = parse(CameraState, path.read_bytes())

@@ -1,4 +1,4 @@
-"""Inhibit leases: files by which an acquisition keeps updates from being activated. An expired lease does not count."""
+"""Inhibit leases: files with which an acquisition defers the activation of updates. An expired lease does not count."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cellfleet.wire.reason import Reason
 
 
 class Lease(Message):
-    """``inhibit/<name>.json``: who holds updates back, why, and until when.
+    """``inhibit/<name>.json``: who defers updates, why, and until when.
 
     Attributes:
-        reason: a text, of any program that takes a lease.
-        reason_data: the same as data, where our own camera takes it.
+        reason: text by the program that takes the lease.
+        reason_data: the same as data, when the camera of this package takes the lease.
     """
 
     format_version: Literal[1] = 1
@@ -40,7 +40,7 @@ def write_lease(folder: Path, name: str, lease: Lease) -> None:
 
 
 def drop_lease(folder: Path, name: str) -> None:
-    """Give a lease back; an absent one is fine.
+    """Remove a lease; it may be absent.
 
     Args:
         folder: of the leases.
@@ -51,23 +51,23 @@ def drop_lease(folder: Path, name: str) -> None:
 
 
 def read_leases(folder: Path) -> tuple[list[Lease], list[str]]:
-    """The leases of an instrument, expired ones among them, and the names of files that are no leases."""
-    leases, wrong = [], []
+    """Read the leases of an instrument, including expired ones, and the names of files that are not valid leases."""
+    leases, invalid = [], []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         try:
             leases.append(parse(Lease, path.read_bytes()))
         except FileNotFoundError:
-            continue  # given back just now
+            continue  # removed since the folder was listed
         except (WireError, OSError):
-            wrong.append(path.name)
-    return leases, wrong
+            invalid.append(path.name)
+    return leases, invalid
 
 
 def valid(leases: list[Lease], now: datetime) -> list[Lease]:
-    """The leases that have not ended.
+    """The leases that have not expired.
 
     Args:
-        leases: all that were found.
+        leases: of the instrument.
         now: time.
     """
     return [lease for lease in leases if lease.expires_at > now]

@@ -1,6 +1,6 @@
-"""The camera process: ``python -m cellfleet.device.camera.process HOME``. Ends with its standard input.
+"""The camera process: ``python -m cellfleet.device.camera.process HOME``. Stops when its standard input closes.
 
-Standard output: one line per event, for people. Standard error: the log. Exit code 3: a wrong setting.
+Standard output: progress messages, one line each. Standard error: the log. Exit code 3: invalid settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOCK_WAIT_S = 15.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the camera of an instrument; returns the exit code."""
+    """Run the camera of an instrument. Returns the exit code."""
     args = sys.argv[1:] if argv is None else argv
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if len(args) != 1:
@@ -60,7 +60,7 @@ def run(home: Home, project: Project, clock: Clock, stop: threading.Event) -> No
         home: of the instrument.
         project: its settings.
         clock: for intervals and heartbeats.
-        stop: ends the camera.
+        stop: stops the camera.
     """
     settings = project.settings
     camera = Camera(
@@ -87,12 +87,12 @@ def run(home: Home, project: Project, clock: Clock, stop: threading.Event) -> No
 
 
 def open_source(home: Home, project: Project, camera: Camera, clock: Clock) -> CameraSource:
-    """Open the source that the settings name, after the frames that are taken already.
+    """Open the source in the settings, after the last taken frame.
 
     Args:
         home: of the instrument.
         project: its settings.
-        camera: knows the newest frames.
+        camera: returns the newest frames.
         clock: for intervals.
 
     Returns:
@@ -110,8 +110,8 @@ def open_source(home: Home, project: Project, camera: Camera, clock: Clock) -> C
     last = frames[-1] if frames else None
     wait_s = 0.0
     if last is not None:
-        passed_s = (clock.now() - last.taken.taken_at).total_seconds()
-        wait_s = min(settings.interval_s, max(0.0, settings.interval_s - passed_s))
+        elapsed_s = (clock.now() - last.taken.taken_at).total_seconds()
+        wait_s = min(settings.interval_s, max(0.0, settings.interval_s - elapsed_s))
     position = last.position + 1 if last is not None else 0
     return Replay(settings, folder, clock, position=position, first_wait_s=wait_s)
 

@@ -1,4 +1,4 @@
-"""A camera that plays a data set again: the frames of a folder, on a timer, in the order in which they were taken."""
+"""A camera that replays a data set: the images of a folder, on a timer, in the order in which they were taken."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Replay:
     Args:
         settings: section [camera].
         folder: the data set: ``images/`` beside an ``index.csv``, or a plain folder of images.
-        position: images that were taken before; it goes on behind them.
+        position: number of images taken before; the next image follows them.
         first_wait_s: time until the first image.
     """
 
@@ -46,7 +46,7 @@ class Replay:
 
     def next(self) -> CapturedImage | None:
         """The image that is due; see ``CameraSource``."""
-        if self.is_over() or self._clock.monotonic_s() < self._timer.due_s:
+        if self.is_exhausted() or self._clock.monotonic_s() < self._timer.due_s:
             return None
         round_, number = divmod(self._position, len(self._images))
         image = self._images[number]
@@ -55,17 +55,17 @@ class Replay:
         return replace(image, position=self._position, time_s=time_s, well=well)
 
     def mark_taken(self, image: CapturedImage, frame: str) -> None:
-        """On to the next; a camera that was held up does not hurry after what it missed."""
+        """Advance to the next image. After a delay, missed images are not caught up."""
         del frame
         now_s = self._clock.monotonic_s()
         self._position = image.position + 1
         due_s = self._timer.due_s + self._settings.interval_s
         self._timer.due_s = due_s if due_s > now_s else now_s + self._settings.interval_s
 
-    def is_over(self) -> bool:
-        """``max_frames`` were taken, or the end was reached and there is no loop."""
-        most = self._settings.max_frames
-        if most and self._position >= most:
+    def is_exhausted(self) -> bool:
+        """``max_frames`` were taken, or the last image without ``loop``."""
+        max_frames = self._settings.max_frames
+        if max_frames and self._position >= max_frames:
             return True
         return not self._settings.loop and self._position >= len(self._images)
 
@@ -75,19 +75,19 @@ class Replay:
         return frames >= self._settings.frames_per_experiment
 
     def wait_s(self) -> float:
-        """Until the timer."""
-        return max(0.0, self._timer.due_s - self._clock.monotonic_s()) if not self.is_over() else 3600.0
+        """Seconds until the next image is due."""
+        return max(0.0, self._timer.due_s - self._clock.monotonic_s()) if not self.is_exhausted() else 3600.0
 
 
 def list_images(folder: Path) -> list[CapturedImage]:
-    """All images of a folder, ordered by (time, well) where index.csv has them, else by name.
+    """List the images of a folder, ordered by time and well when index.csv has them, else by name.
 
     Raises:
-        CameraError: no such folder, no image in it, or an index.csv that cannot be read.
+        CameraError: the folder is missing or holds no images, or its index.csv cannot be read.
     """
     base = folder / "images" if (folder / "images").is_dir() else folder
     if not base.is_dir():
-        raise CameraError(f"camera.source: {folder} is no folder", hint="name a folder of images, or a data set")
+        raise CameraError(f"camera.source: {folder} is not a folder", hint="name a folder of images, or a data set")
     files = sorted((p for p in base.iterdir() if p.is_file() and _is_image(p.name)), key=lambda p: natural_key(p.name))
     if not files:
         raise CameraError(f"camera.source: {base} holds no images", hint="name a folder of TIFF or PNG images")
@@ -139,7 +139,7 @@ def _number(text: str) -> float | None:
 
 
 def _span(images: Sequence[CapturedImage], interval_s: float) -> float:
-    """Time from the first image of one round to the first of the next."""
+    """Seconds from the first image of one round to the first of the next."""
     times = sorted({s.time_s for s in images if s.time_s is not None})
     if len(times) < 2:
         return interval_s * len(images)

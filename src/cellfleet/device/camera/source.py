@@ -1,4 +1,4 @@
-"""What a camera captures. The sources are ``replay`` (a data set again) and ``watch_folder`` (a folder that others fill)."""
+"""Sources of images: ``replay`` replays a data set, ``watch_folder`` watches a folder that another program fills."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _FIELD = re.compile(r"(?<![A-Za-z])(?:f|field|s|site)[-_]?(\d{1,4})(?![A-Za-z])"
 
 @dataclass(frozen=True)
 class CapturedImage:
-    """One image that waits to be stored as a frame.
+    """An image to be stored as a frame.
 
     Attributes:
-        path: where its bytes are now.
-        original: its name, as it is there.
+        path: of the file.
+        original: its name in the source.
         well: a Key.
-        time_s: seconds since the first image of the source; None: the time of storing counts.
+        time_s: seconds since the first image of the source; None: use the time of storing.
         channels: empty: the source does not name them.
         pixel_size_um: None: the source does not name it.
         position: number of the image in the source, from 0.
-        data: its bytes, where they were read already.
+        data: its bytes; None: not read yet.
     """
 
     path: Path
@@ -38,40 +38,40 @@ class CapturedImage:
 
 
 class CameraSource(Protocol):
-    """Gives images, one after the other; an image counts as taken after ``mark_taken``."""
+    """Returns images one after the other; an image counts as taken after ``mark_taken``."""
 
     def next(self) -> CapturedImage | None:
-        """The image that is due now; the same again until it is marked. None: nothing is due.
+        """The image that is due now; the same one until it is marked. None: no image is due.
 
         Raises:
-            CameraError: the source cannot give any.
+            CameraError: the source cannot be read.
         """
         ...
 
     def mark_taken(self, image: CapturedImage, frame: str) -> None:
-        """Note that the image is on the disk.
+        """Record that the image is stored.
 
         Args:
-            image: of ``next``.
-            frame: its name there.
+            image: from ``next``.
+            frame: name of the stored frame.
         """
         ...
 
-    def is_over(self) -> bool:
-        """No more images will come."""
+    def is_exhausted(self) -> bool:
+        """Whether no more images will follow."""
         ...
 
     def is_full(self, frames: int, idle_s: float) -> bool:
         """Whether the experiment ends now.
 
         Args:
-            frames: it has so many.
-            idle_s: time since its last frame.
+            frames: number of its frames.
+            idle_s: seconds since its last frame.
         """
         ...
 
     def wait_s(self) -> float:
-        """When to ask again, at the latest, in seconds."""
+        """Longest wait before the next call of ``next``, in seconds."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""A camera that is a folder which another program fills: files that are still being written, renamed, copied twice.
+"""A camera that watches a folder which another program fills. Files may be incomplete, renamed or duplicated.
 
-A file counts when neither its size nor its time changed for ``settle_s``. Its content is its identity: the same bytes are
-taken once, under whatever names they come; another content under a name that was there before is another frame.
+A file is complete when its size and modification time have not changed for ``settle_s``. Files are identified by content:
+the same bytes are taken once, under any name; new content under a known name is another frame.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from cellfleet.ports.disk import append_line, storage_error
 
 _LOG = logging.getLogger(__name__)
 _UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", "~")
-_MOST_FILES = 200_000
+_MAX_FILES = 200_000
 _MAX_BYTES = 4 << 30
-_LOOK_S = 0.5
+_SCAN_S = 0.5
 
 
 @dataclass
-class _Seen:
+class _FileState:
     size: int
     modified_ns: int
     since_s: float
 
 
 class Watched:
-    """A source that is a folder, searched below, too; links are not followed.
+    """A source that watches a folder and its sub-folders; symbolic links are ignored.
 
     Args:
         settings: section [camera].
-        folder: the folder; it need not exist yet.
-        journal: file in which is kept what was taken.
-        known: SHA-256 of frames that are taken, although a power cut may have kept that out of the journal.
+        folder: it need not exist yet.
+        journal: file that lists the taken files.
+        known: SHA-256 of taken frames that the journal may lack after a power cut.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Watched:
         self._settings, self._folder, self._journal, self._clock = settings, folder, journal, clock
         self._done: dict[str, tuple[int, int]] = {}
         self._digests: set[str] = set(known)
-        self._seen: dict[str, _Seen] = {}
-        self._looked_s = -1e18
+        self._files_seen: dict[str, _FileState] = {}
+        self._scanned_s = -1e18
         self._ready: list[str] = []
         self._position = 0
         self._offered: tuple[str, int, int, str] | None = None
@@ -64,9 +64,9 @@ class Watched:
             self._position += 1
 
     def next(self) -> CapturedImage | None:
-        """The next file that is complete; see ``CameraSource``."""
+        """The next complete file; see ``CameraSource``."""
         if not self._ready:
-            self._look()
+            self._scan()
         while self._ready:
             name = self._ready[0]
             image = self._image(name)
@@ -76,41 +76,41 @@ class Watched:
         return None
 
     def mark_taken(self, image: CapturedImage, frame: str) -> None:
-        """Write into the journal that it was taken."""
+        """Add the file to the journal."""
         if self._offered is None or self._offered[0] != image.original:
-            raise CameraError(f"{image.original} was not given by this source")
+            raise CameraError(f"{image.original} is not from this source")
         self._keep(*self._offered, frame)
         self._ready.pop(0)
         self._position += 1
         self._offered = None
 
-    def is_over(self) -> bool:
-        """Never: something may come."""
+    def is_exhausted(self) -> bool:
+        """Never: files may always follow."""
         return False
 
     def is_full(self, frames: int, idle_s: float) -> bool:
-        """Nothing came for ``idle_s``."""
+        """No file arrived for ``idle_s``."""
         del frames
         return idle_s >= self._settings.idle_s and not self._ready
 
     def wait_s(self) -> float:
-        """A short while."""
-        return 0.0 if self._ready else _LOOK_S
+        """Seconds until the next scan."""
+        return 0.0 if self._ready else _SCAN_S
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         now_s = self._clock.monotonic_s()
-        if now_s - self._looked_s < _LOOK_S:
+        if now_s - self._scanned_s < _SCAN_S:
             return
-        self._looked_s = now_s
+        self._scanned_s = now_s
         present = {}
         for name, size, modified_ns in self._files():
             if self._done.get(name) == (size, modified_ns):
                 continue
-            before = self._seen.get(name)
+            before = self._files_seen.get(name)
             if before is None or (before.size, before.modified_ns) != (size, modified_ns):
-                before = _Seen(size, modified_ns, now_s)
+                before = _FileState(size, modified_ns, now_s)
             present[name] = before
-        self._seen = present
+        self._files_seen = present
         settled = [n for n, seen in present.items() if now_s - seen.since_s >= self._settings.settle_s]
         self._ready = sorted(settled, key=lambda n: (present[n].modified_ns, natural_key(n)))
 
@@ -125,16 +125,16 @@ class Watched:
                 try:
                     found = path.stat()
                 except OSError:
-                    continue  # renamed or removed just now
+                    continue  # renamed or removed since it was listed
                 count += 1
-                if count > _MOST_FILES:
-                    _LOG.warning("%s holds more than %d images; the rest is ignored", self._folder, _MOST_FILES)
+                if count > _MAX_FILES:
+                    _LOG.warning("%s holds more than %d images; the rest is ignored", self._folder, _MAX_FILES)
                     return
                 yield _printable(path.relative_to(self._folder)), found.st_size, found.st_mtime_ns
 
     def _image(self, name: str) -> CapturedImage | None:
-        """The file as a image; None: it is gone, changes again, or was taken under another name."""
-        seen = self._seen.get(name)
+        """The file as an image; None: it is gone, is being changed, or was taken under another name."""
+        seen = self._files_seen.get(name)
         path = self._folder / os.fsdecode(name.encode("utf-8", "surrogateescape"))
         if seen is None:
             return None
@@ -150,11 +150,11 @@ class Watched:
             return None
         facts = (after.st_size, after.st_mtime_ns)
         if (before.st_size, before.st_mtime_ns) != facts or facts != (seen.size, seen.modified_ns):
-            return None  # it is being written again: it settles anew
+            return None  # it is being written: wait until it is complete
         digest = sha256_hex(data)
         if digest in self._digests and data:
             self.duplicates += 1
-            _LOG.info("%s has the content of a frame that was taken before: passed over", name)
+            _LOG.info("%s is skipped: its content was taken before", name)
             self._keep(name, *facts, digest, "")
             return None
         self._offered = (name, *facts, digest)
@@ -170,7 +170,7 @@ class Watched:
         _append(self._journal, [name, size, modified_ns, digest, frame])
         self._done[name] = (size, modified_ns)
         self._digests.add(digest)
-        self._seen.pop(name, None)
+        self._files_seen.pop(name, None)
 
 
 def _is_image(name: str) -> bool:
@@ -192,7 +192,7 @@ def _append(journal: Path, line: list[str | int]) -> None:
 
 
 def _lines(journal: Path) -> Iterator[tuple[str, int, int, str]]:
-    """What was taken; a line that a power cut left half is passed over."""
+    """The taken files; skips a line that a power cut has cut off."""
     try:
         data = journal.read_bytes()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Which frame is segmented next, by which segmenter, and what became of it."""
+"""Schedules frames on segmenters and records their outcomes."""

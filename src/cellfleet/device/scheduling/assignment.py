@@ -1,6 +1,6 @@
-"""Which segmenter is needed, what it does next, and which experiments a bad slot has segmented. Pure.
+"""Decides which segmenters are needed, what each does next, and which experiments a bad slot has segmented. Pure.
 
-An experiment belongs to the slot of its pin; to the active slot while it has no pin, or a pin to no slot.
+An experiment belongs to the slot of its pin, or to the active slot while it has no pin or a pin without a slot.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from cellfleet.device.scheduling.pins import Outcome
 from cellfleet.wire.telemetry_events import FrameSegmented
 
 LIVE_S = 60.0
-"""A frame that was taken less than so long ago is live: it is shown at once, and probation waits for it."""
+"""Maximum age of a live frame, which is shown at once and counts for probation."""
 TABLES_EVERY = 50
-"""So many outcomes more, and the tables of an experiment that goes on are written again."""
+"""Number of new outcomes after which the tables of a running experiment are written again."""
 _CLOCK_STEP = timedelta(seconds=1)
-"""An activation is noted a moment after the slot was switched to."""
+"""Tolerance: an activation is recorded shortly after the switch to the slot."""
 
 HasEnded = Callable[[Experiment], bool]
 
@@ -29,7 +29,7 @@ class Task:
     """One frame to be segmented.
 
     Attributes:
-        live: it was taken a short while ago, and was not segmented before.
+        live: it was taken recently, and was not segmented before.
         pin: number of the pin under which it is segmented.
     """
 
@@ -40,7 +40,7 @@ class Task:
 
 
 def slot_of(experiment: Experiment, active: str) -> str:
-    """SHA-256 of the slot that segments an experiment; empty: none, its frames wait.
+    """SHA-256 of the slot that segments an experiment; empty: no slot, its frames wait.
 
     Args:
         experiment: pinned or not.
@@ -51,7 +51,7 @@ def slot_of(experiment: Experiment, active: str) -> str:
 
 
 def needed_slots(experiments: Iterable[Experiment], active: str, has_ended: HasEnded) -> set[str]:
-    """The slots that need a segmenter now: the active one, and those of experiments with work left or to come.
+    """The slots that need a segmenter now: the active one, and those of experiments that are not done.
 
     Args:
         experiments: those that are not closed.
@@ -63,7 +63,7 @@ def needed_slots(experiments: Iterable[Experiment], active: str, has_ended: HasE
 
 
 def is_done(experiment: Experiment, has_ended: HasEnded) -> bool:
-    """Its frames have outcomes, no frame is to come, and its tables are complete, or there is nothing to put into them.
+    """Whether all frames of an experiment have outcomes, no frame will follow, and its tables are complete or not needed.
 
     Args:
         experiment: one that is not closed.
@@ -95,7 +95,7 @@ def next_task(experiments: Sequence[Experiment], now: datetime) -> Task | None:
 
 
 def next_tables(experiments: Iterable[Experiment], run_digest: str, has_ended: HasEnded) -> Experiment | None:
-    """The next experiment whose tables are due: it is over, or has many outcomes more than they hold.
+    """The next experiment whose tables are due: it is over, or has enough new outcomes.
 
     Args:
         experiments: of one slot.
@@ -117,7 +117,7 @@ def next_tables(experiments: Iterable[Experiment], run_digest: str, has_ended: H
 
 
 def has_run(experiment: Experiment, run_digest: str) -> bool:
-    """An experiment is pinned to that run.
+    """Whether an experiment is pinned to a run.
 
     Args:
         experiment: pinned or not.
@@ -129,13 +129,13 @@ def has_run(experiment: Experiment, run_digest: str) -> bool:
 def has_segmented(
     experiment: Experiment, sha256: str, since: datetime, outcomes: Callable[[Experiment], Iterable[Outcome]]
 ) -> bool:
-    """Whether a slot segments an experiment, or has segmented frames of it since then.
+    """Whether a slot segments an experiment, or has segmented frames of it since a time.
 
     Args:
-        experiment: any one.
+        experiment: open or closed.
         sha256: of the slot.
         since: with its zone.
-        outcomes: reads those on the disk; called for closed experiments only, whose outcomes are not in memory.
+        outcomes: reads outcomes from the disk; called for closed experiments only, whose outcomes are not in memory.
     """
     pin = experiment.pin
     if pin is None or pin.bundle_sha256 != sha256:

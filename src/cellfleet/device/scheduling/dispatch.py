@@ -1,4 +1,4 @@
-"""Requests to segmenters and what comes back: frames, tables, failures, losses."""
+"""Sends requests to segmenters and records answers and losses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DISK_WAIT_S = 5.0
 
 
 class Dispatcher:
-    """Gives free segmenters their next frame, and records what becomes of it.
+    """Gives free segmenters their next request, and records its outcome.
 
     Args:
         home, settings, clock: of the instrument.
@@ -53,20 +53,20 @@ class Dispatcher:
         self._failures: list[SegmenterFailure] = []
 
     def take(self) -> tuple[tuple[FrameOutcome, ...], tuple[SegmenterFailure, ...]]:
-        """Outcomes and lost segmenters since this was called before."""
+        """Outcomes and lost segmenters since the previous call."""
         found = tuple(self._outcomes), tuple(self._failures)
         self._outcomes, self._failures = [], []
         return found
 
     def may_feed(self) -> bool:
-        """The disk has not refused results a moment ago."""
+        """Whether requests may be sent: the disk has not refused results recently."""
         return self._clock.monotonic_s() >= self._feed_after_s
 
     def feed(self, worker: SegmenterWorker, experiments: Sequence[Experiment], now: datetime) -> None:
         """Give a free segmenter its next frame, or tables that are due.
 
         Args:
-            worker: it is free.
+            worker: a free one.
             experiments: of its slot that are not closed, the oldest first.
             now: with its zone.
 
@@ -86,7 +86,7 @@ class Dispatcher:
             worker.ask(TablesRequest(out=str(due.results)), due)
 
     def harvest(self, now: datetime) -> None:
-        """Record the answers that have come.
+        """Record the answers that have arrived.
 
         Raises:
             StorageError: the disk refuses an outcome or a segmenter's results; the frame waits.
@@ -119,7 +119,7 @@ class Dispatcher:
             now: with its zone.
 
         Raises:
-            StorageError: the outcome of the frame cannot be written; the frame is tried again.
+            StorageError: the outcome of the frame cannot be written; the frame is retried.
         """
         sha256 = loss.slot.sha256
         if loss.kind != "refused":
@@ -128,7 +128,7 @@ class Dispatcher:
             self._recorder.incident(f"segmenter-{loss.kind}", loss.reason, now)
         self._refusals[sha256] = loss.reason
         if isinstance(loss.about, Experiment):
-            loss.about.tables_at = -1  # its tables ended the segmenter: it is done without them
+            loss.about.tables_at = -1  # the segmenter was lost while it wrote the tables: do not try again
         elif isinstance(loss.about, Task):
             self._retry(loss.about, loss, now)
 

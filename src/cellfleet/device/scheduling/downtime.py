@@ -12,12 +12,13 @@ class DowntimeMeter:
         self._since_s: float | None = None
         self._longest_s = 0.0
 
-    def look(self, wanted: bool, process: SegmenterWorker | None, now_s: float) -> None:
-        """Note how it is now.
+    def update(self, wanted: bool, process: SegmenterWorker | None, now_s: float) -> None:
+        """Record the current state.
 
         Args:
             wanted: there is an active slot.
             process: its segmenter; None: there is none.
+            now_s: time.
         """
         if not wanted:
             self._since_s = None
@@ -29,12 +30,12 @@ class DowntimeMeter:
             self._since_s = process.ended_s if process is not None and process.ended_s is not None else now_s
 
     def lost(self, at_s: float) -> None:
-        """The active slot's segmenter ended at that time."""
+        """Record that the active slot's segmenter ended at a time."""
         if self._since_s is None:
             self._since_s = at_s
 
     def take(self, now_s: float) -> float:
-        """The longest downtime since the call before; one that is not over counts up to now, and again next time."""
+        """The longest downtime since the previous call; one that continues counts up to now, and again in the next call."""
         open_s = now_s - self._since_s if self._since_s is not None else 0.0
         longest, self._longest_s = max(self._longest_s, open_s), 0.0
         return longest

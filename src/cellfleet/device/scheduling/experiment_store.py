@@ -1,7 +1,6 @@
-"""Every experiment, frame, pin and outcome of this instrument, as they lie on the disk.
+"""Experiments, frames, pins and outcomes of this instrument, as they are on the disk.
 
-The store reads everything when it is opened; after that it reads only folders that changed. Nothing in it is kept
-anywhere else.
+The first scan reads everything; later scans read only folders that changed.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class ExperimentStore:
         self._changed_ns = 0
 
     def scan(self) -> tuple[list[Experiment], list[tuple[Experiment, FrameFile]]]:
-        """Read what is new on the disk.
+        """Read what has changed on the disk.
 
         Returns:
             Experiments that are new or changed (began, ended), and frames that are new, in order.
@@ -64,11 +63,11 @@ class ExperimentStore:
                 path = str(self._folder.root / name)
                 self.problems[name] = because("experiment.unreadable", path=path, detail=str(e.strerror))
         if self.problems:
-            self._changed_ns = 0  # what cannot be read now is read again
+            self._changed_ns = 0  # read unreadable folders again
         return changed, new
 
     def open(self) -> Iterator[Experiment]:
-        """Experiments with work left, or that may get some: those that are not closed, oldest first."""
+        """Experiments that are not closed, oldest first."""
         return (e for e in self.experiments.values() if e.closed is None)
 
     def running(self) -> Experiment | None:
@@ -77,15 +76,15 @@ class ExperimentStore:
         return newest if newest is not None and newest.facts.ended_at is None else None
 
     def has_ended(self, experiment: Experiment) -> bool:
-        """It has, or a newer one began (the camera was cut off and began anew)."""
+        """Whether it has ended, or a newer one exists (the camera was interrupted and began another)."""
         return experiment.facts.ended_at is not None or experiment is not next(reversed(self.experiments.values()))
 
-    def pin_anew(self, experiment: Experiment, pin: Pin) -> None:
-        """Add a pin, durably: from now on every frame is to be segmented under it.
+    def add_pin(self, experiment: Experiment, pin: Pin) -> None:
+        """Add a pin, durably: from now on all frames are segmented under it.
 
         Args:
-            experiment: one that was closed is opened again.
-            pin: its number is one above the last one's.
+            experiment: reopened when it is closed.
+            pin: its number is one above that of the last pin.
 
         Raises:
             StorageError: the disk refuses; the pins are as they were.
@@ -131,7 +130,7 @@ class ExperimentStore:
         return True
 
     def close(self, experiment: Experiment) -> None:
-        """Nothing is left to do: keep its numbers only."""
+        """Close an experiment that is done: keep only its counts in memory."""
         tally = experiment.tally()
         number = experiment.pin.number if experiment.pin else 0
         facts = {"format_version": 1, "pin": number, **tally.__dict__}
@@ -139,7 +138,7 @@ class ExperimentStore:
         experiment.closed, experiment.frames, experiment.outcomes, experiment.before = tally, {}, {}, set()
 
     def outcomes(self, experiment: Experiment) -> list[Outcome]:
-        """Every outcome on the disk, under whatever pin, in order."""
+        """All outcomes on the disk, of all pins, in order."""
         return read_outcomes(experiment.results)
 
     def counters(self) -> Counters:
@@ -153,7 +152,7 @@ class ExperimentStore:
         )
 
     def _names(self) -> list[str]:
-        """Experiments that may have changed: all while folders come and go, else those that are not closed."""
+        """Experiments that may have changed: all when folders were added or removed, else those that are not closed."""
         try:
             modified_ns = self._folder.root.stat().st_mtime_ns
         except OSError:
@@ -235,7 +234,7 @@ class ExperimentStore:
 
 
 def _is_settled(modified_ns: int) -> bool:
-    """A folder that changed just now may change again within one tick of the disk's clock."""
+    """Whether a change is old enough: a recent one may be followed by another with the same time stamp."""
     return time.time_ns() - modified_ns > _SETTLED_NS
 
 
@@ -244,7 +243,7 @@ def _state(outcome: Outcome) -> State:
 
 
 def _read_closed(results: Path, pin: int) -> FrameTally | None:
-    """The numbers of an experiment that was closed under this pin; None when it was not, or they are damaged."""
+    """The counts of an experiment that was closed under this pin; None: it was not, or the file is damaged."""
     try:
         facts = json.loads((results / CLOSED).read_bytes())
         if facts.pop("format_version") != 1 or facts.pop("pin") != pin:

@@ -1,4 +1,4 @@
-"""An experiment as the scheduler knows it: its frames, pins and outcomes in memory."""
+"""An experiment in the scheduler's memory: frames, pins and outcomes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Experiment:
         facts: of its folder.
         results: folder of its results.
         frames: by name, in order; empty when it is closed.
-        missing: frames whose raw file is not there.
-        pins: in order; the last one counts.
-        outcomes: frame -> what became of it under the last pin.
+        missing: frames whose raw file is missing.
+        pins: in order; the last one is valid.
+        outcomes: frame -> its outcome under the last pin.
         before: frames that were segmented under an earlier pin.
-        closed: it has ended and nothing is left to do: only its numbers are in memory.
-        tables_at: outcomes that were there when its tables were written; -1: they are complete.
-        reported: the sink has been given every outcome that was on the disk when the experiment was found.
+        closed: counts of an experiment that is done; None: it is not closed.
+        tables_at: number of outcomes in its tables when they were last written; -1: they are complete.
+        reported: all outcomes that were on the disk when the experiment was found were sent to the sink.
     """
 
     facts: ExperimentFile
@@ -59,7 +59,7 @@ class Experiment:
 
     @property
     def pin(self) -> Pin | None:
-        """The pin that counts."""
+        """The valid pin."""
         return self.pins[-1] if self.pins else None
 
     @property
@@ -68,7 +68,7 @@ class Experiment:
         return [f for name, f in self.frames.items() if name not in self.outcomes]
 
     def tally(self) -> FrameTally:
-        """Its numbers."""
+        """Counts of its frames."""
         if self.closed is not None:
             return self.closed
         states = list(self.outcomes.values())

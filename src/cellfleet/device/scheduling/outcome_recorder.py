@@ -1,4 +1,4 @@
-"""From an answer to an outcome: the line on the disk, then the event for the server."""
+"""Turns answers into outcomes: writes a line to the disk, then sends an event to the server."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _LOG = logging.getLogger(__name__)
 
 @runtime_checkable
 class PictureSink(Protocol):
-    """A sink that takes pictures, too: the spool."""
+    """A sink that also takes pictures: the spool."""
 
     def put_picture(
         self, kind: Literal["thumbnail", "overlay"], experiment: str, frame: str, pin: int, path: Path
     ) -> None:
-        """Keep a picture for its upload."""
+        """Store a picture for upload; see ``Spool.put_picture``."""
         ...
 
 
 class OutcomeRecorder:
-    """Writes outcomes to the disk first, then gives them to the sink.
+    """Writes outcomes to the disk first, then sends them to the sink.
 
-    Events that the sink cannot keep now are given again at the next look, and after a restart from what lies on the disk.
+    Events that the sink refuses are sent again after the next scan, and after a restart from the disk.
 
     Args:
         store: of the experiments.
-        sink: takes events, and pictures where it can.
+        sink: takes events, and pictures if it is a ``PictureSink``.
     """
 
     def __init__(self, store: ExperimentStore, sink: EventSink) -> None:
@@ -53,20 +53,20 @@ class OutcomeRecorder:
 
     @property
     def has_unsent(self) -> bool:
-        """The sink has not taken all events yet."""
+        """Whether the sink has not taken all events yet."""
         return bool(self._unsent)
 
     @property
     def takes_pictures(self) -> bool:
-        """The sink takes pictures, too."""
+        """Whether the sink takes pictures."""
         return isinstance(self._sink, PictureSink)
 
     def report(self, changed: Sequence[Experiment], new: Sequence[tuple[Experiment, FrameFile]]) -> None:
-        """Give the sink what waits, and what a look at the disk found.
+        """Send unsent events, and the results of a scan, to the sink.
 
         Args:
             changed: experiments that began, ended or were found at the start.
-            new: frames that were found.
+            new: new frames.
         """
         waiting, self._unsent = self._unsent, []
         for event in waiting:
@@ -82,7 +82,7 @@ class OutcomeRecorder:
             experiment.reported = True
 
     def report_experiment(self, experiment: Experiment) -> None:
-        """Give the sink the state of an experiment."""
+        """Send the state of an experiment to the sink."""
         facts, pin = experiment.facts, experiment.pin
         self._put(
             ExperimentStarted(
@@ -101,7 +101,7 @@ class OutcomeRecorder:
         )
 
     def incident(self, kind: str, reason: Reason, now: datetime) -> None:
-        """Report something that went wrong and was handled.
+        """Report a failure that was handled.
 
         Args:
             kind: a short key.
@@ -113,19 +113,19 @@ class OutcomeRecorder:
         self._put(Incident(at=now, kind=kind, text=text, reason_data=reason))
 
     def record(self, task: Task, worker: SegmenterWorker, answer: Reply, now: datetime) -> FrameOutcome | None:
-        """Take an answer to a request for a frame: durable when it returns.
+        """Record the answer to a request for a frame; durable when the call returns.
 
         Args:
             task: the frame.
             worker: the segmenter that answered.
-            answer: a failure of the kind ``disk`` is no outcome and does not come here.
+            answer: not a failure of the kind ``disk``, which is not an outcome.
             now: with its zone.
 
         Returns:
-            None: the frame has an outcome already, or its experiment was pinned anew meanwhile.
+            None: the frame has an outcome already, or its experiment has a new pin.
 
         Raises:
-            StorageError: the disk refuses; the answer is to be recorded again.
+            StorageError: the disk refuses; call it again.
         """
         sha256, memory_mb = worker.slot.sha256, answer.memory_mb
         match answer:
@@ -140,8 +140,8 @@ class OutcomeRecorder:
                 return _outcome(task, sha256, "segmented", now, row.timings_ms.get("total", 0.0), memory_mb)
             case Failed():
                 detail = f"{answer.message or 'no reason given'} {answer.hint}".strip()
-                blamed = "" if answer.kind == "frame" else sha256
-                return self.fail(task, blamed, because("frame.failed", detail=detail), now, memory_mb)
+                at_fault = "" if answer.kind == "frame" else sha256
+                return self.fail(task, at_fault, because("frame.failed", detail=detail), now, memory_mb)
             case NotUnderstood():
                 return self.fail(task, sha256, because("frame.not-understood", detail=answer.detail), now, memory_mb)
         wrong = because("frame.not-understood", detail=f"a frame is answered by {answer.event}")
@@ -154,13 +154,13 @@ class OutcomeRecorder:
 
         Args:
             task: the frame.
-            sha256: the slot that is to blame; empty: none is.
+            sha256: the slot at fault; empty: none.
             reason: why.
             now: with its zone.
-            memory_mb: of the segmenter after it; 0 when unknown.
+            memory_mb: of the segmenter after it; 0: unknown.
 
         Returns:
-            None: the frame has an outcome already, or its experiment was pinned anew meanwhile.
+            None: the frame has an outcome already, or its experiment has a new pin.
 
         Raises:
             StorageError: the disk refuses.
@@ -179,7 +179,7 @@ class OutcomeRecorder:
         return _outcome(task, sha256, "failed", now, 0.0, memory_mb, reason)
 
     def _put(self, event: Event) -> None:
-        """Give an event to the sink; keep it for the next look when the sink refuses it."""
+        """Send an event to the sink; when the sink refuses it, keep it for the next scan."""
         try:
             self._sink.put(event)
         except StorageError as e:
@@ -188,7 +188,7 @@ class OutcomeRecorder:
 
     @staticmethod
     def _row(task: Task, row: MaskRow, now: datetime) -> FrameSegmented | Reason:
-        """The outcome as an event; a reason when it cannot be one."""
+        """The row as an event, or the reason why it is not valid."""
         pin = task.experiment.pin
         if (row.experiment, row.frame) != (task.experiment.name, task.frame.taken.frame):
             return because("frame.another")
@@ -211,7 +211,7 @@ class OutcomeRecorder:
         )
         for kind, name in kinds:
             if name in files:
-                with contextlib.suppress(StorageError):  # a picture is no reason to stop
+                with contextlib.suppress(StorageError):  # pictures are optional
                     self._sink.put_picture(kind, row.experiment, row.frame, row.pin, Path(files[name]))
 
 

@@ -1,4 +1,4 @@
-"""Pinning experiments to slots and runs: an experiment is segmented by one run from its first frame to its last."""
+"""Pins experiments to slots and runs, so that one run segments all frames of an experiment."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Pinning:
         self._store, self._recorder, self._clock = store, recorder, clock
 
     def pin(self, experiment: Experiment, slot: Slot | None, reason: Reason | None, run_digest: str = "") -> None:
-        """Pin an experiment anew: every frame is segmented under the new pin.
+        """Give an experiment a new pin: all its frames are segmented under it.
 
         Args:
-            experiment: any one.
+            experiment: open or closed.
             slot: None: its frames wait.
             reason: None for the first pin.
             run_digest: empty: not known yet.
@@ -45,15 +45,15 @@ class Pinning:
             reason=reason,
             at=self._clock.now(),
         )
-        self._store.pin_anew(experiment, pin)
+        self._store.add_pin(experiment, pin)
         self._recorder.report_experiment(experiment)
 
     def fit(self, experiment: Experiment, worker: SegmenterWorker) -> int:
-        """Make the pin fit the segmenter that is about to work on the experiment.
+        """Make the pin of an experiment match the segmenter that is about to work on it.
 
         Args:
             experiment: of the segmenter's slot, or without a slot.
-            worker: it is ready.
+            worker: a ready one.
 
         Returns:
             The pin's number.

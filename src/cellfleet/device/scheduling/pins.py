@@ -2,10 +2,10 @@
 
 ::
 
-    HOME/results/<experiment>/pins.jsonl        Pin per line; the last one counts
+    HOME/results/<experiment>/pins.jsonl        Pin per line; the last one is valid
     HOME/results/<experiment>/outcomes.jsonl    FrameSegmented or FrameFailed per line, synced one by one
 
-A line that a power cut left half is passed over. An outcome counts under the pin that it names.
+Readers skip a line that a power cut has cut off. An outcome belongs to the pin that it names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Pin(Message):
         number: 1 for the first pin, 2 after a rollback.
         bundle_sha256: empty: no slot; the frames wait.
         run_digest: empty until its segmenter is ready.
-        reason: why it was pinned anew.
+        reason: why the experiment has a new pin.
     """
 
     format_version: Literal[1] = 1
@@ -50,7 +50,7 @@ class Pin(Message):
 
 
 def read_pins(folder: Path) -> list[Pin]:
-    """The pins of an experiment's results folder, in order."""
+    """Read the pins in the results folder of an experiment, in order."""
     pins = []
     for line in _lines(folder / PINS):
         try:
@@ -63,6 +63,10 @@ def read_pins(folder: Path) -> list[Pin]:
 def write_pins(folder: Path, pins: list[Pin]) -> None:
     """Write all pins durably.
 
+    Args:
+        folder: results folder of the experiment.
+        pins: in order.
+
     Raises:
         StorageError: the disk refuses; the pins are as they were.
     """
@@ -70,7 +74,7 @@ def write_pins(folder: Path, pins: list[Pin]) -> None:
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:
-    """The outcomes of an experiment's results folder, in order; the last one of a frame and pin counts."""
+    """Read the outcomes in the results folder of an experiment, in order; the last one of a frame and pin is valid."""
     out: list[Outcome] = []
     for line in _lines(folder / OUTCOMES):
         try:
@@ -83,7 +87,11 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 
 
 def append_outcome(folder: Path, outcome: Outcome) -> None:
-    """Add an outcome; durable when it returns.
+    """Append an outcome; durable when the call returns.
+
+    Args:
+        folder: results folder of the experiment.
+        outcome: of a frame.
 
     Raises:
         StorageError: the disk refuses.

@@ -1,7 +1,7 @@
-"""Frames of the camera to results on the disk: which segmenters run, what they do next, and what became of each frame.
+"""Turns frames of the camera into results on the disk: runs segmenters and records the outcome of each frame.
 
-A thread feeds the segmenters; ``poll`` only looks. Everything that counts lies on the disk (``experiment_store``), so that
-this process may be killed at any moment: frames with an outcome are not segmented again, the others are.
+A thread gives requests to the segmenters. All state is on the disk (``experiment_store``), so that this process may be killed
+at any time: afterwards frames without an outcome are segmented again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FrameScheduler:
 
     Args:
         home, settings, clock: of the instrument.
-        sink: takes events, and pictures where it can.
+        sink: takes events, and pictures if it is a ``PictureSink``.
         start: starts a segmenter program.
     """
 
@@ -80,7 +80,7 @@ class FrameScheduler:
         self._thread.start()
 
     def poll(self, now: datetime) -> WorkSnapshot:
-        """Look around once; see ``interfaces.Scheduler``."""
+        """Process what is new; see ``interfaces.Scheduler``."""
         with self._lock:
             self._try_step(now)
             frames, failures = self._dispatch.take()
@@ -105,7 +105,7 @@ class FrameScheduler:
     def warm(self, slot: Slot) -> WarmSegmenter:
         """Start a segmenter beside the others; see ``interfaces.Scheduler``."""
         with self._lock:
-            process = self._pool.hold(slot)
+            process = self._pool.keep(slot)
         is_ready = process.wait(START_TIMEOUT_S, lambda p: p.ready_s is not None)
         if is_ready and process.ended_s is None:
             return WarmSegmenter(process.ready.variant, process.ready.run_digest, process.memory_mb())
@@ -118,9 +118,9 @@ class FrameScheduler:
         raise DeviceError(english(process.refusal or process.why_ended()))
 
     def selftest(self, slot: Slot, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
-        """Let a segmenter of its own segment golden frames; see ``interfaces.Scheduler``."""
+        """Segment golden frames with a separate segmenter; see ``interfaces.Scheduler``."""
         try:
-            process = self._pool.start_own(slot)
+            process = self._pool.start_separate(slot)
         except DeviceError as e:
             return SelfTested(slot.variant, "", 0.0, (), error_reason(e))
         try:
@@ -129,7 +129,7 @@ class FrameScheduler:
             process.close()
 
     def switch(self, slot: Slot | None) -> None:
-        """Experiments that are not pinned yet use this slot from now on."""
+        """Use this slot for experiments that are not pinned yet."""
         with self._lock:
             self._active = slot
             if slot is not None:
@@ -139,7 +139,7 @@ class FrameScheduler:
         self._wake.set()
 
     def repin(self, bad: Slot, good: Slot | None, since: datetime, reason: Reason) -> None:
-        """Segment again what the bad slot segments, or has segmented since then; see ``interfaces.Scheduler``."""
+        """Segment all frames of a bad slot again; see ``interfaces.Scheduler``."""
         with self._lock:
             if good is not None:
                 self._slots[good.sha256] = good
@@ -157,7 +157,7 @@ class FrameScheduler:
             self._want()
 
     def pinned(self) -> frozenset[str]:
-        """Slots that experiments need which have not ended, or have frames left."""
+        """Slots that experiments need which are not done."""
         with self._lock:
             pins = (e.pin for e in self._store.open())
             return frozenset(pin.bundle_sha256 for pin in pins if pin is not None and pin.bundle_sha256)
@@ -184,14 +184,14 @@ class FrameScheduler:
             try:
                 with self._lock:
                     self._try_step(self._clock.now())
-            except Exception:  # a thread that ends in silence would stop the instrument
+            except Exception:  # keep the thread alive: without it the instrument stops
                 _LOG.exception("a step of the scheduler failed; the next one is tried")
                 self._stop.wait(_SCAN_EVERY_S)
             if self._problem:
                 self._stop.wait(_SCAN_EVERY_S)
 
     def _try_step(self, now: datetime) -> None:
-        """What the disk refuses now is tried again at the next step: nothing is forgotten before it is written."""
+        """Make a step. After an error of the disk the next step retries: nothing is discarded before it is written."""
         try:
             self._step(now)
             self._problem = None
@@ -216,10 +216,10 @@ class FrameScheduler:
         self._want()
         if self._dispatch.may_feed():
             for worker in list(self._pool.free()):
-                mine = [e for e in self._store.open() if slot_of(e, self._active_sha256) == worker.slot.sha256]
-                self._dispatch.feed(worker, mine, now)
+                experiments = [e for e in self._store.open() if slot_of(e, self._active_sha256) == worker.slot.sha256]
+                self._dispatch.feed(worker, experiments, now)
         self._close_done()
-        self._downtime.look(self._active is not None, self._worker(), self._clock.monotonic_s())
+        self._downtime.update(self._active is not None, self._worker(), self._clock.monotonic_s())
 
     def _scan(self) -> None:
         changed, new = self._store.scan()
@@ -227,14 +227,14 @@ class FrameScheduler:
         self._scanned_s = self._clock.monotonic_s()
 
     def _want(self) -> None:
-        """Ask the pool for the segmenters that are needed."""
+        """Request the needed segmenters from the pool."""
         self._pin_orphans()
         needed = needed_slots(self._store.open(), self._active_sha256, self._store.has_ended)
         found = {sha256: self._slot(sha256) for sha256 in needed}
         self._pool.want({sha256: slot for sha256, slot in found.items() if slot is not None})
 
     def _pin_orphans(self) -> None:
-        """An experiment whose slot is not on this instrument any more goes to the active slot."""
+        """Pin experiments whose slot is no longer installed to the active slot."""
         for experiment in self._store.open():
             pin = experiment.pin
             if self._active is None or pin is None or not pin.bundle_sha256 or self._slot(pin.bundle_sha256):

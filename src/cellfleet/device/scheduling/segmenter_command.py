@@ -1,4 +1,4 @@
-"""Starting a segmenter program, and what it leaves in its log."""
+"""Starts a segmenter program and reads its log."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class Child(Protocol):
 
     @property
     def stdin(self) -> IO[bytes] | None:
-        """Its input."""
+        """Standard input."""
         ...
 
     @property
     def stdout(self) -> IO[bytes] | None:
-        """Its output."""
+        """Standard output."""
         ...
 
     def poll(self) -> int | None:
-        """Its exit code, below 0 for a signal; None while it runs."""
+        """Exit code, negative for a signal; None while it runs."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; raises ``subprocess.TimeoutExpired``."""
+        """Wait until it ends; raises ``subprocess.TimeoutExpired``."""
         ...
 
     def kill(self) -> None:
-        """End it by force."""
+        """Kill it."""
         ...
 
 
@@ -55,7 +55,7 @@ StartProgram = Callable[[Sequence[str], int, Path], Child]
 
 
 def command_of(software: str) -> list[str]:
-    """The segmenter program of a setting; empty: cellfleet's own."""
+    """The segmenter program in the settings; empty: that of cellfleet."""
     return shlex.split(software) if software else [sys.executable, "-m", "cellfleet.device.segmenter.main"]
 
 
@@ -76,11 +76,11 @@ def start_process(argv: Sequence[str], threads: int, log_file: Path) -> subproce
 
     Args:
         argv: the program and its arguments.
-        threads: of OpenMP; 0: as the environment says.
-        log_file: made with its folder; renamed at 4 MB.
+        threads: of OpenMP; 0: as in the environment.
+        log_file: created with its folder; renamed at 4 MB.
 
     Raises:
-        DeviceError: the program is not there, or the log cannot be written.
+        DeviceError: the program is missing, or the log cannot be written.
     """
     log = _open_log(log_file)
     env = dict(os.environ) | ({"OMP_NUM_THREADS": str(threads)} if threads else {})

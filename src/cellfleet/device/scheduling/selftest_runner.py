@@ -1,4 +1,4 @@
-"""The self-test: a segmenter that is started for it segments golden frames."""
+"""Runs the self-test: a separate segmenter segments golden frames."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cellfleet.wire.segmenter import Failed, SelfTestRequest, SelfTestResult
 
 
 def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s: float) -> SelfTested:
-    """Let a segmenter segment the golden frames of bundles.
+    """Segment the golden frames of bundles with a segmenter.
 
     Args:
-        process: just started; it is not ended here, unless it hangs.
+        process: a segmenter that was just started; it is killed here only if it hangs.
         golden_of: bundles.
-        timeout_s: longest wait for its start, and again for its answer.
+        timeout_s: longest wait for its start, and for its answer.
 
     Returns:
-        Its results; a refusal, a crash, a hang and an answer that is not understood are a ``problem``.
+        Its results; a refusal, a crash, a hang or an invalid answer is a ``problem``.
     """
     slot = process.slot
     if not process.wait(timeout_s, lambda p: p.ready_s is not None):

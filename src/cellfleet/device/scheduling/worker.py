@@ -1,4 +1,4 @@
-"""One segmenter: a child process that speaks the protocol of docs/fleet.md, one request at a time."""
+"""A segmenter: a child process with the protocol of docs/fleet.md, one request at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_READY = Ready(protocol=1, run_digest="", variant="")
 
 @dataclass(frozen=True)
 class NotUnderstood:
-    """An answer to a request that is not of the protocol, and the first thing that is wrong with it."""
+    """An answer that violates the protocol, and its first error."""
 
     detail: str
     memory_mb: float = 0.0
@@ -36,13 +36,13 @@ class NotUnderstood:
 
 @dataclass
 class OpenRequest:
-    """A request that is under way.
+    """A request that was sent.
 
     Attributes:
         request: as it was sent.
         since_s: monotonic time at which it was sent.
-        about: what the caller wants to remember with it.
-        answer: None until it comes.
+        about: data of the caller.
+        answer: None until it arrives.
     """
 
     request: Request
@@ -58,16 +58,16 @@ class SegmenterWorker:
         command: the program.
         slot: whose bundle it uses.
         threads: CPU threads; 0: all.
-        log_file: its standard error is appended there.
+        log_file: its standard error is appended here.
         clock: monotonic time.
-        wake: called by the reading thread whenever something happened.
+        wake: called by the reading thread after every line and at the end.
         start: starts the program.
 
     Attributes:
         started_s, ready_s, ended_s: monotonic times; None until then.
         ready: its first line, once it is ready.
-        refusal: why it refused to start.
-        request: the one that is under way.
+        refusal: why it refused to start; None: it did not.
+        request: the open request, or the one whose answer was not taken yet.
     """
 
     def __init__(
@@ -101,33 +101,33 @@ class SegmenterWorker:
 
     @property
     def phase(self) -> Phase:
-        """Where it is in its life."""
+        """Its phase now."""
         if self.ended_s is not None:
             return "refused" if self.refusal else "ended"
         return "ready" if self.ready_s is not None else "starting"
 
     @property
     def is_free(self) -> bool:
-        """It takes a request now."""
+        """Whether it accepts a request now."""
         return self.phase == "ready" and self.request is None
 
     def ask(self, request: Request, about: Any = None) -> None:
-        """Send a request; its answer is found in ``request.answer`` later.
+        """Send a request; its answer will be in ``request.answer``.
 
         Args:
             request: its id is set here.
-            about: what the caller wants to remember with it.
+            about: data of the caller.
         """
         self._number += 1
         sent = request.model_copy(update={"id": self._number})
         self.request = OpenRequest(sent, self._clock.monotonic_s(), about)
-        with contextlib.suppress(OSError, ValueError):  # it has ended: the reader notices
+        with contextlib.suppress(OSError, ValueError):  # it has ended: the reader reports that
             assert self._child.stdin is not None
             self._child.stdin.write(sent.to_json(NONE) + b"\n")
             self._child.stdin.flush()
 
     def take_answer(self) -> OpenRequest | None:
-        """The request that was answered, once."""
+        """The answered request, once; None: there is no answer yet."""
         request = self.request
         if request is None or request.answer is None:
             return None
@@ -135,14 +135,14 @@ class SegmenterWorker:
         return request
 
     def wait(self, timeout_s: float, until: Callable[[SegmenterWorker], bool]) -> bool:
-        """Wait until something is true of it, or it has ended.
+        """Wait until a condition is true, or the segmenter has ended.
 
         Args:
             timeout_s: longest wait.
-            until: what is to be true.
+            until: the condition.
 
         Returns:
-            Whether it is true.
+            Whether the condition is true.
         """
         deadline = self._clock.monotonic_s() + timeout_s
         while not until(self) and self.ended_s is None:
@@ -154,7 +154,7 @@ class SegmenterWorker:
         return until(self)
 
     def memory_mb(self) -> float:
-        """Resident memory now; 0 when it cannot be asked."""
+        """Resident memory now, in MB; 0: unknown."""
         import psutil
 
         try:
@@ -171,13 +171,13 @@ class SegmenterWorker:
         return because("segmenter.exit", slot=self.slot.label, exit_code=str(code), output=output)
 
     def kill(self) -> None:
-        """End it by force."""
+        """Kill it."""
         with contextlib.suppress(OSError):
             self._child.kill()
         self._reap()
 
     def close(self, grace_s: float = 2.0) -> None:
-        """End it: the end of its input, then by force."""
+        """Close its input, wait, then kill it if needed."""
         with contextlib.suppress(OSError):
             assert self._child.stdin is not None
             self._child.stdin.close()
@@ -212,7 +212,7 @@ class SegmenterWorker:
         except WireError:
             data = {}
         if "event" not in data:
-            _LOG.warning("%s: a line that is not of the protocol: %.200r", self.slot.label, line)
+            _LOG.warning("%s: a line is not of the protocol: %.200r", self.slot.label, line)
         elif data["event"] in _FIRST_LINES:
             self._take_first(data)
         elif self.request is not None and data.get("id") == self.request.request.id:

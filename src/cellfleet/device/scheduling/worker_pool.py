@@ -1,4 +1,4 @@
-"""The segmenters of an instrument: one per slot that is needed. Started, watched, started again, ended."""
+"""The segmenters of an instrument, one per needed slot: starts, supervises, restarts and ends them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Loss:
 
     Attributes:
         kind: ``refused``: it cannot use this bundle.
-        about: what the request was about that it was working on; None: it was idle.
+        about: data of its open request; None: it was idle.
         at_s: monotonic time of its end.
     """
 
@@ -40,7 +40,7 @@ class Loss:
 
 
 @dataclass
-class _Place:
+class _Entry:
     slot: Slot
     process: SegmenterWorker | None = None
     held: bool = False
@@ -52,20 +52,20 @@ class _Place:
 
 
 class WorkerPool:
-    """Segmenters by the SHA-256 of their slot. Not safe for threads: its owner holds a lock.
+    """Segmenters by the SHA-256 of their slot. Not thread-safe: the owner holds a lock.
 
     Args:
         command: the program.
         threads: of each; 0: all cores.
         log: folder of their logs.
-        frame_timeout_s: a request that takes longer hangs.
-        retry_s: first wait before one that ended twice in a row is started again.
+        frame_timeout_s: a segmenter that takes longer for a request counts as hung.
+        retry_s: first wait before a restart, after two consecutive losses.
         clock: monotonic time.
-        wake: called whenever something happened.
+        wake: called after every line of a segmenter, and at its end.
         start: starts the program.
 
     Attributes:
-        restarts: segmenters that were started in place of one that was lost.
+        restarts: number of segmenters that were started in place of a lost one.
     """
 
     def __init__(
@@ -83,93 +83,93 @@ class WorkerPool:
         self._command, self._threads, self._log, self._clock = command, threads, log, clock
         self._frame_timeout_s, self._retry_s, self._wake = frame_timeout_s, retry_s, wake
         self._start_program = start
-        self._places: dict[str, _Place] = {}
+        self._entries: dict[str, _Entry] = {}
         self.restarts = 0
 
     def want(self, slots: Mapping[str, Slot]) -> None:
-        """These are needed: those that are not there are started by ``step``, others are ended when they are idle."""
+        """Set the needed slots: ``step`` starts missing segmenters; others are ended when they are idle."""
         for sha256, slot in slots.items():
-            self._places.setdefault(sha256, _Place(slot)).slot = slot
-        for sha256 in [s for s, p in self._places.items() if s not in slots and not p.held]:
-            place = self._places[sha256]
-            if place.process is None or place.process.request is None or place.process.phase != "ready":
+            self._entries.setdefault(sha256, _Entry(slot)).slot = slot
+        for sha256 in [s for s, p in self._entries.items() if s not in slots and not p.held]:
+            entry = self._entries[sha256]
+            if entry.process is None or entry.process.request is None or entry.process.phase != "ready":
                 self._end(sha256)
 
-    def hold(self, slot: Slot) -> SegmenterWorker:
-        """Start one, if it is not there, and keep it although no experiment needs it yet."""
-        place = self._places.setdefault(slot.sha256, _Place(slot))
-        place.held = True
-        if place.process is None or place.process.ended_s is not None:
-            place.slot, place.refusal = slot, None
-            place.process = self._start(slot)
-        return place.process
+    def keep(self, slot: Slot) -> SegmenterWorker:
+        """Start a segmenter unless there is one, and keep it even if no experiment needs it, until ``let_go``."""
+        entry = self._entries.setdefault(slot.sha256, _Entry(slot))
+        entry.held = True
+        if entry.process is None or entry.process.ended_s is not None:
+            entry.slot, entry.refusal = slot, None
+            entry.process = self._start(slot)
+        return entry.process
 
     def let_go(self, sha256: str) -> None:
-        """It need not be kept any more."""
-        if sha256 in self._places:
-            self._places[sha256].held = False
+        """Stop keeping a segmenter; it is ended if no experiment needs it."""
+        if sha256 in self._entries:
+            self._entries[sha256].held = False
 
     def step(self) -> list[Loss]:
-        """Start what is missing, end what hangs. Returns what was lost."""
+        """Start missing segmenters and kill hung ones. Returns the lost segmenters."""
         now_s = self._clock.monotonic_s()
         losses = []
-        for place in self._places.values():
-            if place.process is not None and (loss := self._look(place, place.process, now_s)) is not None:
+        for entry in self._entries.values():
+            if entry.process is not None and (loss := self._check(entry, entry.process, now_s)) is not None:
                 losses.append(loss)
-            if place.process is None and now_s >= place.not_before_s:
+            if entry.process is None and now_s >= entry.not_before_s:
                 try:
-                    place.process = self._start(place.slot)
-                    self.restarts += place.failures > 0
+                    entry.process = self._start(entry.slot)
+                    self.restarts += entry.failures > 0
                 except DeviceError as e:
-                    losses.append(self._lost(place, "refused", error_reason(e), now_s))
+                    losses.append(self._lost(entry, "refused", error_reason(e), now_s))
         return losses
 
     def free(self) -> Iterator[SegmenterWorker]:
-        """Those that take a request now."""
-        return (p.process for p in self._places.values() if p.process is not None and p.process.is_free)
+        """Segmenters that accept a request now."""
+        return (p.process for p in self._entries.values() if p.process is not None and p.process.is_free)
 
     def answered(self) -> Iterator[SegmenterWorker]:
-        """Those whose request was answered."""
-        for place in self._places.values():
-            process = place.process
+        """Segmenters whose request was answered."""
+        for entry in self._entries.values():
+            process = entry.process
             if process is not None and process.request is not None and process.request.answer is not None:
-                place.failures = 0
+                entry.failures = 0
                 yield process
 
     def find(self, sha256: str) -> SegmenterWorker | None:
-        """The segmenter of a slot, in whatever phase."""
-        place = self._places.get(sha256)
-        return place.process if place is not None else None
+        """The segmenter of a slot, in any phase; None: there is none."""
+        entry = self._entries.get(sha256)
+        return entry.process if entry is not None else None
 
     def refusal(self, sha256: str) -> Reason | None:
-        """Why a slot has no segmenter; None when it has one, or will have."""
-        place = self._places.get(sha256)
-        return place.refusal if place is not None else None
+        """Why the segmenter of a slot refused to start; None: it did not."""
+        entry = self._entries.get(sha256)
+        return entry.refusal if entry is not None else None
 
     def memory_mb(self) -> dict[str, float]:
-        """Of every segmenter that runs; asked of the system every other second."""
+        """Memory of every running segmenter, in MB; measured every other second."""
         now_s = self._clock.monotonic_s()
         out = {}
-        for sha256, place in self._places.items():
-            if place.process is None or place.process.ended_s is not None:
+        for sha256, entry in self._entries.items():
+            if entry.process is None or entry.process.ended_s is not None:
                 continue
-            if now_s - place.measured_s >= _MEMORY_EVERY_S:
-                place.memory_mb, place.measured_s = place.process.memory_mb(), now_s
-            out[sha256] = round(place.memory_mb, 1)
+            if now_s - entry.measured_s >= _MEMORY_EVERY_S:
+                entry.memory_mb, entry.measured_s = entry.process.memory_mb(), now_s
+            out[sha256] = round(entry.memory_mb, 1)
         return out
 
     def pids(self) -> tuple[tuple[str, int], ...]:
-        """Slot and process id of all that run."""
-        running = ((s, p.process) for s, p in self._places.items())
+        """Slot and process id of all running segmenters."""
+        running = ((s, p.process) for s, p in self._entries.items())
         return tuple((s, p.pid) for s, p in running if p is not None and p.ended_s is None)
 
     def close(self) -> None:
-        """End all, by the end of their input first."""
-        for sha256 in list(self._places):
+        """Close all segmenters."""
+        for sha256 in list(self._entries):
             self._end(sha256)
 
-    def start_own(self, slot: Slot) -> SegmenterWorker:
-        """One that is not of the pool; its owner ends it."""
+    def start_separate(self, slot: Slot) -> SegmenterWorker:
+        """Start a segmenter outside the pool; the caller ends it."""
         return self._start(slot, "selftest-")
 
     def _start(self, slot: Slot, prefix: str = "") -> SegmenterWorker:
@@ -178,40 +178,40 @@ class WorkerPool:
             self._command, slot, self._threads, log, self._clock, wake=self._wake, start=self._start_program
         )
 
-    def _look(self, place: _Place, process: SegmenterWorker, now_s: float) -> Loss | None:
+    def _check(self, entry: _Entry, process: SegmenterWorker, now_s: float) -> Loss | None:
         request = process.request
         if process.ended_s is not None:
             if request is not None and request.answer is not None:
-                return None  # it answered before it ended; the answer is taken first
+                return None  # it answered before it ended: take the answer first
             if process.refusal is not None:
-                return self._lost(place, "refused", process.refusal, now_s)
-            return self._lost(place, "crash", process.why_ended(), now_s)
+                return self._lost(entry, "refused", process.refusal, now_s)
+            return self._lost(entry, "crash", process.why_ended(), now_s)
         if request is not None and request.answer is None and now_s - request.since_s > self._frame_timeout_s:
-            hung = because("segmenter.hung", slot=place.slot.label, seconds=now_s - request.since_s)
-            return self._lost(place, "hang", hung, now_s)
+            hung = because("segmenter.hung", slot=entry.slot.label, seconds=now_s - request.since_s)
+            return self._lost(entry, "hang", hung, now_s)
         if process.phase == "starting" and now_s - process.started_s > START_TIMEOUT_S:
-            late = because("segmenter.not-ready", slot=place.slot.label, seconds=START_TIMEOUT_S)
-            return self._lost(place, "hang", late, now_s)
+            late = because("segmenter.not-ready", slot=entry.slot.label, seconds=START_TIMEOUT_S)
+            return self._lost(entry, "hang", late, now_s)
         return None
 
-    def _lost(self, place: _Place, kind: Literal["crash", "hang", "refused"], reason: Reason, now_s: float) -> Loss:
-        process = place.process
+    def _lost(self, entry: _Entry, kind: Literal["crash", "hang", "refused"], reason: Reason, now_s: float) -> Loss:
+        process = entry.process
         about = process.request.about if process is not None and process.request is not None else None
         if process is not None:
             process.kill()
-        place.process = None
-        place.failures += 1
-        place.refusal = reason if kind == "refused" else None
+        entry.process = None
+        entry.failures += 1
+        entry.refusal = reason if kind == "refused" else None
         wait_s = (
             0.0
-            if place.failures == 1 and kind != "refused"
-            else self._retry_s * 2.0 ** min(max(0, place.failures - 2), 10)
+            if entry.failures == 1 and kind != "refused"
+            else self._retry_s * 2.0 ** min(max(0, entry.failures - 2), 10)
         )
-        place.not_before_s = now_s + min(wait_s, _LONGEST_WAIT_S)
+        entry.not_before_s = now_s + min(wait_s, _LONGEST_WAIT_S)
         ended_s = process.ended_s if process is not None else None
-        return Loss(place.slot, kind, reason, about, ended_s if ended_s is not None else now_s)
+        return Loss(entry.slot, kind, reason, about, ended_s if ended_s is not None else now_s)
 
     def _end(self, sha256: str) -> None:
-        place = self._places.pop(sha256)
-        if place.process is not None:
-            place.process.close()
+        entry = self._entries.pop(sha256)
+        if entry.process is not None:
+            entry.process.close()

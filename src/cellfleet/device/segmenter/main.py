@@ -1,6 +1,6 @@
 """The segmenter program: ``python -m cellfleet.device.segmenter.main``; the protocol is in docs/fleet.md.
 
-One JSON object per line in, one per line out; logs go to standard error; the end of the input ends it.
+One JSON object per line in, one per line out; logs go to standard error; it stops when its input closes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ _CHUNK = 1 << 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="segmenter", description="Segments frames; speaks JSON lines.")
+    """Run the program. Returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="segmenter", description="Segments frames; requests and answers are JSON lines."
+    )
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--variant", default="")
     parser.add_argument("--threads", type=int, default=0)
@@ -57,14 +59,14 @@ def _open_service(args: argparse.Namespace) -> SegmenterService:
 
 
 def answer_line(service: SegmenterService, line: bytes) -> Answer:
-    """The answer to a line, whatever is in it.
+    """Answer a line, also an invalid one.
 
     Args:
         service: the loaded model.
         line: as it was read.
 
     Returns:
-        What the service answers; ``Failed`` with the line's id, where it has one, for what cannot be done or understood.
+        The service's answer; ``Failed``, with the line's id if it has one, for an invalid or failed request.
     """
     number: int | None = None
     try:
@@ -74,30 +76,30 @@ def answer_line(service: SegmenterService, line: bytes) -> Answer:
         return service.answer(read_request(data))
     except CellfleetError as e:
         return service.failed(number, e)
-    except Exception as e:  # a defect fails one request; the program goes on
+    except Exception as e:  # a defect fails one request, not the program
         _LOG.exception("the request failed: %.200r", line)
         return Failed(id=number, message=f"{type(e).__name__}: {e}", memory_mb=service.memory_mb())
 
 
 def _own_output() -> IO[bytes]:
-    """Standard output for answers alone: what a library prints goes to standard error."""
+    """Reserve standard output for answers: output of libraries goes to standard error."""
     own = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return own
 
 
 def _requests() -> queue.SimpleQueue[bytes | None]:
-    """Lines of standard input, None at its end; soon after that the process ends whatever it does."""
+    """Lines of standard input, None at its end; ``_GRACE_S`` later the process exits in any case."""
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     fd = sys.stdin.fileno()
 
     def read() -> None:
-        """Without Python's buffer, whose lock a thread that waits for input would hold while the process ends."""
+        """Read unbuffered: a thread that waits in Python's buffer holds a lock that blocks the exit of the process."""
         rest = b""
         while chunk := os.read(fd, _CHUNK):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
+            *complete, rest = (rest + chunk).split(b"\n")
+            for line in complete:
                 lines.put(line)
         lines.put(None)
         threading.Event().wait(_GRACE_S)
@@ -111,7 +113,7 @@ def _write(out: IO[bytes], line: Line) -> None:
     try:
         out.write(line.to_json() + b"\n")
     except BrokenPipeError:
-        os._exit(0)  # no reader is left
+        os._exit(0)  # the agent has ended
 
 
 if __name__ == "__main__":

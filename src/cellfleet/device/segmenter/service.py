@@ -1,4 +1,4 @@
-"""What the segmenter program does with a request: frames to results on the disk, golden frames, tables."""
+"""Executes requests to the segmenter program: segments frames and golden frames, writes results and tables."""
 
 from __future__ import annotations
 
@@ -55,11 +55,20 @@ _LOG = logging.getLogger(__name__)
 _KEPT_FOLDERS = 4
 _RUN_FORMAT = 1
 _NAMED_FACTS = ("experiment", "well", "field", "time_s", "index", "taken_at")
-"""What the tables name of a frame, of what the camera knows."""
+"""Facts of the camera that the tables contain."""
 
 
 def open_service(bundle: Path, variant: str, threads: int, tile_px: int) -> SegmenterService:
     """Open a bundle and load its network.
+
+    Args:
+        bundle: path.
+        variant: ``engine/precision``; empty: the default.
+        threads: CPU threads; 0: all.
+        tile_px: size of tiles.
+
+    Returns:
+        The service, ready for requests.
 
     Raises:
         CellfleetError: the bundle is refused, or the network does not run here.
@@ -72,7 +81,7 @@ def open_service(bundle: Path, variant: str, threads: int, tile_px: int) -> Segm
 
 
 class SegmenterService:
-    """One loaded model."""
+    """A loaded model."""
 
     def __init__(self, bundle: Bundle, segmenter: Segmenter, clock: Clock) -> None:
         if segmenter.origin is None:
@@ -81,7 +90,7 @@ class SegmenterService:
         self._folders: dict[str, RunFolder] = {}
 
     def ready(self) -> Ready:
-        """What this segmenter is."""
+        """The first line: facts of this segmenter."""
         origin = self._origin
         return Ready(
             protocol=PROTOCOL,
@@ -94,14 +103,14 @@ class SegmenterService:
         )
 
     def memory_mb(self) -> float:
-        """Memory of this process."""
+        """Resident memory of this process, in MB."""
         return round(float(psutil.Process().memory_info().rss) / 1e6, 1)
 
     def answer(self, request: Request) -> Answer:
-        """Do what a request asks for.
+        """Execute a request.
 
         Raises:
-            CellfleetError: it cannot be done.
+            CellfleetError: it fails.
         """
         match request:
             case SegmentRequest():
@@ -116,11 +125,11 @@ class SegmenterService:
                 return Pong(id=request.id, memory_mb=self.memory_mb())
 
     def failed(self, number: int | None, error: CellfleetError) -> Failed:
-        """The answer to a request that could not be done.
+        """The answer to a failed request.
 
         Args:
-            number: id of the request; None: the line was not understood.
-            error: why; its class says whose fault it is.
+            number: id of the request; None: the line has none.
+            error: the reason; its class gives the kind of the failure.
         """
         kind: FailureKind = "model"
         if isinstance(error, ReadError):
@@ -144,7 +153,7 @@ class SegmenterService:
             total = 1e3 * (self._clock.monotonic_s() - start)
             timings = stages | {"write": max(0.0, total - read_ms - row["timings_ms"]["total"]), "total": total}
             at = datetime.now(UTC)
-        else:  # a power cut came between the row and the answer: the frame is not segmented again
+        else:  # a power cut came between the row and the answer: reuse the row
             found, timings = None, dict(row["timings_ms"])
             at = datetime.fromtimestamp((folder.path / row["files"]["mask"]).stat().st_mtime, UTC)
         files: dict[str, str] = {k: str(folder.path / v) for k, v in row["files"].items()}
@@ -158,13 +167,13 @@ class SegmenterService:
         if raw.sha256 != facts.sha256:
             raise ReadError(f"{path}: changed since it was taken (its SHA-256 differs)", hint="check the disk")
         channels = request.channels or tuple(self._segmenter.spec.channels)
-        asked, default = request.pixel_size_um, request.default_pixel_size_um
+        requested, default = request.pixel_size_um, request.default_pixel_size_um
         frame = decode_image(raw, str(path), channels=channels)
-        size = next((s for s in (asked, frame.pixel_size_um, default) if s is not None), None)
-        rules = digest_of({"channels": list(channels), "pixel_size_um": asked, "default": default})[:16]
+        size = next((s for s in (requested, frame.pixel_size_um, default) if s is not None), None)
+        rules = digest_of({"channels": list(channels), "pixel_size_um": requested, "default": default})[:16]
         known = facts.model_dump(mode="json", include=set(_NAMED_FACTS))
         metadata: dict[str, str] = {**frame.metadata, **{name: str(known[name]) for name in _NAMED_FACTS}}
-        source = Path(os.path.relpath(path, out)).as_posix()  # stays true when the instrument's folder is moved
+        source = Path(os.path.relpath(path, out)).as_posix()  # stays valid when the instrument's folder is moved
         named = Frame(frame.pixels, frame.channels, size, metadata, path.name)
         return LoadedFrame(facts.frame, InputIdentity(source, None, raw.sha256, rules), named)
 

@@ -1,1 +1,1 @@
-"""The way to the fleet server: desired state, reports, telemetry and uploads."""
+"""Connection to the fleet server: desired state, reports, telemetry and uploads."""

@@ -1,4 +1,4 @@
-"""The fleet server's API as an instrument uses it: a token of its own key, the desired state, reports, joining."""
+"""Client of the fleet server's API for instruments: tokens, the desired state, reports, claims."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CLOCK_MATTERS_S = 60.0
 
 
 class ServerClient:
-    """The server, as one device; the TokenSource of its ApiClient. Safe to be used by several threads.
+    """Client of one device; the TokenSource of its ApiClient. Thread-safe.
 
     Args:
         base_url: address of the server.
-        identity: who asks.
+        identity: signs the requests for tokens.
         http: the network.
-        clock: for the tokens' life.
+        clock: for the lifetime of tokens.
     """
 
     def __init__(self, base_url: str, identity: Identity, http: Http, clock: Clock) -> None:
@@ -39,7 +39,7 @@ class ServerClient:
         self._token = ""
         self._renew_at = 0.0
         self.clock_offset_s = 0.0
-        """The server's clock minus the clock here, from its latest answer."""
+        """The server's clock minus the local clock, from the latest answer."""
 
     @property
     def base_url(self) -> str:
@@ -51,7 +51,7 @@ class ServerClient:
 
     @property
     def peer(self) -> Peer:
-        """What the server announced."""
+        """Features that the server announced."""
         return self._api.peer
 
     @property
@@ -59,11 +59,11 @@ class ServerClient:
         return self._api.http
 
     def headers(self) -> dict[str, str]:
-        """``Authorization`` with a token that is valid now, and our announcement; asks for a token when needed.
+        """``Authorization`` with a valid token, and the features of this program; requests a token when needed.
 
         Raises:
-            NetworkError: the server cannot be asked now.
-            ServerRefuses: pending, rejected, revoked, unknown.
+            NetworkError: the server cannot be reached now.
+            ServerRefuses: this device is pending, rejected, revoked or unknown.
         """
         with self._lock:
             if not self._token or self._clock.monotonic_s() >= self._renew_at:
@@ -71,17 +71,17 @@ class ServerClient:
             return {**ANNOUNCEMENT, "Authorization": f"Bearer {self._token}"}
 
     def forget_token(self) -> None:
-        """The next ``headers()`` asks for another token."""
+        """Discard the token: the next ``headers()`` requests another one."""
         with self._lock:
             self._token = ""
 
     def desired(self, etag: str) -> tuple[DesiredState | None, str]:
-        """The desired state and its ETag; None when it is still the one of ``etag``.
+        """Get the desired state and its ETag; None: it is unchanged since ``etag``.
 
         Raises:
-            NetworkError: later, perhaps.
-            ServerRefuses: no.
-            WireError: a server of another version.
+            NetworkError: the server cannot be reached now.
+            ServerRefuses: the server refuses the request.
+            WireError: the answer is not valid, as from a server of another version.
         """
         answer = self._api.request("GET", "/api/v1/device/desired", headers={"If-None-Match": etag} if etag else None)
         if answer.status == 304:
@@ -89,22 +89,22 @@ class ServerClient:
         return parse(DesiredState, answer.body), answer.headers.get("etag", "")
 
     def report(self, state: ReportedState) -> None:
-        """Report how this device is, with the fields that the server knows; errors as of ``desired``."""
-        self.headers()  # asks for a token when needed: its answer announces what the server knows
+        """Report the state of this device, with the fields that the server knows; errors as of ``desired``."""
+        self.headers()  # requests a token when needed: the answer announces the server's features
         self._api.request("PUT", "/api/v1/device/reported", state.to_json(self.peer.features))
 
     def _new_token(self) -> None:
-        used = self.clock_offset_s
-        answer = self._ask_token(used)
-        if answer.status in (400, 401, 403, 422) and abs(self.clock_offset_s - used) > _CLOCK_MATTERS_S:
-            answer = self._ask_token(self.clock_offset_s)  # the clock here is off; the server's answer has its own
+        used_s = self.clock_offset_s
+        answer = self._request_token(used_s)
+        if answer.status in (400, 401, 403, 422) and abs(self.clock_offset_s - used_s) > _CLOCK_MATTERS_S:
+            answer = self._request_token(self.clock_offset_s)  # the local clock is off; use the server's
         reply = parse(TokenReply, check(answer, f"POST {_TOKEN_PATH}").body)
         server_now = self._clock.now() + timedelta(seconds=self.clock_offset_s)
-        life = (reply.expires_at - server_now).total_seconds()
+        lifetime_s = (reply.expires_at - server_now).total_seconds()
         self._token = reply.token
-        self._renew_at = self._clock.monotonic_s() + max(0.5 * life, life - _EARLY_S)
+        self._renew_at = self._clock.monotonic_s() + max(0.5 * lifetime_s, lifetime_s - _EARLY_S)
 
-    def _ask_token(self, offset_s: float) -> Response:
+    def _request_token(self, offset_s: float) -> Response:
         request = self._identity.token_request(self._clock.now() + timedelta(seconds=offset_s))
         return self._api.send_open("POST", self.base_url + _TOKEN_PATH, request.to_json(NONE))
 
@@ -115,11 +115,11 @@ class ServerClient:
 
 
 def date_offset_s(answer: Response, now: datetime) -> float | None:
-    """The server's clock minus the clock here.
+    """The server's clock minus the local clock.
 
     Args:
         answer: with the server's time in its Date header.
-        now: by the clock here.
+        now: time by the local clock.
 
     Returns:
         Whole seconds; None without a Date header.
@@ -133,7 +133,7 @@ def date_offset_s(answer: Response, now: datetime) -> float | None:
 
 
 def claim(http: Http, base_url: str, request: ClaimRequest) -> ClaimReply:
-    """Claim this device's place.
+    """Claim a place in the fleet for this device.
 
     Args:
         http: the network.
@@ -141,7 +141,7 @@ def claim(http: Http, base_url: str, request: ClaimRequest) -> ClaimReply:
         request: claim token, name and key.
 
     Returns:
-        The id of the device, and its state.
+        Id and state of the device.
 
     Raises:
         NetworkError, ServerRefuses, WireError: as of ``ServerClient.desired``.
@@ -151,14 +151,14 @@ def claim(http: Http, base_url: str, request: ClaimRequest) -> ClaimReply:
 
 
 def anchors(http: Http, base_url: str) -> TrustAnchors:
-    """Ask for the digests of the roots; the caller compares them with its claim token.
+    """Get the digests of the roots; the caller compares them with its claim token.
 
     Args:
         http: the network.
         base_url: address of the server.
 
     Returns:
-        What the server says its roots are.
+        The trust anchors of the server.
 
     Raises:
         NetworkError, ServerRefuses, WireError: as of ``ServerClient.desired``.

@@ -1,7 +1,7 @@
-"""Talking with the fleet server, beside the agent's loop: the loop leaves a report here and finds the desired state.
+"""Synchronises with the fleet server in its own thread: sends the agent's reports, receives the desired state.
 
-A server that is away, answers 500, or refuses this instrument changes nothing on the instrument: waits grow, each kind of
-problem gives one event, and one more when it is over.
+A server that is unreachable, answers 500, or refuses this instrument does not affect the instrument: retries back off, and
+each problem is reported by one event at its start and one at its end.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _LOG = logging.getLogger(__name__)
 CLOCK_OFF_S = 60.0
 PENDING = "server-refuses-pending"
 _PENDING_GROWTH = 3
-"""Somebody stands beside an instrument that waits to be accepted: its waits do not grow far."""
-_NO_NEWS = {"at", "sequence", "counters"}
-_NEWS_OF_HEALTH = ("camera", "segmenter", "problems")
+"""While an instrument waits for acceptance, retries back off less: the operator who accepts it is waiting, too."""
+_ALWAYS_CHANGING = {"at", "sequence", "counters"}
+_URGENT_HEALTH = ("camera", "segmenter", "problems")
 _RUNNING_CHANGES = ("reason", "reason_data", "numbers", "changed_at", "bytes_downloaded", "activation_pause_s")
 
 
@@ -41,13 +41,13 @@ class ServerSync:
     """The desired state and the reports of one instrument.
 
     Args:
-        home: the desired state and the reports' sequence are kept there.
+        home: stores the desired state and the sequence number of reports.
         client: the server; None in a fleet of one.
-        clock: for the schedule.
+        clock: for intervals.
         retry_s: first wait after a failure.
-        incident: takes an event for each problem.
+        incident: called with an event for each problem.
         jitter: random numbers from 0 to 1.
-        write: the disk; tests bring one that fails.
+        write: writes a file durably; tests pass one that fails.
     """
 
     def __init__(
@@ -72,58 +72,58 @@ class ServerSync:
         self._waiting: ReportedState | None = None
         self._reported: dict[str, Any] | None = None
         self._reported_end: tuple[int | None, str, float | None] | None = None
-        self._reported_at = self._asked_at = -1e9
+        self._reported_at = self._polled_at = -1e9
         self._not_before = -1e9
         self._failures = 0
         self.problem = ""
-        """What is wrong with the server now, as a Key; empty: nothing."""
+        """Current problem with the server, as a Key; empty: none."""
         self.problem_reason: Reason | None = None
         self.back_at: datetime | None = None
-        """When the server answered again after a trouble."""
+        """When the server answered again after a problem."""
         self._clock_reported = False
         self._stop = threading.Event()
 
     @property
     def desired(self) -> DesiredState | None:
-        """The newest desired state that was seen, over restarts too."""
+        """The newest desired state, also from before a restart."""
         with self._lock:
             return self._desired
 
     @property
     def arrived_at(self) -> datetime | None:
-        """When that desired state was seen first, by this instrument's clock."""
+        """When the desired state arrived, by the local clock."""
         with self._lock:
             return self._arrived_at
 
     def has_reported(self, deployment_id: int | None, outcome: str, recovery_s: float | None) -> bool:
-        """Whether the server knows how an update ended; without a server there is nothing to report.
+        """Whether the outcome of an update was reported to the server; True without a server.
 
         Args:
             deployment_id: of the update.
-            outcome: how it ended.
-            recovery_s: from a bad activation to the first frame of the slot before; None: not known, or not needed.
+            outcome: of the update.
+            recovery_s: from a bad activation to the first frame of the restored slot; None: unknown, or not needed.
         """
         with self._lock:
             return self._client is None or self._reported_end == (deployment_id, outcome, recovery_s)
 
     @property
     def clock_offset_s(self) -> float:
-        """The server's clock minus the clock here."""
+        """The server's clock minus the local clock."""
         return self._client.clock_offset_s if self._client is not None else 0.0
 
-    def leave(self, report: ReportedState) -> None:
-        """Leave the newest report; it is sent when it has news, or when it is time."""
+    def submit(self, report: ReportedState) -> None:
+        """Submit the newest report; it is sent when it has an urgent change, else at the next poll interval."""
         with self._lock:
             self._waiting = report
 
     def step(self) -> None:
-        """Talk with the server if it is time; takes as long as the network takes. Never raises for the network's sake."""
+        """Report and get the desired state when they are due. Blocks during requests; network errors are not raised."""
         now = self._clock.monotonic_s()
         if self._client is None or now < self._not_before:
             return
         try:
             refusal = self._report(now)
-            self._ask(now)
+            self._get_desired(now)
             if refusal is not None:
                 raise refusal
         except NetworkError as e:
@@ -135,15 +135,15 @@ class ServerSync:
         except CellfleetError as e:
             self._failed("server-other-version", error_reason(e))
         else:
-            self._went_well()
+            self._succeeded()
 
     def run(self, every_s: float) -> None:
-        """Step until ``stop`` is called; for a thread of its own."""
+        """Step until ``stop`` is called; runs in its own thread."""
         while not self._stop.wait(every_s):
             try:
                 self.step()
-            except Exception:  # a thread that ends in silence would leave the instrument without a server for good
-                _LOG.exception("talking with the server failed; it goes on")
+            except Exception:  # keep the thread alive: without it the instrument loses the server
+                _LOG.exception("a step of the synchronisation failed; the next one is tried")
                 self._not_before = self._clock.monotonic_s() + self._retry_s
 
     def stop(self) -> None:
@@ -151,14 +151,14 @@ class ServerSync:
         self._stop.set()
 
     def _report(self, now: float) -> ServerRefuses | None:
-        """Tell the newest report. One that the server does not understand must not keep the desired state away."""
+        """Send the newest report. Returns a refusal of the report itself, which must not block the desired state."""
         with self._lock:
             report = self._waiting
         if report is None or self._client is None:
             return None
-        news = _news(report)
+        urgent = _urgent_part(report)
         poll_s = self._desired.poll_s if self._desired else self._retry_s
-        if news == self._reported and now - self._reported_at < poll_s:
+        if urgent == self._reported and now - self._reported_at < poll_s:
             return None
         self._sequence += 1
         self._numbers.write(self._sequence)
@@ -169,23 +169,23 @@ class ServerSync:
                 raise
             return e
         with self._lock:
-            self._reported, self._reported_at = news, now
+            self._reported, self._reported_at = urgent, now
             end = report.update
             self._reported_end = (end.deployment_id, end.outcome, end.recovery_s) if end else None
         return None
 
-    def _ask(self, now: float) -> None:
+    def _get_desired(self, now: float) -> None:
         poll_s = self._desired.poll_s if self._desired else self._retry_s
-        if self._client is None or now - self._asked_at < poll_s * (0.9 + 0.1 * self._jitter()):
+        if self._client is None or now - self._polled_at < poll_s * (0.9 + 0.1 * self._jitter()):
             return
         found, etag = self._client.desired(self._etag)
-        self._asked_at, self._etag = now, etag
+        self._polled_at, self._etag = now, etag
         if found is None or (self._desired is not None and found.generation < self._desired.generation):
             return
         if found.device_id != self._client.device_id:
             raise WireError(
                 f"the server sent the desired state of {found.device_id}, this is {self._client.device_id}",
-                hint="is there a proxy that keeps answers? it must not",
+                hint="if there is a proxy, it must not cache answers",
             )
         if found != self._desired:
             at = self._clock.now()
@@ -202,7 +202,7 @@ class ServerSync:
             self.problem = kind
             self._put_incident(kind, because("server.later", reason))
 
-    def _went_well(self) -> None:
+    def _succeeded(self) -> None:
         if self.problem:
             self.back_at = self._clock.now()
             self._put_incident("server-back", because("server.back", tries=self._failures))
@@ -224,10 +224,10 @@ class ServerSync:
             return None, None
 
 
-def _news(report: ReportedState) -> dict[str, Any]:
-    """The part of a report whose change is worth a report at once; the rest waits for its time."""
-    news = report.model_dump(mode="json", exclude=_NO_NEWS)
-    news["health"] = {k: news["health"][k] for k in _NEWS_OF_HEALTH}
+def _urgent_part(report: ReportedState) -> dict[str, Any]:
+    """The part of a report whose change is reported at once; the rest waits for the poll interval."""
+    urgent = report.model_dump(mode="json", exclude=_ALWAYS_CHANGING)
+    urgent["health"] = {k: urgent["health"][k] for k in _URGENT_HEALTH}
     if report.update is not None and report.update.outcome == "running":
-        news["update"] = {k: v for k, v in news["update"].items() if k not in _RUNNING_CHANGES}
-    return news
+        urgent["update"] = {k: v for k, v in urgent["update"].items() if k not in _RUNNING_CHANGES}
+    return urgent

@@ -1,7 +1,7 @@
-"""The spool: telemetry and pictures for the server, on the disk until it confirms them. SQLite in WAL mode, every put synced.
+"""The spool: telemetry and pictures on the disk until the server confirms them. SQLite in WAL mode; every put is synced.
 
-Events are never dropped. Pictures are, the oldest first, when too much waits; gauges likewise. The same event again is
-dropped (by the digest of its content), so that after a power cut everything unsure can simply be put again.
+Events are never dropped. Above their limits, the oldest pictures and gauges are. Duplicate events are ignored (by the digest
+of their content), so that after a power cut all uncertain events can be put again.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PictureKind = Literal["thumbnail", "overlay"]
 
 _KEPT_DIGESTS = 200_000
 _PRUNE_EVERY = 1000
-_TELL_EVERY_S = 3600.0
+_REPORT_DROPS_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True)
 class SpoolLimits:
-    """What may wait.
+    """Limits of the spool.
 
     Attributes:
-        picture_bytes: of all pictures; the oldest are dropped above it.
-        gauges: likewise, in number.
-        dead: items that the server refused for good and that are kept for inspection.
+        picture_bytes: limit for all pictures; above it the oldest are dropped.
+        gauges: limit for the number of gauges; above it the oldest are dropped.
+        dead: number of permanently refused items to keep for inspection.
     """
 
     picture_bytes: int = 256 << 20
@@ -50,12 +50,12 @@ class SpoolLimits:
 
 @dataclass(frozen=True)
 class SpoolBatch:
-    """Items that travel in one request. The same until it is confirmed, split or set aside, over restarts too.
+    """Items of one request. It stays the same, also after restarts, until it is confirmed, split or set aside.
 
     Attributes:
         key: the Idempotency-Key.
-        at: when it was made; part of the payload.
-        events, gauges: one of them is empty.
+        at: time of its creation; part of the payload.
+        events, gauges: one of the two is empty.
     """
 
     key: str
@@ -72,7 +72,7 @@ class SpoolBatch:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that waits for its upload; the file is the spool's and goes with it."""
+    """A picture to upload; the spool owns its file and removes it with the entry."""
 
     id: int
     kind: PictureKind
@@ -84,15 +84,15 @@ class Picture:
 
 
 class Spool:
-    """The queue of an instrument. Safe to be used by several threads, and by one process.
+    """The queue of an instrument. Thread-safe; for one process only.
 
     Args:
-        path: ``spool.db``; made when absent. One that is damaged is put aside and reported.
+        path: ``spool.db``; created when absent. A damaged file is set aside and reported.
         clock: for the times of batches.
-        limits: what may wait.
+        limits: limits of the spool.
 
     Attributes:
-        last_ms: time of the frame that was segmented last; None before the first one.
+        last_ms: segmentation time of the latest frame; None: no frame yet.
     """
 
     def __init__(self, path: Path, clock: Clock, limits: SpoolLimits | None = None) -> None:
@@ -100,7 +100,7 @@ class Spool:
         self._lock = threading.RLock()
         self._db, damaged = open_database(path, clock.now())
         self._puts = self._dropped = 0
-        self._told_drop_s = -1e18
+        self._drop_reported_s = -1e18
         self.last_ms: float | None = None
         with self._transaction() as db:
             db.executescript(SCHEMA)
@@ -112,7 +112,7 @@ class Spool:
             self._incident("spool-damaged", because("spool.damaged", file=damaged))
 
     def put(self, event: Event) -> None:
-        """Keep an event; durable when it returns. One that was put before is dropped.
+        """Store an event; durable when the call returns. A duplicate is ignored.
 
         Raises:
             StorageError: the disk refuses.
@@ -129,7 +129,7 @@ class Spool:
                 db.execute("DELETE FROM digests WHERE id <= (SELECT MAX(id) FROM digests) - ?", (_KEPT_DIGESTS,))
 
     def put_gauges(self, gauges: Sequence[Gauge]) -> None:
-        """Keep measurements; above the limit the oldest go."""
+        """Store measurements; above the limit the oldest are dropped."""
         rows = [
             (canonical_bytes({"name": g.name, "value": g.value, "unit": g.unit, "at": g.at.isoformat()}),)
             for g in gauges
@@ -146,13 +146,13 @@ class Spool:
                 )
 
     def put_picture(self, kind: PictureKind, experiment: str, frame: str, pin: int, path: Path) -> None:
-        """Keep a picture for its upload; above the limit the oldest are dropped, with an event.
+        """Store a picture for upload; above the limit the oldest are dropped, with an event.
 
         Args:
-            kind: thumbnail, overlay, mask or raw.
+            kind: thumbnail or overlay.
             experiment: of the frame.
             frame: its name.
-            pin: of the experiment when the frame was segmented.
+            pin: number of the experiment's pin when the frame was segmented.
             path: of the file, which the spool removes after the upload.
         """
         size = path.stat().st_size if path.is_file() else 0
@@ -164,15 +164,15 @@ class Spool:
         self._drop_pictures()
 
     def next_batch(self, kind: Kind, max_items: int, max_bytes: int) -> SpoolBatch | None:
-        """The oldest items that wait; the batch of before while it is not confirmed.
+        """The batch with the oldest items; the same batch until it is confirmed.
 
         Args:
             kind: event or gauge.
-            max_items: of one batch.
-            max_bytes: of one batch; a single larger item is a batch of its own.
+            max_items: limit for one batch.
+            max_bytes: limit for one batch; a larger item forms its own batch.
 
         Returns:
-            The batch; None: nothing waits.
+            The batch; None: the spool holds no such items.
         """
         with self._transaction() as db:
             open_ = db.execute(
@@ -186,12 +186,12 @@ class Spool:
             return self._batch(db, kind, *open_)
 
     def confirm(self, batch: SpoolBatch) -> None:
-        """The server has it: its items go."""
+        """Remove the items of a batch that the server has stored."""
         with self._transaction() as db:
             self._remove(db, batch)
 
     def split(self, batch: SpoolBatch) -> bool:
-        """Make two batches of one, in order; False when it holds one item only."""
+        """Split a batch in two, in order. Returns False when it holds a single item."""
         with self._transaction() as db:
             ids = [i for (i,) in db.execute(_IDS, (batch.kind, batch.first_id, batch.last_id))]
             if len(ids) < 2:
@@ -203,11 +203,11 @@ class Spool:
         return True
 
     def set_aside(self, batch: SpoolBatch, reason: str) -> None:
-        """Keep items that the server refuses for good apart; they are never sent again.
+        """Set aside items that the server refuses permanently; they are not sent again.
 
         Args:
             batch: the items.
-            reason: for people.
+            reason: text, for inspection.
         """
         with self._transaction() as db:
             db.execute(
@@ -219,12 +219,12 @@ class Spool:
             db.execute("DELETE FROM dead WHERE id <= (SELECT MAX(id) FROM dead) - ?", (self._limits.dead,))
 
     def renew(self, batch: SpoolBatch) -> None:
-        """Send its items under another key: the server knows this one with other bytes (an older program made them)."""
+        """Send its items under another key: the server knows this key with other bytes, of an older program."""
         with self._transaction() as db:
             db.execute("DELETE FROM batches WHERE key = ?", (batch.key,))
 
     def dead(self) -> list[tuple[str, str]]:
-        """What was set aside: the item as JSON, and the reason."""
+        """The items that were set aside: JSON text and reason."""
         with self._lock:
             return [
                 (str(body, "utf-8"), reason)
@@ -232,24 +232,26 @@ class Spool:
             ]
 
     def next_picture(self) -> Picture | None:
-        """The newest picture that waits: new pictures matter most."""
+        """The newest picture: new pictures matter most."""
         with self._lock:
             row = self._db.execute(f"SELECT {_PICTURE} FROM pictures ORDER BY id DESC LIMIT 1").fetchone()
         return None if row is None else _picture(row)
 
     def picture_done(self, picture: Picture) -> None:
-        """It was uploaded, or never can be: it goes, and its file."""
+        """Remove a picture and its file after its upload or its final refusal."""
         with self._transaction() as db:
             db.execute("DELETE FROM pictures WHERE id = ?", (picture.id,))
         with contextlib.suppress(OSError):
             picture.path.unlink()
 
     def backlog(self) -> tuple[int, int]:
-        """Number and bytes of what the server has not confirmed."""
+        """Number and bytes of unconfirmed items and pictures."""
         with self._lock:
             items, size = self._db.execute("SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM items").fetchone()
-            pictures, more = self._db.execute("SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM pictures").fetchone()
-        return int(items + pictures), int(size + more)
+            pictures, picture_size = self._db.execute(
+                "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM pictures"
+            ).fetchone()
+        return int(items + pictures), int(size + picture_size)
 
     def close(self) -> None:
         """Close the file."""
@@ -300,21 +302,21 @@ class Spool:
     def _drop_pictures(self) -> None:
         with self._transaction() as db:
             (size,) = db.execute("SELECT COALESCE(SUM(bytes), 0) FROM pictures").fetchone()
-            gone: list[Picture] = []
+            dropped: list[Picture] = []
             for row in db.execute(f"SELECT {_PICTURE} FROM pictures ORDER BY id"):
                 if size <= self._limits.picture_bytes:
                     break
-                gone.append(_picture(row))
+                dropped.append(_picture(row))
                 size -= row[6]
-        if not gone:
+        if not dropped:
             return
-        for picture in gone:
+        for picture in dropped:
             self.picture_done(picture)
-        self._dropped += len(gone)
+        self._dropped += len(dropped)
         now_s = self._clock.monotonic_s()
-        if now_s - self._told_drop_s >= _TELL_EVERY_S:
+        if now_s - self._drop_reported_s >= _REPORT_DROPS_EVERY_S:
             self._incident("pictures-dropped", because("spool.pictures-dropped", count=self._dropped))
-            self._told_drop_s, self._dropped = now_s, 0
+            self._drop_reported_s, self._dropped = now_s, 0
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -323,7 +325,7 @@ class Spool:
                 with self._db:
                     yield self._db
             except sqlite3.Error as e:
-                raise StorageError(f"cannot write the spool: {e}", hint="free some space on that disk") from e
+                raise StorageError(f"cannot write the spool: {e}", hint="free space on that disk") from e
 
 
 def _picture(row: tuple[Any, ...]) -> Picture:

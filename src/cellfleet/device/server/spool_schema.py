@@ -1,4 +1,4 @@
-"""The spool's file: its tables, and how it is opened so that a power cut loses nothing that was put."""
+"""The spool's database: its tables, and how it is opened so that a power cut loses no stored item."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ CREATE TABLE IF NOT EXISTS dead (
 
 
 def open_database(path: Path, now: datetime) -> tuple[sqlite3.Connection, str]:
-    """Open the file, or a new one when it is damaged.
+    """Open the database, or a new one when it is damaged.
 
     Args:
         path: of the file.
         now: for the name of a damaged file.
 
     Returns:
-        The connection, and the name under which a damaged file was put aside (empty: it was not).
+        The connection, and the new name of a damaged file that was set aside; empty: none was.
 
     Raises:
-        StorageError: it cannot be opened or made, or a newer program wrote it.
+        StorageError: it cannot be opened or created, or a newer program wrote it.
     """
     make_dir(path.parent)
     try:

@@ -1,7 +1,7 @@
-"""Telemetry: a thread that brings the spool to the server, in order, at a bounded rate, and never gives up.
+"""Telemetry: a thread that sends the spool to the server, in order, at a limited rate, and retries without end.
 
-Events first, then gauges, then pictures. A server that is away or has trouble is asked again with growing waits; a batch
-that is too large is split; an event that the server refuses for good is set aside and reported.
+Events first, then gauges, then pictures. Failed requests are retried with a backoff; a batch that is too large is split; an
+event that the server refuses permanently is set aside and reported.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from cellfleet.wire.telemetry_otlp import CONTENT_TYPE, Gauge, encode_events, en
 _LOG = logging.getLogger(__name__)
 _CONFLICT, _TOO_LARGE = 409, 413
 _POISON = (400, 415, 422)
-"""The server has understood that it cannot take this content. Everything else may be different another time."""
+"""The server refuses this content permanently. After all other errors a retry may succeed."""
 
 PICTURES_WAIT_S = 30.0
-"""After a picture that could not be uploaded; events are not held up by that."""
+"""Wait after a picture that could not be uploaded; events are not delayed."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast the spool goes.
+    """Rates and limits of sending.
 
     Attributes:
-        idle_s: between two steps when nothing waits.
-        gap_s: least time between two requests: after an hour without a server, the others are not crowded out.
+        idle_s: between two steps when the spool is empty.
+        gap_s: minimum time between two requests, so that a long backlog does not crowd out other instruments.
         gauges_s: between two measurements.
-        max_items, max_bytes: of one batch.
+        max_items, max_bytes: limits of one batch.
     """
 
     idle_s: float = 1.0
@@ -61,15 +61,20 @@ class Pace:
 
 
 class Sender:
-    """Brings a spool to a server. ``step`` does one request; ``start`` runs it in a thread until ``close``.
+    """Sends a spool to a server. ``step`` makes one request; ``start`` runs it in a thread until ``close``.
 
     Args:
         home: for the disk's free space and the instrument's status.
         settings: first wait after a failure, timeout of the network.
+        spool: what is sent.
+        server: address and tokens.
+        clock: time.
+        http: the network.
+        pace: rates and limits.
         jitter: random numbers from 0 to 1.
 
     Attributes:
-        trouble: what is wrong with the server, in words; empty: nothing.
+        problem: current problem with the server, as text; empty: none.
     """
 
     def __init__(
@@ -95,17 +100,17 @@ class Sender:
         self.problem = ""
 
     def start(self) -> None:
-        """Begin to send, in a thread of its own, until ``close``."""
+        """Start sending in a separate thread, until ``close``."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; what waits stays in the spool. Waits for the request that is under way, for a short while."""
+        """Stop; unsent items stay in the spool. Waits a short time for the current request."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(2.0)
 
     def step(self) -> float:
-        """One request, if there is anything to send.
+        """Make one request, if there is something to send.
 
         Returns:
             Seconds to wait before the next step.
@@ -125,13 +130,13 @@ class Sender:
         while not self._stop.wait(wait_s):
             try:
                 wait_s = self.step()
-            except Exception:  # a thread that ends in silence would stop the telemetry for good
-                _LOG.exception("telemetry failed; it goes on")
-                wait_s = self._failed("an error of telemetry itself", 0.0)
+            except Exception:  # keep the thread alive: without it telemetry stops
+                _LOG.exception("a step of telemetry failed; the next one is tried")
+                wait_s = self._failed("an internal error of telemetry", 0.0)
 
-    def _failed(self, text: str, asked_s: float) -> float:
+    def _failed(self, text: str, retry_after_s: float) -> float:
         self._failures += 1
-        wait_s = max(asked_s, backoff_s(self._failures, self._retry_s, self._jitter()))
+        wait_s = max(retry_after_s, backoff_s(self._failures, self._retry_s, self._jitter()))
         if text != self.problem:
             _LOG.warning("telemetry waits %.0f s: %s", wait_s, text)
         self.problem = text
@@ -153,7 +158,7 @@ class Sender:
             path, body = "/v1/logs", encode_events(resource, batch.events, batch.at, features)
         else:
             path, body = "/v1/metrics", encode_gauges(resource, batch.gauges)
-        key = "+".join([batch.key, *sorted(features)])  # another form of the batch is another batch
+        key = "+".join([batch.key, *sorted(features)])  # a batch in another form needs another key
         headers = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE, "Idempotency-Key": key}
         answer = self._api().send("POST", path, body, headers)
         try:
@@ -169,13 +174,13 @@ class Sender:
         return True
 
     def _features(self, batch: SpoolBatch) -> frozenset[str]:
-        """Those of the server's features that make a difference to this batch."""
-        self._server.headers()  # asks for a token when needed: its answer announces what the server knows
+        """The features of the server that change the form of this batch."""
+        self._server.headers()  # requests a token when needed: the answer announces the server's features
         known = self._server.peer.features
         return NONE.union(*(used_features(type(event), known) for event in batch.events))
 
     def _take_answer(self, batch: SpoolBatch, features: frozenset[str], answer: Response) -> None:
-        """Confirm the batch, unless an older server (another replica) answered and rejected what it does not know."""
+        """Confirm the batch, unless another, older replica of the server answered and rejected unknown fields."""
         rejected = _rejected(answer)
         if rejected and not features <= self._server.peer.features:
             raise NetworkError(f"an older server does not understand some events: {rejected}")
@@ -184,7 +189,7 @@ class Sender:
             _LOG.warning("the server did not understand some events: %s", rejected)
 
     def _refused(self, batch: SpoolBatch, error: ServerRefuses) -> None:
-        """Too large, or one of its items is wrong: halves are tried, until the one item is found."""
+        """Split a batch that is too large or has an invalid item, until the item is found; set that item aside."""
         if self._spool.split(batch):
             return
         reason = f"the server answers {error.status}: {error.message}"
@@ -204,8 +209,8 @@ class Sender:
         try:
             upload_picture(self._api(), picture)
         except (ServerBusy, ServerRefuses) as e:
-            asked_s = e.retry_after_s if isinstance(e, ServerBusy) else 0.0
-            self._pictures_after = self._clock.monotonic_s() + max(asked_s, PICTURES_WAIT_S)
+            retry_after_s = e.retry_after_s if isinstance(e, ServerBusy) else 0.0
+            self._pictures_after = self._clock.monotonic_s() + max(retry_after_s, PICTURES_WAIT_S)
             raise
         except PictureRefused as e:
             _LOG.warning("the %s of %s is not uploaded: %s", picture.kind, picture.frame, e)
@@ -228,11 +233,11 @@ def gauges(home: Home, spool: Spool, clock: Clock) -> list[Gauge]:
 
     Args:
         home: for the disk and the instrument's status.
-        spool: what waits, and the time of the latest frame.
+        spool: its size, and the time of the latest frame.
         clock: time of the measurement.
 
     Returns:
-        One gauge per value that is known.
+        One gauge per known value.
     """
     at = clock.now()
     items, size = spool.backlog()
@@ -257,12 +262,12 @@ def gauges(home: Home, spool: Spool, clock: Clock) -> list[Gauge]:
 
 
 def _rejected(answer: Response) -> str:
-    """What the server says of the log records that it rejected; empty: it rejected none."""
+    """The server's message on rejected log records; empty: it rejected none."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
     reply = ExportLogsServiceResponse()
     with contextlib.suppress(DecodeError):
         reply.ParseFromString(answer.body)
         if reply.partial_success.rejected_log_records:
-            return reply.partial_success.error_message or "no reason is given"
+            return reply.partial_success.error_message or "no reason given"
     return ""

@@ -13,23 +13,23 @@ from cellfleet.wire.uploads import UploadRequest
 _NOT_NOW = (401, 403)
 """The server refuses this instrument, not the picture."""
 _EXPIRED = "url-expired"
-"""Problem of a part that came too late: the next call gets new addresses."""
+"""Problem code of a part that came too late: the next call gets new addresses."""
 
 
 class PictureRefused(Exception):
-    """This picture cannot be uploaded, now or later: its file is gone, or the server does not want it."""
+    """This picture can never be uploaded: its file is missing, or the server refuses it."""
 
 
 def upload_picture(api: ApiClient, picture: Picture) -> None:
-    """Upload a picture; the same call again (after a broken one) sends what has not arrived.
+    """Upload a picture; after a broken upload, another call resumes it.
 
     Args:
-        api: the server, as this device.
-        picture: what, and where its file is.
+        api: client of this device.
+        picture: the picture and its file.
 
     Raises:
-        PictureRefused: it never can be.
-        NetworkError: later, perhaps.
+        PictureRefused: it can never be uploaded.
+        NetworkError: the upload failed; a retry may succeed.
         ServerRefuses: the server refuses this instrument.
     """
     try:
@@ -53,4 +53,4 @@ def upload_picture(api: ApiClient, picture: Picture) -> None:
             raise
         raise PictureRefused(f"the server answers {e.status}: {e.message}") from e
     except WireError as e:
-        raise PictureRefused(f"the server's answer is not understood: {e.message}") from e
+        raise PictureRefused(f"the server's answer is not valid: {e.message}") from e

@@ -76,7 +76,7 @@ def run_action(context: ActionContext, state: UpdateState, update: Update) -> Ac
         return ACTIONS[state](context, update)
     except (TrustError, BundleError) as e:
         if getattr(e, "may_pass", False) and state == "checking" and not update.folder:
-            # a server that was off, a clock: no attack for good
+            # an unreachable server or a wrong clock: a retry may succeed
             return ActionResult("failed", error_reason(e), temporary=True)
         return ActionResult("refused", error_reason(e))
     except CellfleetError as e:
@@ -92,10 +92,10 @@ def run_action(context: ActionContext, state: UpdateState, update: Update) -> Ac
 
 
 def check_trust(context: ActionContext, update: Update) -> ActionResult:
-    """Verify the release with both repositories. What this machine cannot install is refused before the download.
+    """Verify the release with both repositories. Refuse before the download what this machine cannot install.
 
     Args:
-        context: its source is asked, its slots give the installed release counters.
+        context: its source verifies, its slots give the installed release counters.
         update: names the release.
 
     Returns:
@@ -105,9 +105,9 @@ def check_trust(context: ActionContext, update: Update) -> ActionResult:
         TrustError: the repositories do not name the release for this device.
         NetworkError: the repositories cannot be reached now.
     """
-    _, wrong = limits_of(context.settings.agent, update.agent)
-    if wrong:
-        return ActionResult("refused", wrong)
+    _, invalid = limits_of(context.settings.agent, update.agent)
+    if invalid:
+        return ActionResult("refused", invalid)
     if update.release.kind != "model":
         reason = because("update.wrong-kind", name=update.release.name, kind=update.release.kind)
         return ActionResult("refused", reason)
@@ -126,8 +126,8 @@ def fetch(context: ActionContext, update: Update) -> ActionResult:
         ``downloaded``, with the path of the artifact.
 
     Raises:
-        TrustError: other bytes than both repositories name.
-        NetworkError: the download broke off; the next one resumes it.
+        TrustError: the bytes are not those that both repositories name.
+        NetworkError: the download was interrupted; the next one resumes it.
         StorageError: the disk refuses.
     """
     slot = context.slots.intact(update.release.sha256)
@@ -148,7 +148,7 @@ def _drop_other_downloads(home: Home, sha256: str) -> None:
 
 
 def install(context: ActionContext, update: Update) -> ActionResult:
-    """Open the bundle with distrust, check its requirements, write its slot, make it the candidate.
+    """Validate the untrusted bundle, check its requirements, write its slot, make it the candidate.
 
     Args:
         context: slots, settings of the camera, engines of this machine.
@@ -158,8 +158,8 @@ def install(context: ActionContext, update: Update) -> ActionResult:
         ``installed``, ``refused`` (the bundle), or ``failed`` (the file on this disk).
 
     Raises:
-        BundleError: the artifact is no valid bundle.
-        DeviceError: the slot does not hold the bytes that were checked.
+        BundleError: the artifact is not a valid bundle.
+        DeviceError: the slot does not hold the verified bytes.
         StorageError: the disk refuses.
     """
     from cellfleet.bundle import open_bundle
@@ -181,7 +181,9 @@ def install(context: ActionContext, update: Update) -> ActionResult:
         found, named = f"{manifest.name} {manifest.version}", f"{release.name} {release.version}"
         return ActionResult("refused", because("update.wrong-bundle", found=found, wanted=named))
     camera = context.settings.camera
-    lacking = missing(manifest.requires, context.engines, camera.channels, camera.pixel_size_um, cameras_tell=True)
+    lacking = missing(
+        manifest.requires, context.engines, camera.channels, camera.pixel_size_um, camera_names_pixel_size=True
+    )
     if lacking:
         return ActionResult("refused", joined(lacking))
     slot = Slot(
@@ -255,8 +257,8 @@ def active_ap50(active: Slot | None) -> float | None:
         return float(measured)
     from cellfleet.bundle import open_bundle
 
-    seen = [v.golden_ap50 for v in open_bundle(active.bundle).variants if v.golden_ap50 is not None]
-    return max(seen, default=None)
+    known = [v.golden_ap50 for v in open_bundle(active.bundle).variants if v.golden_ap50 is not None]
+    return max(known, default=None)
 
 
 def warm_up(context: ActionContext, update: Update) -> ActionResult:

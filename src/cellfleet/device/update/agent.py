@@ -69,7 +69,7 @@ class AgentPorts:
 
 
 class Agent:
-    """The agent of one instrument. Call ``start`` once, then ``tick`` again and again.
+    """The agent of one instrument. Call ``start`` once, then ``tick`` repeatedly.
 
     Attributes:
         journal: the newest page holds the state.
@@ -90,7 +90,7 @@ class Agent:
         self.snapshot = WorkSnapshot()
 
     def start(self) -> None:
-        """Continue from the files of the process before."""
+        """Resume from the files of the previous process."""
         now = self._clock.now()
         for name in (*self.journal.damaged, *self._slots.damaged):
             self._incident("state-damaged", because("state.damaged", file=name), now)
@@ -102,7 +102,7 @@ class Agent:
             self._report_transition(self.journal.entry, self.journal.entry.update)
 
     def tick(self) -> None:
-        """Poll, decide, act. Short, except for tasks that run in place. After an error of the disk the next tick tries again."""
+        """Poll, decide, act. Short, except with an inline background task. After a disk error the next tick retries."""
         now = self._clock.now()
         problems: list[Reason] = []
         self.snapshot = WorkSnapshot()
@@ -119,7 +119,7 @@ class Agent:
 
     @property
     def state(self) -> str:
-        """The state of the table."""
+        """The current state."""
         return self.journal.entry.state
 
     def step(self, now: datetime) -> bool:
@@ -139,7 +139,7 @@ class Agent:
         return self._run_action(entry.update, now)
 
     def _idle(self, entry: Entry, now: datetime) -> bool:
-        if entry.state != "idle":  # a page without an update, of another version: nothing to resume
+        if entry.state != "idle":  # a page of another version, without an update: nothing to resume
             self.journal.write(Entry(entered_at=now))
             return True
         self._remove_candidate()
@@ -159,7 +159,7 @@ class Agent:
         return True
 
     def _wanted(self, last: Update | None, now: datetime) -> Update | None:
-        """The next update: of an operator's request, a retry from a folder, or the desired state; None: nothing to do."""
+        """The next update: an operator's request, a retry from a folder, or the desired state; None: there is none."""
         active = self._slots.pointer.active
         request = next_request(self.context.home)
         if request is not None:
@@ -271,7 +271,7 @@ class Agent:
     def _roll_back(self, update: Update, now: datetime) -> bool:
         found_s = _seconds(update.activated_at, update.bad_at)
         good = roll_back(self._slots, self._scheduler, update, now)
-        text = f"back to {good.label}" if good is not None else "there is no slot to go back to"
+        text = f"rolled back to {good.label}" if good is not None else "there is no slot to roll back to"
         why = english(update.reason)
         self._ports.news(f"{update.release.name} {update.release.version} is bad: {why}; {text}")
         numbers = {"rollback": {"found_s": found_s, "to": good.label if good is not None else ""}}
@@ -290,14 +290,14 @@ class Agent:
 
     def _repair(self, now: datetime) -> None:
         """Replace a damaged active slot by an intact one, or by none."""
-        lost = repair(self._slots, self._scheduler, self.journal, now)
-        if lost:
-            self._incident("slot-damaged", lost, now)
+        damage = repair(self._slots, self._scheduler, self.journal, now)
+        if damage:
+            self._incident("slot-damaged", damage, now)
 
-    def _note_frames(self, seen: WorkSnapshot) -> None:
+    def _note_frames(self, snapshot: WorkSnapshot) -> None:
         """Record frame times of the active slot; the next slot is compared with them."""
         active = self._slots.pointer.active
-        self._times.extend(f.milliseconds for f in seen.frames if f.slot == active and f.result == "segmented")
+        self._times.extend(f.milliseconds for f in snapshot.frames if f.slot == active and f.result == "segmented")
 
     def _note_recovery(self, last: Update | None) -> None:
         """Record when the restored slot segments its first frame after a rollback."""
@@ -312,10 +312,10 @@ class Agent:
             self._save(last.model_copy(update={"recovery_s": recovery_s}), last.changed_at)
 
     def _save(self, update: Update, now: datetime) -> None:
-        """Write a page that repeats its state."""
+        """Write a page without a transition."""
         entry = self.journal.entry
-        kept = update.model_copy(update={"changed_at": now})
-        self.journal.write(entry.model_copy(update={"update": kept, "source": "", "trigger": ""}))
+        changed = update.model_copy(update={"changed_at": now})
+        self.journal.write(entry.model_copy(update={"update": changed, "source": "", "trigger": ""}))
 
     def _transition(self, update: Update, result: ActionResult, now: datetime) -> None:
         limits, _ = limits_of(self.context.settings.agent, update.agent)

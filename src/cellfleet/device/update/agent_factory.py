@@ -35,12 +35,12 @@ class LogSink:
     """Writes events to the log, on an instrument without a server."""
 
     def put(self, event: Event) -> None:
-        """Write a transition or an incident; the events of frames are in the results already."""
+        """Log a transition or an incident; events of frames are in the results already."""
         if isinstance(event, AgentMoved | Incident):
             _LOG.info("%s", event.to_json().decode())
 
     def backlog(self) -> tuple[int, int]:
-        """Items and bytes that wait for a server: none."""
+        """Unconfirmed items and bytes: none without a server."""
         return 0, 0
 
 
@@ -63,7 +63,7 @@ def composed(
     *,
     online: bool = True,
 ) -> Iterator[Composed]:
-    """Compose an agent; at the end its segmenters, sender and spool are closed.
+    """Compose an agent, and close its segmenters, sender and spool at the end.
 
     Args:
         home: HOME of this instrument.

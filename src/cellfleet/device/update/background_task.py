@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class BackgroundTask(Protocol, Generic[T]):
-    """Runs functions one after the other."""
+    """Runs one function at a time."""
 
     @property
     def busy(self) -> bool:
-        """A function was started, and its result was not taken yet."""
+        """Whether a function was started and its result not taken yet."""
         ...
 
     def start(self, work: Callable[[], T]) -> None:

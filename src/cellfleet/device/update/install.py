@@ -1,4 +1,4 @@
-"""``device install``: install a bundle from an offline folder, under the same checks as one from a server."""
+"""``device install``: installs a bundle from an offline folder, with the same checks as one from a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cellfleet.wire.reason import english
 from cellfleet.wire.states import ArtifactRef
 
 _POLL_S = 0.3
-_MOST_TICKS = 10_000
+_MAX_TICKS = 10_000
 News = Callable[[str], None]
 
 
@@ -31,7 +31,7 @@ class Installed:
     """Result of an installation.
 
     Attributes:
-        outcome: as of an update; ``probation`` when the release is active and its first frames are still watched.
+        outcome: of the update; ``probation`` while the release is active and on probation.
     """
 
     release: ArtifactRef
@@ -60,7 +60,7 @@ def find_folder(path: Path) -> tuple[Path, str]:
         raise DeviceError(f"{path} is neither a file nor a folder", hint="check the spelling of the path")
     if not (folder / "image").is_dir() or not (folder / "director").is_dir():
         raise DeviceError(
-            f"{folder} holds no signed metadata (image/ and director/), so nothing in it can be trusted",
+            f"{folder} holds no signed metadata (image/ and director/), so it cannot be trusted",
             hint="make a folder with `cellfleet trust export` and name it, or the bundle within it",
         )
     return folder.absolute(), sha256
@@ -80,17 +80,17 @@ def choose_release(home: Home, project: Project, folder: Path, sha256: str, cloc
         The release; the newest of several.
 
     Raises:
-        TrustError: the folder must not be trusted.
-        DeviceError: it holds nothing for this instrument.
+        TrustError: the folder cannot be trusted.
+        DeviceError: it holds no release for this instrument.
     """
     identity = identity_of(home)
     source = FolderSource(home, folder, identity.device_id, project.settings.device, clock)
     offered = source.offered()
     chosen = [r for r in offered if sha256 in ("", r.sha256)]
     if not chosen:
-        names = ", ".join(f"{r.name} {r.version}" for r in offered) or "nothing"
+        names = ", ".join(f"{r.name} {r.version}" for r in offered) or "no models"
         raise DeviceError(
-            f"{folder}: that bundle is not named for {identity.record.name}; the folder names {names}",
+            f"{folder}: that bundle is not for {identity.record.name}; the folder holds {names}",
             hint=f"export for this instrument: `cellfleet trust export` with device id {identity.device_id}",
         )
     return chosen[-1]
@@ -121,8 +121,8 @@ def install(
         The release and its outcome.
 
     Raises:
-        TrustError: the folder must not be trusted; nothing was started.
-        DeviceError: the folder holds nothing for this instrument, or the agent has not finished in time; it continues.
+        TrustError: the folder cannot be trusted; nothing was started.
+        DeviceError: the folder holds no release for this instrument, or the agent does not finish in time and continues.
     """
     folder, sha256 = find_folder(path)
     release = choose_release(home, project, folder, sha256, clock)
@@ -130,7 +130,7 @@ def install(
     request = InstallRequest(name=request_name(now), folder=str(folder), release=release, asked_at=now)
     news(f"{release.name} {release.version} is named by both repositories of {folder}")
     if is_held(home.agent_lock):
-        news("the agent runs; it is asked to install it")
+        news("the agent is running and installs it")
         put_request(home, request)
         return _wait_for_agent(home, request, clock, news, timeout_s, sleep)
     with held(home.agent_lock, "`cellfleet device install`"):
@@ -153,22 +153,22 @@ def _install_here(
     with composed(home, project, clock, InlineTask(), news, online=False) as parts:
         agent = parts.agent
         agent.start()
-        for _ in range(_MOST_TICKS):
+        for _ in range(_MAX_TICKS):
             agent.tick()
             parts.reporter.report(clock.now())
             if agent.problems:
                 raise DeviceError(
-                    "; ".join(english(p) for p in agent.problems), hint="mend that, then run the same command again"
+                    "; ".join(english(p) for p in agent.problems), hint="solve that, then run the same command again"
                 )
             update = agent.journal.entry.update
             if update is None or update.request != request.name:
                 if agent.state != "idle":
                     raise DeviceError(
-                        f"an update is not finished here (state {agent.state})",
+                        f"another update is not finished (state {agent.state})",
                         hint="start the instrument (`cellfleet device run HOME`), then install again",
                     )
             elif agent.state == "probation":
-                return Installed(request.release, "probation", "it is active; its first frames decide whether it stays")
+                return Installed(request.release, "probation", "it is active and on probation")
             elif agent.state == "idle" and update.outcome != "running":
                 return Installed(request.release, update.outcome, english(update.reason))
             elif agent.state == "idle":
@@ -176,7 +176,7 @@ def _install_here(
             elif agent.reason:
                 news(english(agent.reason))
                 sleep(1.0)
-    raise DeviceError("the installation does not come to an end", hint="see `cellfleet device status HOME`")
+    raise DeviceError("the installation does not finish", hint="see `cellfleet device status HOME`")
 
 
 def _wait_for_agent(
@@ -193,14 +193,14 @@ def _wait_for_agent(
         status = read_status(home, clock.now())
         update = status.facts.get("update") or {}
         if update.get("request") == request.name:
-            words = f"{update['state']}: {update['reason']}" if update["reason"] else update["state"]
-            if words != reported:
-                news(words)
-                reported = words
+            text = f"{update['state']}: {update['reason']}" if update["reason"] else update["state"]
+            if text != reported:
+                news(text)
+                reported = text
             if update["settled"]:
                 return Installed(request.release, update["outcome"], update["reason"])
         sleep(_POLL_S)
     raise DeviceError(
-        f"the agent has not finished within {timeout_s:.0f} s; it goes on",
-        hint="look with `cellfleet device status HOME`; a lease or a maintenance window may hold it back",
+        f"the agent has not finished within {timeout_s:.0f} s; it continues",
+        hint="see `cellfleet device status HOME`; a lease or a maintenance window may defer the update",
     )

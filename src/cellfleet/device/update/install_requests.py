@@ -20,7 +20,7 @@ class InstallRequest(Message):
     Attributes:
         name: of the request. The journal and the status repeat it, so that the requesting program finds the outcome.
         folder: absolute path.
-        release: from the folder; files of older programs have a ``release_id``, which means nothing.
+        release: from the folder; files of older programs have a ``release_id``, which is ignored.
     """
 
     format_version: Literal[1] = 1
@@ -64,11 +64,11 @@ def next_request(home: Home) -> InstallRequest | None:
 
 
 def drop_request(home: Home, name: str) -> None:
-    """Remove a request that was processed or given up.
+    """Remove a request.
 
     Args:
         home: HOME of the instrument.
-        name: of the request; it may be gone already.
+        name: of the request; it may be absent.
     """
     _drop(home.requests / f"{name}.json")
 

@@ -34,7 +34,7 @@ def is_open(window: MaintenanceWindow, now: datetime) -> bool:
 
 
 def when_open(window: MaintenanceWindow) -> Reason:
-    """The window as the reason why an activation waits."""
+    """The reason for an activation that waits for the window."""
     sign, minutes = ("-" if window.utc_offset_min < 0 else "+"), abs(window.utc_offset_min)
     offset = f"{sign}{minutes // 60:02d}:{minutes % 60:02d}"
     if len(set(window.days)) == 7:

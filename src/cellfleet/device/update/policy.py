@@ -1,4 +1,4 @@
-"""The agent's decisions: facts in, a decision or a reason out. Pure."""
+"""Decisions of the agent, as pure functions of facts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from cellfleet.wire.reason import Reason, because, joined, read_reason
 from cellfleet.wire.states import DesiredState, MaintenanceWindow
 
 if TYPE_CHECKING:
-    from cellfleet.bundle.manifest import Requires  # loads onnx, which the launcher and the camera need not
+    from cellfleet.bundle.manifest import (
+        Requires,  # not at run time: it loads onnx, which the launcher and the camera do not need
+    )
 
 MAX_ATTEMPTS = 8
 RECOVERY_WAIT_S = 120.0
@@ -33,7 +35,7 @@ def is_wanted(desired: DesiredState | None, active: str, last: Update | None, no
         now: time.
 
     Returns:
-        True when its release is not active, has no final outcome, and is not in a backoff.
+        True when the release is not active, has no final outcome, and is not in a backoff.
     """
     if desired is None or desired.release is None or desired.release.sha256 == active:
         return False
@@ -43,7 +45,7 @@ def is_wanted(desired: DesiredState | None, active: str, last: Update | None, no
 
 
 def may_retry(update: Update, now: datetime) -> bool:
-    """Whether the backoff of an update is over. A clock that was set back does not extend it by more than a day.
+    """Whether the backoff of an update is over. A clock that is set back extends it by at most a day.
 
     Args:
         update: the update that failed.
@@ -122,12 +124,12 @@ def limits_of(section: AgentSection, overrides: Mapping[str, Any]) -> tuple[Agen
         return AgentSection.model_validate({**section.model_dump(), **overrides}), None
     except ValidationError as e:
         first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        return section, because("update.setting", name=where, detail=first["msg"])
+        name = ".".join(str(p) for p in first["loc"])
+        return section, because("update.setting", name=name, detail=first["msg"])
 
 
 def waits_for(leases: list[Lease], window: MaintenanceWindow | None, now: datetime) -> Reason | None:
-    """Why an activation has to wait.
+    """Why an activation must wait.
 
     Args:
         leases: inhibit leases, expired ones too.
@@ -155,7 +157,7 @@ def missing(
     engines: Mapping[str, str],
     channels: Sequence[str],
     pixel_size_um: float | None,
-    cameras_tell: bool,
+    camera_names_pixel_size: bool,
 ) -> list[Reason]:
     """Requirements of a bundle that this instrument does not meet.
 
@@ -164,7 +166,7 @@ def missing(
         engines: engine -> version, of this machine.
         channels: of the camera.
         pixel_size_um: of the settings; None: not set.
-        cameras_tell: the files of the camera may contain their pixel size.
+        camera_names_pixel_size: files of the camera may contain their pixel size.
 
     Returns:
         One reason for each unmet requirement.
@@ -176,6 +178,6 @@ def missing(
     if lacking := [c for c in requires.channels if c not in channels]:
         here = ", ".join(channels) or "none"
         out.append(because("update.lacks-channels", needed=", ".join(lacking), here=here))
-    if requires.pixel_size and pixel_size_um is None and not cameras_tell:
+    if requires.pixel_size and pixel_size_um is None and not camera_names_pixel_size:
         out.append(because("update.lacks-pixel-size"))
     return out

@@ -1,4 +1,4 @@
-"""Probation: does the new slot stay within the limits? Pure; the limits are settings, the numbers go into the report."""
+"""Probation: checks whether the new slot stays within the limits. Pure; limits are settings, numbers are reported."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cellfleet.device.update.state_machine import Event
 from cellfleet.wire.reason import Reason, because, joined
 
 KEPT_TIMES = 200
-"""Latest frame times that medians are made of."""
-_LEAST_TIMES = 5
-"""Segmented frames before time and memory are judged: the first ones after a start are slow on every machine."""
+"""Number of latest frame times for medians."""
+_MIN_TIMES = 5
+"""Minimum of segmented frames before time and memory are judged: the first frames after a start are slow."""
 _AT_ONCE = 2.0
-"""Multiple of the memory limit that is too much at any time, also before ``_LEAST_TIMES`` frames."""
+"""Multiple of the memory limit that always fails, also before ``_MIN_TIMES`` frames."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def judge(tally: Tally, limits: AgentSection, since: datetime, now: datetime) ->
         ``good``, ``bad``, or no event yet.
     """
     median = median_ms(tally.times_ms)
-    waited = (now - since).total_seconds()
+    elapsed_s = (now - since).total_seconds()
     numbers: dict[str, Any] = {
         "frames": tally.segmented,
         "failed": tally.failed,
@@ -104,8 +104,8 @@ def judge(tally: Tally, limits: AgentSection, since: datetime, now: datetime) ->
     frames, wanted = tally.segmented, limits.probation_frames
     if frames >= wanted:
         return Verdict("good", because("probation.passed", frames=frames), numbers)
-    if waited >= limits.probation_s:
-        reason = because("probation.time-over", frames=frames, wanted=wanted, seconds=waited)
+    if elapsed_s >= limits.probation_s:
+        reason = because("probation.time-over", frames=frames, wanted=wanted, seconds=elapsed_s)
         return Verdict("good", reason, numbers)
     return Verdict(None, because("probation.running", frames=frames, wanted=wanted), numbers)
 
@@ -115,7 +115,7 @@ def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[R
     failures = tally.failed + tally.crashes + tally.hangs
     if failures > limits.probation_max_errors:
         out.append(_errors(tally, limits.probation_max_errors))
-    early = median is None or len(tally.times_ms) < min(_LEAST_TIMES, limits.probation_frames)
+    early = median is None or len(tally.times_ms) < min(_MIN_TIMES, limits.probation_frames)
     if not tally.memory_mb <= limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):  # NaN does not pass
         limit_mb = limits.probation_max_memory_mb
         out.append(because("probation.memory", memory_mb=tally.memory_mb, limit_mb=limit_mb))

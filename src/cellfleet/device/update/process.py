@@ -1,4 +1,4 @@
-"""The agent's process: ``python -m cellfleet.device.update.process HOME``. The launcher starts it; it ends with its stdin."""
+"""The agent process: ``python -m cellfleet.device.update.process HOME``. The launcher starts it; it stops when stdin closes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_agent(home: Home, project: Project, stop: threading.Event, clock: Clock)
     Args:
         home: HOME of this instrument.
         project: its settings.
-        stop: ends the loop.
+        stop: stops the loop.
         clock: time.
 
     Raises:
@@ -39,7 +39,7 @@ def run_agent(home: Home, project: Project, stop: threading.Event, clock: Clock)
     with composed(home, project, clock, background, news) as parts:
         sync = threading.Thread(target=parts.server_sync.run, args=(_SYNC_S,), name="server-sync", daemon=True)
         parts.agent.start()
-        news(f"the agent is up: {parts.agent.state}")
+        news(f"the agent is running: {parts.agent.state}")
         sync.start()
         try:
             while not stop.is_set():
@@ -52,7 +52,7 @@ def run_agent(home: Home, project: Project, stop: threading.Event, clock: Clock)
 
 def news(text: str) -> None:
     """Write one line to stdout; the launcher prints it."""
-    with contextlib.suppress(OSError):  # the launcher is gone; this process stops with its stdin
+    with contextlib.suppress(OSError):  # the launcher has ended, so this process stops soon
         sys.stdout.write(text.replace("\n", " ") + "\n")
         sys.stdout.flush()
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         with held(home.agent_lock, "the agent", _LOCK_WAIT_S):
             run_agent(home, project, stop, SystemClock())
     except CellfleetError as e:
-        news(f"cannot go on: {e.message}" + (f" ({e.hint})" if e.hint else ""))
+        news(f"the agent stops: {e.message}" + (f" ({e.hint})" if e.hint else ""))
         return REFUSED
     return 0
 

@@ -14,7 +14,7 @@ from cellfleet.wire.plain_json import made_plain
 from cellfleet.wire.reason import Reason, because, english
 from cellfleet.wire.states import Counters, Health, ReportedState, SlotReport, UpdateReport
 
-_MOST_PROBLEMS = 32
+_MAX_PROBLEMS = 32
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class HostStatus:
     Attributes:
         disk_free_mb: free space of the disk that holds HOME.
         min_free_mb: below it the camera waits.
-        spool_items, spool_bytes: not confirmed by the server yet.
-        clock_offset_s: the server's clock minus this one.
-        server_problem: why the server cannot be reached; None: no trouble.
+        spool_items, spool_bytes: not yet confirmed by the server.
+        clock_offset_s: the server's clock minus the local clock.
+        server_problem: why the server cannot be reached; None: it can.
         problems: of the agent itself.
     """
 
@@ -44,7 +44,7 @@ def slot_report(slot: Slot | None, since: str) -> SlotReport | None:
 
     Args:
         slot: None: there is none in this role.
-        since: ISO time since when it has its role; empty: its installation.
+        since: ISO time at which it got its role; empty: that of its installation.
     """
     if slot is None:
         return None
@@ -104,7 +104,7 @@ def health(snapshot: WorkSnapshot, host: HostStatus) -> Health:
         problems.append(because("camera.disk-full", free_mb=host.disk_free_mb, limit_mb=host.min_free_mb))
     if host.server_problem:
         problems.append(host.server_problem)
-    different = list({english(p): p for p in problems}.items())[:_MOST_PROBLEMS]
+    different = list({english(p): p for p in problems}.items())[:_MAX_PROBLEMS]
     return Health(
         disk_free_mb=max(0.0, host.disk_free_mb),
         queue_frames=snapshot.pending,
@@ -135,7 +135,7 @@ def reported(
     reason: Reason | None = None,
     numbers: dict[str, Any] | None = None,
 ) -> ReportedState:
-    """Put the reported state together. Its sequence number is set when it is sent.
+    """Compose the reported state. Its sequence number is set when it is sent.
 
     Args:
         device_id: of this instrument.
@@ -171,7 +171,7 @@ def reported(
 
 
 def row(update: Update | None, state: str, reason: Reason | None, numbers: dict[str, Any]) -> dict[str, Any] | None:
-    """The update's row in ``status.json``: the fields of the report, and those that only this instrument needs.
+    """The update in ``status.json``: fields of the report, and those that only this instrument needs.
 
     Args:
         update: None: there was none.

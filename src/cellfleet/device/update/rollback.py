@@ -1,4 +1,4 @@
-"""Rollback from a bad slot to the previous one, and repair of a damaged active slot. Needs no network."""
+"""Rolls back from a bad slot to the previous one, and repairs a damaged active slot. Needs no network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def roll_back(slots: Slots, scheduler: Scheduler, update: Update, now: datetime)
 def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) -> Reason | None:
     """Replace an active slot whose bytes are damaged by an intact one; the desired state installs it again.
 
-    Experiments are repinned before the pointer changes: after a power cut between the two the slot is still found damaged.
+    Experiments are repinned before the pointer changes, so that after a power cut between the two the repair runs again.
 
     Args:
         slots: installed slots.
@@ -79,7 +79,7 @@ def repair(slots: Slots, scheduler: Scheduler, journal: Journal, now: datetime) 
 
 
 def lost_slot(slots: Slots, sha256: str, name: str, version: str) -> Slot:
-    """Stand-in for a slot whose facts cannot be read.
+    """Placeholder for a slot whose facts cannot be read.
 
     Args:
         slots: installed slots.

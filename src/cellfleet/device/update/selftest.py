@@ -1,7 +1,7 @@
-"""Self-test: may a bundle become active on this instrument? Pure judgement of its segmentation of golden frames.
+"""Self-test: decides whether a bundle may become active on this instrument, from its scores on golden frames. Pure.
 
-A bundle's own golden frames are not sufficient, because nonsense agrees with itself: the new model also segments the golden
-frames of the active bundle, and an absolute minimum holds for both.
+A bundle's own golden frames are not sufficient, because a bad model may agree with its own bad masks: the new model also
+segments the golden frames of the active bundle, and an absolute minimum holds for both.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ def _against_active(tested: SelfTested, limits: AgentSection, active_ap50: float
         return [because("selftest.active-not-run")]
     found = tested.results[1]
     least = active_ap50 - limits.max_golden_loss_ap50
-    if found.problem or found.ap50 >= least or found.ap50 < limits.min_golden_ap50:  # these two have a reason already
+    if (
+        found.problem or found.ap50 >= least or found.ap50 < limits.min_golden_ap50
+    ):  # the latter two have a reason already
         return []
     limit = limits.max_golden_loss_ap50
     return [because("selftest.ap50-loss", ap50=found.ap50, active=active_ap50, limit=limit)]

@@ -1,4 +1,4 @@
-"""``state/status.json``: how the instrument is, for ``device status`` and other programs."""
+"""``state/status.json``: status of the instrument, for ``device status`` and other programs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Status:
 
     Attributes:
         running: an agent runs now.
-        age_s: of ``facts``; None when there are none.
-        facts: as the agent wrote them last; empty when it never ran.
+        age_s: of ``facts``; None: there are none.
+        facts: latest facts of the agent; empty: it has never run.
     """
 
     running: bool
@@ -43,7 +43,7 @@ def write_status(home: Home, facts: dict[str, Any]) -> None:
     part = home.status_file.with_suffix(".new")
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps({"format_version": 1, **facts}, ensure_ascii=False), encoding="utf-8")
-    for _ in range(5):  # on Windows a reader holds the file for a moment
+    for _ in range(5):  # on Windows a reader may have the file open
         with contextlib.suppress(PermissionError):
             os.replace(part, home.status_file)  # noqa: PTH105
             return
@@ -69,13 +69,16 @@ def status_lines(status: Status) -> list[tuple[str, str]]:
     """Lines for ``device status``: name and text."""
     facts = status.facts
     if not facts:
-        return [("state", "never ran here" if not status.running else "starting")]
+        return [("state", "has never run here" if not status.running else "starting")]
     health, counters, update = facts["health"], facts["counters"], facts.get("update")
     was = "" if status.running else "was "
     lines = [
         ("instrument", f"{facts['name']} ({facts['device_id']})"),
         ("state", _state(status)),
-        ("server", facts["server"]["url"] + _trouble(facts) if facts["server"]["url"] else "none: a fleet of one"),
+        (
+            "server",
+            facts["server"]["url"] + _server_problem(facts) if facts["server"]["url"] else "none (a fleet of one)",
+        ),
         ("active", _slot(facts["active"])),
         ("previous", _slot(facts["previous"])),
     ]
@@ -98,13 +101,13 @@ def _state(status: Status) -> str:
     facts = status.facts
     text = str(facts["state"]) + (f": {facts['reason']}" if facts.get("reason") else "")
     if not status.running:
-        return f"does not run (last seen {facts['at'][:19].replace('T', ' ')} UTC, {text})"
+        return f"not running (last seen {facts['at'][:19].replace('T', ' ')} UTC, {text})"
     if status.age_s is not None and status.age_s > STALE_AFTER_S:
-        return f"{text} (not heard for {status.age_s:.0f} s)"
+        return f"{text} (no status for {status.age_s:.0f} s)"
     return text
 
 
-def _trouble(facts: dict[str, Any]) -> str:
+def _server_problem(facts: dict[str, Any]) -> str:
     return f" ({facts['server']['trouble']})" if facts["server"]["trouble"] else ""
 
 

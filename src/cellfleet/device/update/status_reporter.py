@@ -1,4 +1,4 @@
-"""After each tick: hand the report to the server sync, and write the status file."""
+"""After each tick, submits the report to the server sync and writes the status file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StatusReporter:
         server_sync: sends the report.
         info: facts that do not change.
         backlog: returns the number of items and of bytes that the server has not confirmed.
-        free: returns the free space of the disk that holds HOME, MB; tests bring their own.
+        free: returns the free space of the disk that holds HOME, MB.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class StatusReporter:
         self._free = free or free_mb
 
     def report(self, now: datetime) -> ReportedState:
-        """Hand the report to the server sync and write the status file. Returns the report."""
+        """Submit the report to the server sync and write the status file. Returns the report."""
         agent = self._agent
         state = reported_state.reported(
             device_id=self._info.record.device_id,

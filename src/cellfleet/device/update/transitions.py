@@ -1,4 +1,4 @@
-"""The next page of the journal, from the page before and the result of an action. Pure."""
+"""Computes the next page of the journal from the previous page and the result of an action. Pure."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class ActionResult:
 
 
 def begin(desired: DesiredState, last: Update | None, arrived_at: datetime, now: datetime) -> Update:
-    """Start the update that a desired state asks for; a retry keeps the counts of the attempts before.
+    """Start the update that a desired state asks for; a retry keeps the counts of earlier attempts.
 
     Args:
         desired: names a release.
         last: the latest update.
-        arrived_at: when the desired state arrived; the update's time counts from here.
+        arrived_at: when the desired state arrived; the start of the update's time.
         now: time.
     """
     assert desired.release is not None
     if last is not None and not last.settled and same_update(last, desired):
-        asked = {"generation": desired.generation, "window": desired.window, "agent": desired.agent}
-        return last.model_copy(update={**asked, "release": desired.release, "not_before": None, "changed_at": now})
+        latest = {"generation": desired.generation, "window": desired.window, "agent": desired.agent}
+        return last.model_copy(update={**latest, "release": desired.release, "not_before": None, "changed_at": now})
     return Update(
         generation=desired.generation,
         deployment_id=desired.deployment_id,
@@ -93,8 +93,8 @@ def advance(entry: Entry, update: Update, result: ActionResult, now: datetime, b
     """The next page.
 
     Args:
-        entry: the page before.
-        update: of the page before, or the update that starts.
+        entry: the previous page.
+        update: of the previous page, or a new one.
         result: of the state's action.
         now: time.
         backoff: wait before the next attempt.
@@ -103,7 +103,7 @@ def advance(entry: Entry, update: Update, result: ActionResult, now: datetime, b
         The page to write before the next action starts.
 
     Raises:
-        KeyError: the event cannot happen in that state; a defect of the caller.
+        KeyError: the event is not valid in that state; a defect of the caller.
     """
     state = next_state(entry.state, result.event)
     changes: dict[str, Any] = {"changed_at": now, "reason": result.reason, **result.changes}

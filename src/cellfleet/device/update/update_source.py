@@ -1,4 +1,4 @@
-"""Sources of updates: the fleet server, and an offline folder as ``trust export`` makes it; the same checks for both."""
+"""Sources of updates, with the same checks: the fleet server, and an offline folder of ``trust export``."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class UpdateSource(Protocol):
             update: names the release that ``check`` verified.
 
         Raises:
-            TrustError: other bytes than both repositories name.
-            NetworkError: it broke off; try again later.
+            TrustError: the bytes are not those that both repositories name.
+            NetworkError: the download was interrupted; a retry resumes it.
             StorageError: the disk refuses.
         """
         ...
@@ -79,7 +79,7 @@ class ServerSource:
         try:
             verifier.refresh()
         except NetworkError:
-            self._client.forget_token()  # it may have been the reason
+            self._client.forget_token()  # an invalid token may be the reason
             raise
         verifier.check(update.release, installed)
 
@@ -94,10 +94,10 @@ class ServerSource:
             headers=self._client.headers,
             min_free_bytes=_kept_free(self._settings),
             min_bytes_per_s=self._settings.min_bytes_per_s,
-            progress=self._break_off,
+            progress=self._check_cancelled,
         )
 
-    def _break_off(self, _done: int, _total: int, _note: str) -> None:
+    def _check_cancelled(self, _done: int, _total: int, _note: str) -> None:
         if self._cancelled.is_set():
             raise NetworkError("the update was withdrawn while it was being downloaded")
 
@@ -125,7 +125,7 @@ class FolderSource:
         """Models that both repositories of the folder name for this instrument, the newest last.
 
         Raises:
-            TrustError: the folder must not be trusted.
+            TrustError: the folder cannot be trusted.
         """
         verifier = self._verifier()
         verifier.refresh()
