@@ -142,5 +142,5 @@ def test_the_status_of_what_never_ran(tmp_path: Path) -> None:
     home.state.mkdir()
     home.status_file.write_text("{")
     assert status_lines(read_status(home, SystemClock().now())) == [("state", "has never run here")]
-    with pytest.raises(DeviceError, match="no instrument"):
+    with pytest.raises(DeviceError, match="not an instrument"):
         home.project()
