@@ -124,7 +124,7 @@ def test_mistakes_are_told_in_plain_words(project: Path, tmp_path: Path, capsys:
         ([BUNDLE, "--variant", "openvino/int8"], ExitCode.REFUSED, "no variant"),
         ([BUNDLE, "--champion", "none.json"], ExitCode.REFUSED, "cannot read none.json"),
         ([BUNDLE, "--out", str(project)], ExitCode.REFUSED, "is no evaluation"),
-        ([BUNDLE, "--out", "cellfleet.toml/x"], ExitCode.STORAGE, "something of that name is in the way"),
+        ([BUNDLE, "--out", "cellfleet.toml/x"], ExitCode.STORAGE, "that name already exists"),
         ([BUNDLE, "--verify", "cellfleet.toml"], ExitCode.REFUSED, "not valid JSON"),
     ):
         assert run(["evaluate", *argv]) == code, argv
