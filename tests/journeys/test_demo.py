@@ -176,5 +176,5 @@ def test_the_budget_counts_the_crops_that_the_flags_ask_for(tmp_path: Path, wher
 
 def test_places_cannot_be_moved_by_a_setting(tmp_path: Path) -> None:
     done = cellfleet("demo", "--workdir", "w", "--set", "bundle.out=x", cwd=tmp_path, expect=ExitCode.USAGE)
-    assert "places of its own" in done.stderr
+    assert "the demo sets this itself" in done.stderr
     assert not (tmp_path / "w").exists()
