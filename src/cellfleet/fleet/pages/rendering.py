@@ -30,15 +30,15 @@ STATIC = Path(str(resources.files("cellfleet.fleet").joinpath("static")))
 TEMPLATES = Path(str(resources.files("cellfleet.fleet").joinpath("templates")))
 LANGUAGE_COOKIE = "cellfleet_language"
 DONE: Mapping[str, str] = {
-    "accepted": formatting.N_("The instrument is accepted. It asks for its first release within a minute."),
+    "accepted": formatting.N_("The instrument is accepted. It requests its first release within a minute."),
     "rejected": formatting.N_("The instrument is rejected."),
-    "revoked": formatting.N_("The instrument is revoked. Its tokens are void."),
-    "changed": formatting.N_("The change is made."),
-    "made": formatting.N_("It is made."),
-    "started": formatting.N_("The deployment is made."),
+    "revoked": formatting.N_("The instrument is revoked. Its tokens are no longer valid."),
+    "changed": formatting.N_("The change is saved."),
+    "made": formatting.N_("Created."),
+    "started": formatting.N_("The deployment is created."),
     "approved": formatting.N_("The deployment is approved."),
-    "halted": formatting.N_("The deployment is halted. No more instruments are offered the release."),
-    "resumed": formatting.N_("The deployment goes on."),
+    "halted": formatting.N_("The deployment is halted. The release is not offered to more instruments."),
+    "resumed": formatting.N_("The deployment is resumed."),
     "cancelled": formatting.N_("The deployment is cancelled."),
     "withdrawn": formatting.N_("The release is withdrawn. New deployments cannot use it."),
     "signed-out": formatting.N_("You are signed out."),
