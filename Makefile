@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml requirements.lock scripts/web-parts.sh $(CXX_FILES) $(C
 	@scripts/web-parts.sh $(BIN)/python
 	@touch $@
 
-demo: $(STAMP)  ## the whole story on synthetic cells (ARGS="--data DIR --workdir DIR --seed N --json FILE --keep")
+demo: $(STAMP)  ## everything, from synthetic cells to three instruments and back (ARGS="--data DIR --workdir DIR --seed N --json FILE --keep")
 	$(BIN)/cellfleet demo $(ARGS)
 
 test: lint  ## lint, types, C++ tests, Python tests
@@ -55,7 +55,7 @@ cpp: $(STAMP)  ## the C++ library's own tests, with the address and undefined-be
 unit: $(STAMP)  ## pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-format: $(STAMP)  ## let ruff and clang-format format and mend
+format: $(STAMP)  ## format with ruff and clang-format, and apply ruff's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
@@ -77,9 +77,9 @@ coverage: $(STAMP)  ## lines and branches that the tests reach, per room (ARGS="
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python scripts/coverage_rooms.py $(ARGS)
 
-mutants: $(STAMP)  ## how many small faults in the pure rules the tests notice, about 30 minutes (ARGS="[trust|metrics|...] [--jobs N]")
+mutants: $(STAMP)  ## the share of small faults in the pure rules that the tests notice, about 30 minutes (ARGS="[trust|metrics|...] [--jobs N]")
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock mutmut==3.8.1
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
-clean:  ## remove the environment and everything that was built
+clean:  ## remove the environment and all build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
