@@ -34,7 +34,7 @@ class Verified:
     Attributes:
         count: events that hold.
         broken_at: number of the first event that does not; None: all do.
-        head: hash of the last event that holds. Whoever keeps it elsewhere can prove later that no end was cut off.
+        head: hash of the last event that holds. A copy kept elsewhere later proves that no end was cut off.
         why: in words.
     """
 
@@ -131,7 +131,7 @@ def _fault(row: AuditEvent, expected: int, previous: str) -> str:
     if row.seq != expected:
         return f"event {expected} is missing"
     if row.previous != previous:
-        return f"event {row.seq} does not follow the one before it"
+        return f"event {row.seq} does not follow the event before it"
     return "" if row.hash == _hash(row) else f"event {row.seq} was changed"
 
 

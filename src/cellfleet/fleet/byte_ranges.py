@@ -18,7 +18,7 @@ BINARY: dict[int | str, dict[str, Any]] = {
         "description": "The bytes.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
-    206: {"description": "The range that was asked for; `Content-Range` says which."},
+    206: {"description": "The requested range; see `Content-Range`."},
     304: {"description": "The caller has these bytes already."},
 }
 """For the description of an operation that answers with bytes."""

@@ -1,4 +1,4 @@
-"""What the fleet server works with: settings, clock, database, store; handed to every service, global nowhere."""
+"""What the fleet server works with: settings, clock, database, store; passed to every service; nothing is global."""
 
 from __future__ import annotations
 

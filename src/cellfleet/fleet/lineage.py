@@ -1,4 +1,4 @@
-"""What stands behind a mask: row -> run -> release -> bundle -> decision -> training -> data set -> commit.
+"""Lineage of a mask: row -> run -> release -> bundle -> decision -> training -> data set -> commit.
 
 The links are those of ``cellfleet.lineage``; the records come from the table ``lineage_records``, and the release with who
 published it, who answered for it and what was overridden stands between the run and the bundle.

@@ -31,10 +31,10 @@ SECURITY_HEADERS = {
 
 
 class TooLarge(HTTPException):
-    """The request's body is longer than is taken."""
+    """The request's body exceeds the limit."""
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(413, f"a request may have at most {max_bytes} bytes here", {"Connection": "close"})
+        super().__init__(413, f"the request is too large; the limit is {max_bytes} bytes", {"Connection": "close"})
 
 
 class BodyLimit:
@@ -69,7 +69,7 @@ class Envelope:
     the wire that this server understands on every answer.
 
     Args:
-        defect: makes the answer to a request that failed by a defect of ours, which is logged.
+        defect: makes the answer to a request that failed by an internal error, which is logged.
     """
 
     def __init__(self, app: ASGIApp, *, https: bool, defect: Callable[[Scope], ASGIApp]) -> None:
@@ -116,5 +116,5 @@ def _with_headers(message: Message) -> Any:
 
 
 def _shown(path: str) -> str:
-    """A path as a log may hold it: one line, not endless."""
+    """A path as a log may hold it: one line, limited length."""
     return path[:300].encode("unicode_escape").decode("ascii")

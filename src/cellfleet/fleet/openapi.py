@@ -19,19 +19,19 @@ People authenticate with an API token (`Authorization: Bearer cft_...`) or a bro
 short-lived access token (`cfd_...`). Errors are problem details (RFC 9457); `type` ends in a code that programs can
 rely on. Lists come in portions: `?limit=&after=`, `next` says where the next one begins."""
 TAGS = {
-    "server": "Is the server well, and which version is it?",
+    "server": "Health and version of the server.",
     "session": "Signing in and out.",
     "people": "People and their API tokens.",
     "provisioning": "How a device becomes a member of the fleet.",
     "devices": "Instruments: who they are, what they run, their groups and tags.",
-    "groups": "Devices that are deployed to together.",
+    "groups": "Groups of devices, the targets of deployments.",
     "audit": "Who did what, when and why.",
     "device": "Desired state and reported state of an instrument.",
     "telemetry": "OTLP over HTTP.",
     "uploads": "Files in parts.",
     "artifacts": "Bytes that devices install.",
     "releases": "Artifact versions, signed and published.",
-    "deployments": "A release aimed at a group, in phases.",
+    "deployments": "Deployments of a release to a group, in phases.",
     "results": "What the instruments saw.",
     "lineage": "What stands behind a mask.",
     "trust": "Signed metadata of the two repositories.",

@@ -84,7 +84,7 @@ def wants_page(request: Request) -> bool:
 
 
 def defect(scope: Scope) -> Response:
-    """The answer to a request that failed by a defect of ours; the log has the rest under the request's number."""
+    """The answer to a request that failed by an internal error; the log has the rest under the request's number."""
     number = scope.get("state", {}).get("request_id", "")
     hint = because("hint.log", number=str(number))
     refusal = RequestRefused(500, "internal", because("problem.defect"), hint=hint)
@@ -113,7 +113,7 @@ def _of_validation(error: RequestValidationError) -> RequestRefused:
 def _of_database(error: SQLAlchemyError) -> RequestRefused:
     if isinstance(error, IntegrityError):
         return conflict(
-            "changed-meanwhile", "somebody changed the same thing at the same time", hint="look, and repeat it"
+            "changed-meanwhile", "another request changed the same data at the same time", hint="reload, then retry"
         )
     if isinstance(error, DataError):
         return RequestRefused(422, "not-storable", "the request holds text or a number that cannot be stored")
@@ -123,9 +123,7 @@ def _of_database(error: SQLAlchemyError) -> RequestRefused:
 
 
 def _of_storage(_error: StorageError) -> RequestRefused:
-    return RequestRefused(
-        507, "storage", "the server's disk did not do what was asked", hint="an admin finds more in its log"
-    )
+    return RequestRefused(507, "storage", "the server's disk failed", hint="see the server's log")
 
 
 def _of_message(error: CellfleetError) -> RequestRefused:

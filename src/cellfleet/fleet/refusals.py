@@ -32,11 +32,11 @@ TITLES: Mapping[int, str] = {
 
 
 class RequestRefused(FleetError):
-    """The server says no.
+    """The server refuses a request.
 
     Args:
         status: HTTP status, 400 to 599.
-        code: last part of the problem's type: lower-case letters, digits and hyphens; what programs look at.
+        code: last part of the problem's type: lower-case letters, digits and hyphens; API clients rely on it.
         detail: what is wrong here; a reason is translated by the pages.
         hint: what to do next.
         title: the kind of error in words (default: by status).
@@ -82,12 +82,12 @@ def _reason(text: str | Reason) -> Reason:
 def bad_request(
     code: str, detail: str | Reason, *, hint: str | Reason = "", errors: Sequence[Mapping[str, str]] = ()
 ) -> RequestRefused:
-    """422: the request is understood but what it says cannot be."""
+    """422: the request is well-formed but its content is invalid."""
     return RequestRefused(422, code, detail, hint=hint, errors=errors)
 
 
 def unauthorized(code: str, detail: str | Reason, *, hint: str | Reason = "") -> RequestRefused:
-    """401: nobody, or a token that is not valid (any more)."""
+    """401: not signed in, or an invalid or expired token."""
     return RequestRefused(401, code, detail, hint=hint, headers={"WWW-Authenticate": 'Bearer realm="cellfleet"'})
 
 
@@ -97,17 +97,17 @@ def forbidden(detail: str | Reason, *, code: str = "forbidden", hint: str | Reas
 
 
 def not_found(what: str, *, hint: str | Reason = "") -> RequestRefused:
-    """404: there is no such ``what`` ("device XYZ-007")."""
+    """404: ``what`` ("device XYZ-007") does not exist."""
     return RequestRefused(404, "not-found", because("problem.not-found", what=what), hint=hint or because("hint.lists"))
 
 
 def conflict(code: str, detail: str | Reason, *, hint: str | Reason = "") -> RequestRefused:
-    """409: the state of things forbids it."""
+    """409: the current state does not allow the request."""
     return RequestRefused(409, code, detail, hint=hint)
 
 
 def too_large(detail: str, *, hint: str = "send less at once, or in parts") -> RequestRefused:
-    """413: more bytes than are taken."""
+    """413: more bytes than the limit."""
     return RequestRefused(413, "too-large", detail, hint=hint)
 
 

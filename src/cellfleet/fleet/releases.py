@@ -89,14 +89,14 @@ def publish(db: Session, context: Context, person: Person, request: ReleaseReque
     try:
         db.flush()
     except IntegrityError as e:
-        raise conflict("release-exists", f"{ref.name} {ref.version} has just been released by somebody else") from e
+        raise conflict("release-exists", f"{ref.name} {ref.version} has just been released by another request") from e
     _keep_records(db, context, request, digest)
     _audit(db, context, person, release)
     return release, True
 
 
 def withdraw(db: Session, context: Context, person: Person, release_id: int, reason: str) -> Release:
-    """No new deployment may use it; downloads of one that runs go on, and devices that run it keep it.
+    """Withdraw a release: new deployments cannot use it; running downloads continue, and devices that run it keep it.
 
     Raises:
         RequestRefused: 403, 404, 409 ``release-withdrawn``.
@@ -152,7 +152,7 @@ def _check_artifact(db: Session, context: Context, ref: ArtifactRef) -> None:
     artifact = db.get(Artifact, ref.sha256)
     if artifact is None or not context.blobs.has(ref.sha256):
         hint = "upload it first: POST /api/v1/artifacts; `cellfleet release publish` does it all"
-        raise conflict("artifact-missing", f"there is no artifact {ref.sha256[:12]}", hint=hint)
+        raise conflict("artifact-missing", f"the artifact {ref.sha256[:12]} is missing", hint=hint)
     if artifact.length != ref.length:
         raise conflict("artifact-missing", f"the artifact has {artifact.length} bytes, the release says {ref.length}")
 
@@ -184,7 +184,7 @@ def _known(db: Session, ref: ArtifactRef) -> Release | None:
 def _gate(context: Context, person: Person, request: ReleaseRequest) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """The decision's payload, and the override that was needed (empty: none).
 
-    A record that nobody trusts is never taken, not even with an override: it is no evidence of anything.
+    A record without a trusted signature is never accepted, not even with an override.
     """
     payload: Mapping[str, Any] = {}
     refusal: RequestRefused | None

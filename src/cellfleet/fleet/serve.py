@@ -1,4 +1,4 @@
-"""The fleet server as a process: uvicorn and the ticker's thread. It keeps nothing of its own, so it may end at any moment."""
+"""The fleet server as a process: uvicorn and the ticker's thread. It keeps no state, so it can stop at any moment."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ticker(context: Context) -> Iterator[None]:
-    """What happens with time, in a thread of its own."""
+    """What happens with time, in its own thread."""
     from cellfleet.fleet import ticker
 
     stop = threading.Event()

@@ -64,7 +64,7 @@ def release(context: Context) -> None:
 
 
 def tick(context: Context) -> None:
-    """Do all that is due now; each part in a transaction of its own, so that one trouble does not stop the others."""
+    """Do all that is due now; each part in its own transaction, so that one failure does not stop the others."""
     with_errors_logged(lambda: trust_repository.take_folder(context))
     with context.reading() as db:
         ids = reconcile.live_ids(db)

@@ -155,7 +155,7 @@ def test_audit_verify_finds_what_was_changed_by_sql(fleet: Command, admin: str, 
 def test_audit_verify_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cellfleet.toml").touch()
     assert run(["fleet", "audit", "verify", "--local", "-p", str(tmp_path)]) == ExitCode.STORAGE
-    assert "is no database of a fleet server" in capsys.readouterr().err
+    assert "is not a database of a fleet server" in capsys.readouterr().err
     assert [f.name for f in tmp_path.iterdir()] == ["cellfleet.toml"]
 
 

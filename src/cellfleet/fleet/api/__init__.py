@@ -1,1 +1,1 @@
-"""The API: one router per topic. Everything that decides is in the services; nothing here knows a table."""
+"""The API: one router per topic. The services decide; no router knows a table."""

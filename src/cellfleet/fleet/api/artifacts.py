@@ -26,7 +26,7 @@ ANNOUNCED = {"sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15
 @router.post(
     "",
     summary="Announce an artifact",
-    description="As for files of frames: put the parts at the addresses of the answer, then complete the upload.",
+    description="As for files of frames: put the parts to the URLs of the answer, then complete the upload.",
 )
 def begin(
     context: Ctx, by: Operator, request: Request, body: Annotated[ArtifactRequest, Body(examples=[ANNOUNCED])]
@@ -37,8 +37,8 @@ def begin(
 @router.get(
     "/{sha256}",
     summary="The bytes of an artifact",
-    description="For people, and for devices that were offered a release of it, also after that was withdrawn. "
-    "`Range`, `If-Range` and `If-None-Match` are understood; the ETag is the digest.",
+    description="For API users, and for devices to which a release of it was offered, also after its withdrawal. "
+    "`Range`, `If-Range` and `If-None-Match` are supported; the ETag is the digest.",
     response_class=Response,
     responses=BINARY,
 )

@@ -13,20 +13,20 @@ from cellfleet.wire import Message
 from cellfleet.wire.base import Time
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
-_Start = Annotated[str, Query(max_length=200, description="Only those that begin with this.", examples=[""])]
+_Start = Annotated[str, Query(max_length=200, description="Only values that start with this text.", examples=[""])]
 
 _Head = Annotated[
     str,
     Query(
         pattern="^([0-9a-f]{64})?$",
-        description="Head of an earlier check, which must be in the chain.",
+        description="Head of an earlier verification; the chain must contain it.",
         examples=["6aec7e73a2cb9e9e12e20b768bcf277b7d23f266fdf5592315d59c4a35f9c6ac"],
     ),
 ]
 
 
 class AuditAnswer(Message):
-    """An event. ``hash`` is over the event with ``previous``, the hash of the one before."""
+    """An event. ``hash`` covers the event and ``previous``, the hash of the event before."""
 
     seq: int = Field(examples=[17])
     at: Time
@@ -40,7 +40,7 @@ class AuditAnswer(Message):
 
 
 class Verification(Message):
-    """Whether the chain holds. ``head``: hash of the last event that does; kept elsewhere, it proves the end later."""
+    """Whether the chain is intact. ``head``: hash of the last valid event; a copy elsewhere proves the end of the chain."""
 
     whole: bool
     count: int = Field(examples=[1234])
@@ -49,7 +49,9 @@ class Verification(Message):
     why: str = Field(default="", examples=[""])
 
 
-@router.get("", summary="List events", description="Newest first; `after` is a number: only older ones.")
+@router.get(
+    "", summary="List events", description="Newest first. `after` is the number of an event: only older events."
+)
 def list_events(
     db: Db, _by: Viewer, portion: InPortions, actor: _Start = "", action: _Start = "", subject: _Start = ""
 ) -> Listing[AuditAnswer]:
@@ -62,7 +64,9 @@ def list_events(
 
 
 @router.get(
-    "/verify", summary="Verify the chain", description="Reads all events: nothing was changed, removed, put in."
+    "/verify",
+    summary="Verify the chain",
+    description="Reads all events and verifies that none was changed, removed or inserted.",
 )
 def verify(db: Db, _by: Viewer, head: _Head = "") -> Verification:
     found = audit.verify(db, head)

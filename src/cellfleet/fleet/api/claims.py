@@ -34,7 +34,7 @@ router = APIRouter(prefix="/api/v1", tags=["provisioning"])
 
 
 class NewClaim(Message):
-    """What the token is for, and how long it is good."""
+    """The purpose of the token and its lifetime."""
 
     note: str = Field(default="", max_length=200, examples=["microscope in room 4.12"])
     valid_h: float = Field(default=24, gt=0, le=24 * 90, examples=[24])
@@ -53,12 +53,12 @@ class ClaimAnswer(Message):
 
 
 class ClaimMade(ClaimAnswer):
-    """A claim token with its secret, which is shown this once."""
+    """A claim token with its secret, which is shown only once."""
 
     token: str = Field(examples=["cfc_....0123456789abcdef0123456789abcdef"])
 
 
-@router.get("/claims", summary="List claim tokens", description="Newest first, used and expired ones too.")
+@router.get("/claims", summary="List claim tokens", description="Newest first, including used and expired tokens.")
 def list_claims(db: Db, _by: Operator, portion: InPortions) -> Listing[ClaimAnswer]:
     rows = claims.listing(db, after=portion.after_id, limit=portion.limit)
     more = str(rows[-1].id) if len(rows) == portion.limit else ""
@@ -69,8 +69,8 @@ def list_claims(db: Db, _by: Operator, portion: InPortions) -> Listing[ClaimAnsw
     "/claims",
     status_code=201,
     summary="Make a claim token",
-    description="Good for one device, once. It ends in the digest of the trust anchors, so that the device that is given "
-    "it trusts the right roots from the start.",
+    description="Valid for one device, once. It ends with the digest of the trust anchors, so the device trusts the right "
+    "roots from the start.",
 )
 def make_claim(context: Ctx, db: Db, by: Operator, body: NewClaim) -> ClaimMade:
     secret, row = claims.make(db, context, by, body.note, body.valid_h)
@@ -78,7 +78,10 @@ def make_claim(context: Ctx, db: Db, by: Operator, body: NewClaim) -> ClaimMade:
 
 
 @router.delete(
-    "/claims/{number}", status_code=204, summary="Revoke a claim token", description="One that was not used yet."
+    "/claims/{number}",
+    status_code=204,
+    summary="Revoke a claim token",
+    description="Only a token that is not used yet.",
 )
 def revoke_claim(context: Ctx, db: Db, by: Operator, number: RowId) -> None:
     claims.revoke(db, context, by, number)
@@ -89,7 +92,7 @@ def revoke_claim(context: Ctx, db: Db, by: Operator, number: RowId) -> None:
     status_code=201,
     summary="Claim a place (device)",
     description="A device shows its claim token and proves its key; it is pending until an operator accepts it. The same "
-    "claim again gives the same answer, so that a lost answer does no harm.",
+    "claim again gives the same answer, so the device can retry after a lost answer.",
     dependencies=[Depends(anybody)],
     responses={200: {"model": ClaimReply, "description": "The same claim as before."}},
 )
@@ -101,7 +104,7 @@ def claim(context: Ctx, response: Response, body: Annotated[ClaimRequest, Body(e
 
 
 async def _issued_at(request: Request) -> str:
-    """``issued_at`` as it stands in the message: that is what the device signed."""
+    """``issued_at`` exactly as in the message: the device signed that text."""
     try:
         value = json.loads(await request.body())["issued_at"]
     except (ValueError, TypeError, KeyError):
@@ -112,8 +115,8 @@ async def _issued_at(request: Request) -> str:
 @router.post(
     "/devices/token",
     summary="Get an access token (device)",
-    description="Signed by the device's key, with a nonce that was never used; the clock may be 5 minutes off. 403 with "
-    "the word `pending`, `rejected` or `revoked` for a device that is no member.",
+    description="Signed by the device's key, with a nonce that was never used; limit of the clock offset: 5 minutes. 403 with "
+    "the code `pending`, `rejected` or `revoked` for a device that is not a member.",
     dependencies=[Depends(anybody)],
 )
 def token(

@@ -30,7 +30,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 CSRF_HEADER = "x-csrf-token"
 
 _person_bearer = HTTPBearer(
-    scheme_name="ApiToken", bearerFormat="cft_...", description="API token of a person.", auto_error=False
+    scheme_name="ApiToken", bearerFormat="cft_...", description="API token of an account.", auto_error=False
 )
 _device_bearer = HTTPBearer(
     scheme_name="DeviceToken",
@@ -67,7 +67,7 @@ Db = Annotated[Session, Depends(database, scope="function")]
 
 
 class _Asks:
-    """A dependency that gives the Person and refuses whoever is nobody or has a lower role."""
+    """A dependency that returns the Person; it refuses unknown callers and lower roles."""
 
     def __init__(self, role: str) -> None:
         self.role = role
@@ -81,9 +81,9 @@ class _Asks:
     ) -> Person:
         person = person_of(context, bearer.credentials if bearer else None, cookie)
         if person is None:
-            anybody(request, context)  # who guesses tokens is slowed down
+            anybody(request, context)  # slows down guessing of tokens
             raise unauthorized(
-                "not-signed-in", "nobody is signed in, or not any more", hint="sign in, or send a valid API token"
+                "not-signed-in", "not signed in, or the session has ended", hint="sign in, or send a valid API token"
             )
         context.service(RateLimits).take(f"person:{person.key}", context.settings.max_requests_per_min, what="requests")
         if request.method not in _SAFE:
@@ -93,7 +93,7 @@ class _Asks:
 
 
 def person(role: str) -> Any:
-    """A dependency: a person who is signed in with at least this role."""
+    """A dependency: a signed-in account with at least this role."""
     return Depends(_ASKS[role])
 
 
@@ -105,14 +105,14 @@ Admin = Annotated[Person, Depends(_ASKS["admin"])]
 
 
 def person_of(context: Context, bearer: str | None, cookie: str | None) -> Person | None:
-    """Who shows this API token or this cookie; None: nobody. A token that is sent counts, the cookie does not then."""
+    """The account of this API token or cookie; None: unknown. A token takes precedence over the cookie."""
     if bearer is None and not cookie:
         return None
     with context.reading() as db:
         now = context.clock.now()
         if bearer is not None:
             if bearer.startswith(access.DEVICE_PREFIX):
-                raise forbidden("this is for people; a device's token is not enough", hint="use an API token")
+                raise forbidden("only for signed-in accounts; a device's token is not enough", hint="use an API token")
             return access.find_api_token(db, now, bearer)
         return access.find_session(db, now, cookie or "")
 
@@ -124,9 +124,9 @@ def device(
 ) -> Caller:
     """A dependency: an accepted device with a valid access token."""
     if bearer is None:
-        raise unauthorized("no-token", "this is for devices; there is no access token", hint="ask for one")
+        raise unauthorized("no-token", "only for devices; the access token is missing", hint="request an access token")
     if bearer.credentials.startswith(access.API_PREFIX):
-        raise forbidden("this is for devices; a person's token is not enough")
+        raise forbidden("only for devices; an API token is not enough")
     try:
         with context.reading() as db:
             caller = access.find_device(db, context.clock.now(), bearer.credentials)
@@ -149,7 +149,7 @@ def either(
     of_device: Annotated[HTTPAuthorizationCredentials | None, Security(_device_bearer)],
     cookie: Annotated[str | None, Security(_cookie)],
 ) -> Person | Caller:
-    """A dependency: a device, or anybody who is signed in."""
+    """A dependency: a device or a signed-in account."""
     if of_device is not None and of_device.credentials.startswith(access.DEVICE_PREFIX):
         return device(request, context, of_device)
     return _ASKS["viewer"](request, context, bearer, cookie)
@@ -169,7 +169,7 @@ def features_of_peer(
         ),
     ] = "",
 ) -> frozenset[str]:
-    """A dependency: what the caller announced; nothing: a program of protocol 1 without any feature."""
+    """A dependency: the features that the caller announced; empty: protocol 1 without features."""
     return read_announcement(announced)
 
 
@@ -177,7 +177,7 @@ PeerFeatures = Annotated[frozenset[str], Depends(features_of_peer)]
 
 
 def address_of(request: Request) -> str:
-    """The address that a request came from; for limits on whoever is nobody yet."""
+    """The address that a request came from; for rate limits before sign-in."""
     return request.client.host if request.client else "unknown"
 
 
@@ -195,7 +195,7 @@ class RequiredReason(Message):
 
 
 class OptionalReason(Message):
-    """The reason of a change, for the audit; it may be left out."""
+    """The optional reason of a change, for the audit."""
 
     reason: Text = Field(default="", examples=["it takes debris for cells"])
 
@@ -214,7 +214,7 @@ class Portion(Message):
 
 def portion(
     limit: Annotated[int, Query(ge=1, le=1000, description="Greatest number of entries.", examples=[100])] = 100,
-    after: Annotated[str, Query(max_length=200, description="`next` of the portion before.", examples=[""])] = "",
+    after: Annotated[str, Query(max_length=200, description="`next` of the previous portion.", examples=[""])] = "",
 ) -> Portion:
     """The query of a list."""
     return Portion(limit=limit, after=after)

@@ -1,4 +1,4 @@
-"""A release aimed at a group, in phases."""
+"""Deployments of a release to a group, in phases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DeploymentAnswer(Message):
     """A deployment.
 
     Attributes:
-        phase: the one that runs or waits for approval, from 1.
+        phase: the phase that runs or waits for approval, from 1.
         counts: member state -> number.
         halted_reason, halted_data: why it was halted, as English text and as data.
         waits_for, waits_for_data: what has to happen next; only of a single deployment.
@@ -151,8 +151,8 @@ def listing(
     "",
     status_code=201,
     summary="Start a deployment",
-    description="Refused (409) to a group without instruments (`empty-group`), to one whose last deployment has not ended "
-    "(`group-busy`), with a withdrawn release (`release-withdrawn`), and back to an older release without `allow_downgrade`.",
+    description="Refused (409) for a group without instruments (`empty-group`), for a group whose last deployment has not ended "
+    "(`group-busy`), for a withdrawn release (`release-withdrawn`), and for an older release without `allow_downgrade`.",
 )
 def start(
     context: Ctx, db: Db, by: Operator, body: Annotated[DeploymentRequest, Body(examples=[REQUEST])]
@@ -163,7 +163,7 @@ def start(
 @router.get(
     "/{deployment_id}",
     summary="A deployment",
-    description="How it stands, and what it waits for.",
+    description="Its state, and what it waits for.",
     dependencies=[person("viewer")],
 )
 def show(context: Ctx, db: Db, deployment_id: RowId) -> DeploymentAnswer:
@@ -173,7 +173,7 @@ def show(context: Ctx, db: Db, deployment_id: RowId) -> DeploymentAnswer:
 @router.get(
     "/{deployment_id}/members",
     summary="The devices of a deployment",
-    description="In the order of their names, in which they are offered the release.",
+    description="Ordered by name; the release is offered in this order.",
     dependencies=[person("viewer")],
 )
 def members(db: Db, deployment_id: RowId, portion: InPortions) -> Listing[MemberAnswer]:
@@ -183,7 +183,7 @@ def members(db: Db, deployment_id: RowId, portion: InPortions) -> Listing[Member
     return Listing[MemberAnswer](items=tuple(_member(m) for m in found), next=more)
 
 
-@router.post("/{deployment_id}/approve", summary="Approve the phase that waits", description="For approvers.")
+@router.post("/{deployment_id}/approve", summary="Approve the next phase", description="For approvers.")
 def approve(context: Ctx, db: Db, by: Approver, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.approve(db, context, by, deployment_id, body.reason).id)
 
@@ -191,7 +191,7 @@ def approve(context: Ctx, db: Db, by: Approver, deployment_id: RowId, body: Opti
 @router.post(
     "/{deployment_id}/halt",
     summary="Halt a deployment",
-    description="Nobody else is offered the release; devices that have not activated it keep what they have.",
+    description="The release is not offered to more devices; devices that have not activated it keep their version.",
 )
 def halt(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.halt(db, context, by, deployment_id, body.reason).id)
@@ -199,13 +199,13 @@ def halt(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: Optiona
 
 @router.post(
     "/{deployment_id}/resume",
-    summary="Go on with a halted deployment",
-    description="Failures up to now count against no threshold any more.",
+    summary="Resume a halted deployment",
+    description="Failures before now no longer count against a threshold.",
 )
 def resume(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.resume(db, context, by, deployment_id, body.reason).id)
 
 
-@router.post("/{deployment_id}/cancel", summary="End a deployment as it stands", description="It cannot be resumed.")
+@router.post("/{deployment_id}/cancel", summary="Cancel a deployment", description="It cannot be resumed.")
 def cancel(context: Ctx, db: Db, by: Operator, deployment_id: RowId, body: OptionalReason) -> DeploymentAnswer:
     return _one(db, context, deployments.cancel(db, context, by, deployment_id, body.reason).id)

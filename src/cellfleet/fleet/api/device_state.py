@@ -30,15 +30,15 @@ REPORT: dict[str, Any] = {
 
 
 async def small(request: Request) -> None:
-    """A report is small; whatever is not is refused before it is understood."""
+    """Limit the size of a report before it is parsed."""
     if len(await request.body()) > MAX_REPORT_BYTES:
-        raise too_large(f"a report has at most {MAX_REPORT_BYTES} bytes")
+        raise too_large(f"the report is too large; the limit is {MAX_REPORT_BYTES} bytes")
 
 
 @router.get(
     "/desired",
-    summary="What should be on this device",
-    description="Send the `ETag` of the last answer as `If-None-Match`: 304 means that nothing changed, and costs little.",
+    summary="Desired state of this device",
+    description="Send the `ETag` of the last answer as `If-None-Match`: 304 means that nothing changed.",
     response_model=DesiredState,
     responses={304: {"description": "Nothing changed."}},
 )
@@ -58,8 +58,8 @@ def ask(
 @router.put(
     "/reported",
     status_code=204,
-    summary="What is on this device",
-    description="`sequence` grows with every report. An older one of the same start changes nothing; one of another start means "
+    summary="Reported state of this device",
+    description="`sequence` increases with every report. An older report of the same start changes nothing; another start means "
     "two machines with one key: 409 `two-machines`.",
     dependencies=[Depends(small)],
 )

@@ -24,10 +24,10 @@ class DeviceAnswer(Message):
     """An instrument.
 
     Attributes:
-        silent: it is a member and was not heard for longer than it should be.
-        active: what it runs, as it reported (SlotReport); None: nothing, or not heard yet.
+        silent: it is a member and has not reported within the limit.
+        active: what it runs, as it reported (SlotReport); None: nothing, or no report yet.
         alarms, alarms_data: what the server found wrong with it, name -> English text and name -> data.
-        desired: what it is to run (DesiredState); empty: nothing was ever asked for.
+        desired: what it is to run (DesiredState); empty: no deployment yet.
         reported: its latest ReportedState; empty: none yet.
     """
 
@@ -50,7 +50,7 @@ class DeviceAnswer(Message):
 
 
 class Acceptance(Message):
-    """A group to put it into, and why."""
+    """The group of the device, and the reason."""
 
     group: Key | None = Field(default=None, examples=["pilot"])
     reason: Text = Field(default="", examples=["checked its label on the phone"])
@@ -63,7 +63,7 @@ class GroupChoice(Message):
 
 
 class Tags(Message):
-    """All tags; they replace those before."""
+    """All tags; they replace the previous tags."""
 
     tags: tuple[Key, ...] = Field(max_length=32, examples=[["basel", "incubator"]])
 
@@ -99,27 +99,33 @@ def accept(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: Acceptance)
     return _answer(context, device, devices.group_of(db, device))
 
 
-@router.post("/{ref}/reject", summary="Reject a device", description="A pending device is not taken; its key ends.")
+@router.post(
+    "/{ref}/reject", summary="Reject a device", description="A pending device is rejected; its key becomes invalid."
+)
 def reject(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: RequiredReason) -> DeviceAnswer:
     device = devices.reject(db, context, by, ref, body.reason)
     return _answer(context, device, devices.group_of(db, device))
 
 
 @router.post(
-    "/{ref}/revoke", summary="Revoke a device", description="It is no member any more; its tokens end at once."
+    "/{ref}/revoke",
+    summary="Revoke a device",
+    description="It is no longer a member; its tokens become invalid at once.",
 )
 def revoke(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: RequiredReason) -> DeviceAnswer:
     device = devices.revoke(db, context, by, ref, body.reason)
     return _answer(context, device, devices.group_of(db, device))
 
 
-@router.put("/{ref}/group", summary="Put a device into a group", description="Or into none; it leaves the one before.")
+@router.put(
+    "/{ref}/group", summary="Set the group of a device", description="Null for no group; it leaves its previous group."
+)
 def move(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: GroupChoice) -> DeviceAnswer:
     device = devices.move(db, context, by, ref, body.group)
     return _answer(context, device, devices.group_of(db, device))
 
 
-@router.put("/{ref}/tags", summary="Tag a device", description="All tags at once; they replace those before.")
+@router.put("/{ref}/tags", summary="Tag a device", description="All tags at once; they replace the previous tags.")
 def tag(context: Ctx, db: Db, by: Operator, ref: DeviceRef, body: Tags) -> DeviceAnswer:
     device = devices.tag(db, context, by, ref, body.tags)
     return _answer(context, device, devices.group_of(db, device))

@@ -38,12 +38,14 @@ def list_groups(db: Db, _by: Viewer) -> Listing[GroupAnswer]:
     return Listing[GroupAnswer](items=tuple(items))
 
 
-@router.post("", status_code=201, summary="Add a group", description="Devices are put into it when they are accepted.")
+@router.post("", status_code=201, summary="Add a group", description="Devices join a group when they are accepted.")
 def add_group(context: Ctx, db: Db, by: Operator, body: GroupRequest) -> GroupAnswer:
     group = groups.add(db, context, by, body.name, body.description)
     return GroupAnswer(name=group.name, description=group.description, devices=0, created_at=group.created_at)
 
 
-@router.delete("/{name}", status_code=204, summary="Remove a group", description="One without devices and deployments.")
+@router.delete(
+    "/{name}", status_code=204, summary="Remove a group", description="Only a group without devices and deployments."
+)
 def remove_group(context: Ctx, db: Db, by: Operator, name: KeyPath) -> None:
     groups.remove(db, context, by, name)

@@ -1,4 +1,4 @@
-"""Is the server well, and which version is it?"""
+"""Health and version of the server."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Alive(Message):
 
 
 class VersionAnswer(Message):
-    """Of the program and of the messages between devices and server."""
+    """Versions of the program and of the messages between devices and server."""
 
     version: str = Field(examples=["0.2.0"])
     protocol: int = Field(examples=[1])
 
 
-@router.get("/healthz", summary="Alive?", description="Answers while the process lives; asks nothing else.")
+@router.get("/healthz", summary="Alive?", description="Answers while the process runs; checks nothing else.")
 async def healthz() -> Alive:
     return Alive(status="ok")
 

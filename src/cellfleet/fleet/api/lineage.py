@@ -1,4 +1,4 @@
-"""What stands behind a mask."""
+"""Lineage of masks and runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1/lineage", tags=["lineage"])
 
 
 class LinkAnswer(Message):
-    """One step of the chain. ``problem``: why it cannot be shown or trusted; empty when all is well."""
+    """One step of the chain. ``problem``: why it cannot be shown or trusted; empty when it is valid."""
 
     what: str = Field(examples=["release"])
     digest: str = ""
@@ -25,7 +25,7 @@ class LinkAnswer(Message):
 
 
 class ChainAnswer(Message):
-    """From a mask or a run back to its data. ``complete``: every link is there and can be trusted."""
+    """From a mask or a run back to its data. ``complete``: every link is present and trusted."""
 
     complete: bool
     links: tuple[LinkAnswer, ...]
@@ -38,7 +38,7 @@ def _answer(found: Chain) -> ChainAnswer:
 
 @router.get(
     "/run/{digest}",
-    summary="What stands behind a run",
+    summary="Lineage of a run",
     description="All masks of a run have the same chain.",
     dependencies=[person("viewer")],
 )
@@ -48,7 +48,7 @@ def of_run(context: Ctx, db: Db, digest: DigestPath) -> ChainAnswer:
 
 @router.get(
     "/{device}/{experiment}/{frame}",
-    summary="What stands behind a mask",
+    summary="Lineage of a mask",
     description="Run, release with approver and override, decision record, training, data set, commit.",
     dependencies=[person("viewer")],
 )

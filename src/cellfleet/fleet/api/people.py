@@ -1,4 +1,4 @@
-"""People and their API tokens."""
+"""Accounts and their API tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PersonRequest(Message):
 
 
 class PersonChange(Message):
-    """What is given changes; the rest stays."""
+    """Fields to change; absent fields keep their values."""
 
     role: Role | None = Field(default=None, examples=["approver"])
     password: str | None = Field(default=None, min_length=1, max_length=1000, examples=["another long passphrase"])
@@ -43,7 +43,7 @@ class PersonAnswer(Message):
 
 
 class ApiTokenRequest(Message):
-    """A new API token of one's own; its role is at most one's own."""
+    """A new API token of the caller; its role is at most the role of the caller."""
 
     name: Key = Field(examples=["ci"])
     role: Role = Field(examples=["viewer"])
@@ -62,25 +62,25 @@ class TokenAnswer(Message):
 
 
 class NewToken(TokenAnswer):
-    """An API token with its secret, which is shown this once."""
+    """An API token with its secret, which is shown only once."""
 
     token: str = Field(examples=["cft_..."])
 
 
-@router.get("/users", summary="List people", description="All accounts, by name. Admins only.")
+@router.get("/users", summary="List accounts", description="All accounts, by name. Admins only.")
 def list_people(db: Db, _by: Admin) -> Listing[PersonAnswer]:
     return Listing[PersonAnswer](items=tuple(_person(u) for u in accounts.listing(db)))
 
 
-@router.post("/users", status_code=201, summary="Add a person", description="Makes an account. Admins only.")
+@router.post("/users", status_code=201, summary="Add an account", description="Admins only.")
 def add_person(context: Ctx, db: Db, by: Admin, body: PersonRequest) -> PersonAnswer:
     return _person(accounts.add(db, context, by.actor, body.name, body.role, body.password))
 
 
 @router.patch(
     "/users/{name}",
-    summary="Change a person",
-    description="Role, password, or whether they may come in. A new password ends their sessions. Admins only.",
+    summary="Change an account",
+    description="Role, password, or whether it is disabled. A new password ends its sessions. Admins only.",
 )
 def change_person(context: Ctx, db: Db, by: Admin, name: KeyPath, body: PersonChange) -> PersonAnswer:
     changed = accounts.change(
@@ -90,7 +90,9 @@ def change_person(context: Ctx, db: Db, by: Admin, name: KeyPath, body: PersonCh
 
 
 @router.get(
-    "/tokens", summary="List API tokens", description="One's own; an admin sees all. Revoked ones are left out."
+    "/tokens",
+    summary="List API tokens",
+    description="Tokens of the caller; an admin sees all. Revoked tokens are left out.",
 )
 def list_tokens(db: Db, by: Viewer) -> Listing[TokenAnswer]:
     return Listing[TokenAnswer](
@@ -98,13 +100,15 @@ def list_tokens(db: Db, by: Viewer) -> Listing[TokenAnswer]:
     )
 
 
-@router.post("/tokens", status_code=201, summary="Make an API token", description="The secret is shown this once.")
+@router.post("/tokens", status_code=201, summary="Create an API token", description="The secret is shown only once.")
 def add_token(context: Ctx, db: Db, by: Viewer, body: ApiTokenRequest) -> NewToken:
     secret, row = accounts.add_token(db, context, by, body.name, body.role, body.valid_days)
     return NewToken(token=secret, **_facts(row, by.name))
 
 
-@router.delete("/tokens/{number}", status_code=204, summary="Revoke an API token", description="It ends at once.")
+@router.delete(
+    "/tokens/{number}", status_code=204, summary="Revoke an API token", description="It becomes invalid at once."
+)
 def revoke_token(context: Ctx, db: Db, by: Viewer, number: RowId) -> None:
     accounts.revoke_token(db, context, by, number)
 

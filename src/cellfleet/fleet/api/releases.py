@@ -96,9 +96,9 @@ def listing(
     summary="Publish a release",
     description="After its artifact was uploaded. Refused (409) without a valid decision record (`decision-missing`, "
     "`decision-untrusted`, `gate-failed`), unless an approver overrides a missing or failed one with a reason; and when the "
-    "signed metadata does not hold (`metadata-refused`). `release.release_id` of the request is not looked at. The same "
+    "signed metadata is invalid (`metadata-refused`). `release.release_id` of the request is ignored. The same "
     "release again answers 200 and changes nothing.",
-    responses={200: {"description": "It was published already.", "model": ReleaseAnswer}},
+    responses={200: {"description": "Already published.", "model": ReleaseAnswer}},
 )
 def publish(
     context: Ctx, db: Db, by: Operator, response: Response, body: Annotated[ReleaseRequest, Body(examples=[REQUEST])]
@@ -112,7 +112,7 @@ def publish(
 @router.get(
     "/{release_id}",
     summary="A release",
-    description="With its decision record, verified now.",
+    description="With its decision record, verified for this answer.",
     dependencies=[person("viewer")],
 )
 def show(context: Ctx, db: Db, release_id: RowId) -> ReleaseAnswer:
@@ -124,7 +124,7 @@ def show(context: Ctx, db: Db, release_id: RowId) -> ReleaseAnswer:
 @router.post(
     "/{release_id}/withdraw",
     summary="Withdraw a release",
-    description="No new deployment may use it. Downloads of a deployment that runs go on; halt that if they should not.",
+    description="New deployments cannot use it. Downloads of a running deployment continue; halt it to stop them.",
 )
 def withdraw(context: Ctx, db: Db, by: Operator, release_id: RowId, body: OptionalReason) -> ReleaseAnswer:
     return answer(releases.withdraw(db, context, by, release_id, body.reason))

@@ -1,4 +1,4 @@
-"""What the instruments saw."""
+"""Frames and results of the instruments."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _result(r: ResultRow, f: FrameRow | None) -> ResultAnswer:
 @router.get(
     "/counts",
     summary="Counts of a device's frames",
-    description="Over all of its experiments.",
+    description="Over all its experiments.",
     dependencies=[person("viewer")],
 )
 def count(db: Db, device: DeviceRef) -> CountsAnswer:
@@ -142,16 +142,18 @@ def experiments(db: Db, device: DeviceRef, portion: InPortions) -> Listing[Exper
 @router.get(
     "/results",
     summary="Rows of a device",
-    description="In the order in which they came; those that count, unless asked.",
+    description="In the order of arrival; without superseded rows by default.",
     dependencies=[person("viewer")],
 )
 def rows(
     db: Db,
     device: DeviceRef,
     portion: InPortions,
-    experiment: Annotated[str, Query(max_length=128, description="Only of this one.", examples=["plate-7"])] = "",
+    experiment: Annotated[
+        str, Query(max_length=128, description="Only of this experiment.", examples=["plate-7"])
+    ] = "",
     well: Annotated[str, Query(max_length=128, description="Only of this well.", examples=["A1"])] = "",
-    superseded: Annotated[bool, Query(description="Superseded rows, too.", examples=[False])] = False,
+    superseded: Annotated[bool, Query(description="Include superseded rows.", examples=[False])] = False,
 ) -> Listing[ResultAnswer]:
     found = results.rows(
         db,
@@ -169,7 +171,7 @@ def rows(
 @router.get(
     "/pictures/{experiment}/{frame}/{kind}",
     summary="A picture of a frame",
-    description="As the device sent it; of the pin that counts once that was sent.",
+    description="As the device sent it, of the pin that counts once its picture has arrived.",
     response_class=Response,
     responses=BINARY,
     dependencies=[person("viewer")],
@@ -191,7 +193,7 @@ def picture(
     "/alarms/clear",
     status_code=204,
     summary="Clear the alarms of a device",
-    description="An operator has seen them; what still holds is raised again by the next report.",
+    description="After an operator has checked them; the next report raises an alarm again if its cause remains.",
 )
 def clear_alarms(context: Ctx, db: Db, by: Operator, device: DeviceRef, body: OptionalReason) -> None:
     alarms.clear(db, context, by, device, body.reason)

@@ -1,4 +1,4 @@
-"""Signing in and out of people with a browser or a program."""
+"""Sign-in and sign-out with a browser or an API client."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SessionAnswer(Message):
 
 
 class Me(Message):
-    """Who is asking."""
+    """The caller."""
 
     name: str = Field(examples=["anna"])
     role: Role
@@ -58,7 +58,7 @@ def sign_out(context: Ctx, db: Db, by: Viewer, response: Response) -> None:
     drop_cookie(response)
 
 
-@router.get("/me", summary="Who am I?", description="The person of the token or session that was sent.")
+@router.get("/me", summary="Who am I?", description="The account of the token or session of the request.")
 def me(by: Viewer) -> Me:
     return Me(name=by.name, role=by.role, via=by.via)
 
@@ -77,5 +77,5 @@ def set_cookie(context: Context, response: Response, secret: str) -> None:
 
 
 def drop_cookie(response: Response) -> None:
-    """Let the browser forget the session's cookie."""
+    """Remove the session's cookie from the browser."""
     response.delete_cookie(access.COOKIE, path="/")

@@ -19,7 +19,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         max_length=128,
-        description="Names the batch. Sent again with the same bytes it changes nothing. Without it the bytes name themselves.",
+        description="Key of the batch. The same batch sent again changes nothing. Default: the digest of the bytes.",
         examples=["b-1-000042"],
     ),
 ]
@@ -34,7 +34,7 @@ def _otlp(request: str, answer: str) -> dict[str, Any]:
         "openapi_extra": {"requestBody": {"required": True, "content": {CONTENT_TYPE: binary}}},
         "responses": {
             200: {
-                "description": f"{answer}; what could not be understood is its partial success.",
+                "description": f"{answer}; invalid records are reported as partial success.",
                 "content": {CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}},
             }
         },
@@ -45,7 +45,7 @@ def _otlp(request: str, answer: str) -> dict[str, Any]:
 @router.post(
     "/logs",
     summary="Events",
-    description="Frames, rows, transitions and incidents as log records. Each event counts once, in whatever order they come.",
+    description="Frames, rows, transitions and incidents as log records. Each event counts once, in any order of arrival.",
     **_otlp("ExportLogsServiceRequest", "ExportLogsServiceResponse"),
 )
 def logs(context: Ctx, by: OfDevice, body: RawBody, key: IdempotencyKey = "", encoding: Encoding = "") -> Response:

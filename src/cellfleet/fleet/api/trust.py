@@ -57,8 +57,8 @@ def director_root(db: Db, file: FileName) -> Response:
 
 @router.get(
     "/director/{device_id}/{file}",
-    summary="A file of a device's own director repository",
-    description="Only for that device. Roots are the common ones.",
+    summary="A file of a device's director repository",
+    description="Only for that device. The roots are the same for all devices.",
     response_class=Response,
 )
 def director(db: Db, by: OfDevice, device_id: DeviceIdPath, file: FileName) -> Response:

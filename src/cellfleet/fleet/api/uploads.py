@@ -34,7 +34,7 @@ def base_url(context: Context, request: Request) -> str:
 @router.post(
     "",
     summary="Announce a file of a frame",
-    description="Answers with the addresses of the parts that are wanted, or `done` when the server has these bytes already.",
+    description="Answers with the URLs of the missing parts, or `done` when the server already has these bytes.",
 )
 def begin(
     context: Ctx, by: OfDevice, request: Request, body: Annotated[UploadRequest, Body(examples=[ANNOUNCED])]
@@ -46,7 +46,7 @@ def begin(
     "/{upload_id}/parts/{number}",
     status_code=204,
     summary="Put a part",
-    description="The address itself is the authorisation: it is signed and expires. A part that is put again replaces the first.",
+    description="The URL is the authorisation: it is signed and expires. A part that is put again replaces the first.",
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -66,7 +66,7 @@ def put(
     try:
         uploads.check_address(context, upload_id, number, expires, signature)
     except RequestRefused:
-        anybody(request, context)  # whoever guesses addresses is slowed down
+        anybody(request, context)  # slows down guessing of addresses
         raise
     uploads.put_part(context, upload_id, number, body)
 
@@ -74,8 +74,8 @@ def put(
 @router.post(
     "/{upload_id}/complete",
     status_code=204,
-    summary="All parts are there",
-    description="Length and SHA-256 of the whole are checked. Completing it again changes nothing.",
+    summary="Complete an upload",
+    description="Checks length and SHA-256 of the whole file. Completing it again changes nothing.",
 )
 def complete(context: Ctx, by: OfEither, upload_id: UploadId) -> None:
     uploads.complete(context, by, upload_id)

@@ -1,4 +1,4 @@
-"""What instruments found: experiments, rows, pictures. Only the rows that count, unless all are asked for."""
+"""Results of instruments: experiments, rows, pictures. Superseded rows are left out by default."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass
 class ReceiptTimes:
-    """Puts impossible times right, and counts them."""
+    """Replaces invalid times by the time of receipt and counts them."""
 
     now: datetime
     wrong: int = 0
@@ -71,7 +71,7 @@ class ReceiptTimes:
 
 @dataclass
 class BatchOutcome:
-    """What became of a batch."""
+    """The result of a batch."""
 
     rejected: int = 0
     messages: list[str] = field(default_factory=list)
@@ -98,9 +98,9 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     try:
         data = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as e:
-        raise RequestRefused(400, "damaged", f"the body is no gzip: {e}", hint="send it again") from e
+        raise RequestRefused(400, "damaged", f"the body is not valid gzip: {e}", hint="send it again") from e
     if len(data) > max_bytes:
-        raise too_large(f"the body has more than {max_bytes} bytes when unpacked")
+        raise too_large(f"the unpacked body is too large; the limit is {max_bytes} bytes")
     if not unpacker.eof:
         raise RequestRefused(400, "damaged", "the body ends in the middle of its gzip stream", hint="send it again")
     return data
@@ -141,7 +141,7 @@ def _take(context: Context, caller: Caller, key: str, body: bytes, decode: Calla
     digest = sha256_hex(body)
     key = key or digest
     if len(key) > 128 or not key.isprintable():
-        raise bad_request("idempotency-key", "an Idempotency-Key has at most 128 printable characters")
+        raise bad_request("idempotency-key", "Idempotency-Key: the limit is 128 printable characters")
     with context.reading() as db:
         if _is_known(db, caller.device_id, key, digest):
             return BatchOutcome()  # a device that sends again costs next to nothing
@@ -264,7 +264,7 @@ def _results(db: Session, device_id: str, events: Sequence[FrameSegmented], time
 
 
 def _supersede(db: Session, device_id: str, experiment: str, frames: Sequence[str]) -> None:
-    """Of each frame's rows the one of the highest pin counts, and among those the last that was segmented."""
+    """Of each frame's rows, the row with the highest pin counts; among equal pins, the latest segmented row."""
     columns = (ResultRow.id, ResultRow.frame, ResultRow.pin, ResultRow.segmented_at, ResultRow.superseded_by)
     for at in range(0, len(frames), 500):
         part = frames[at : at + 500]

@@ -44,7 +44,7 @@ _MAGIC = (
 
 @dataclass(frozen=True)
 class Announced:
-    """What an upload will hold, whoever announces it."""
+    """The announced content of an upload, of a device or an account."""
 
     owner: str
     kind: str
@@ -74,7 +74,7 @@ def begin_picture(context: Context, caller: Caller, request: UploadRequest, base
 
 
 def begin_artifact(context: Context, person: Person, request: ArtifactRequest, base_url: str) -> UploadReply:
-    """A person announces an artifact.
+    """Announce an artifact, as an operator.
 
     Raises:
         RequestRefused: 403, 413.
@@ -86,7 +86,9 @@ def begin_artifact(context: Context, person: Person, request: ArtifactRequest, b
 
 def _begin(context: Context, what: Announced, base_url: str, max_bytes: int) -> UploadReply:
     if what.length > max_bytes:
-        raise too_large(f"a file of the kind {what.kind} has at most {max_bytes} bytes", hint="send a smaller one")
+        raise too_large(
+            f"the {what.kind} file is too large; the limit is {max_bytes} bytes", hint="send a smaller file"
+        )
     key = context.secret(_SECRET)
     now = context.clock.now()
     with context.sessions() as db:
@@ -145,7 +147,7 @@ def _signature(key: bytes, upload_id: str, number: int, expires: int) -> str:
 
 
 def check_address(context: Context, upload_id: str, number: int, expires: int, signature: str) -> None:
-    """The address was made by this server and is still good.
+    """Check that this server made the address and that it has not expired.
 
     Raises:
         RequestRefused: 403 ``bad-signature``, ``url-expired``.
@@ -238,7 +240,7 @@ def _keep(db: Session, context: Context, what: Announced) -> None:
 
 
 def media_type(context: Context, sha256: str) -> str:
-    """By the first bytes, not by what the sender says; unknown content is plain bytes to a browser."""
+    """By the first bytes, not by the announced type; unknown content is plain bytes to a browser."""
     head = next(iter(context.blobs.open(sha256, 0, 16)), b"")
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "application/octet-stream")
 

@@ -21,14 +21,14 @@ DEFAULTS: Mapping[str, str] = {
     **{f"{name}_{i}": value for i in range(PHASES) for name, value in _EMPTY.items()},
     **_FIRST,
 }  # fmt: skip
-"""Fields of an untouched form: one instrument, an hour of patience, then the rest."""
+"""Fields of an untouched form: one instrument, a soak time of one hour, then the rest."""
 
 
 def request_of(form: Form) -> DeploymentRequest:
     """Read the form.
 
     Raises:
-        RequestRefused: 422, it says what is wrong with which field.
+        RequestRefused: 422, names the wrong field.
     """
     phases = [p for p in (_phase(form, i) for i in range(PHASES)) if p]
     if not phases:

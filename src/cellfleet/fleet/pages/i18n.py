@@ -51,7 +51,7 @@ class Translator:
 
 
 def language_of(asked: str, cookie: str, accept: str) -> str:
-    """The language to use: asked for in the address, else remembered, else what the browser prefers, else English."""
+    """The language to use: given in the address, else remembered, else what the browser prefers, else English."""
     for code in (asked, cookie):
         if code in LANGUAGES:
             return code

@@ -10,7 +10,7 @@ from typing import Any
 from cellfleet.wire.reason import Reason, because, read_reason, read_reasons
 
 ORDER = ("unwell", "silent", "warning", "pending", "well", "rejected", "revoked")
-"""Conditions, those that a person must look at first."""
+"""Conditions, the most urgent first."""
 MAX_CLOCK_OFFSET_S = 60.0
 _OUTCOMES = {
     "refused": "condition.refused",
@@ -28,7 +28,7 @@ class Condition:
 
     @property
     def needs_eyes(self) -> bool:
-        """Somebody should look at this instrument."""
+        """An operator should check this instrument."""
         return self.word in ("unwell", "silent", "warning")
 
 
@@ -46,7 +46,7 @@ def condition(
         state: pending, accepted, rejected, revoked.
         reported: its last ReportedState as plain data; empty when it never reported.
         alarms: name -> reason, found by the server.
-        silent_after_s: an accepted instrument that was not heard for so long is silent.
+        silent_after_s: an accepted instrument without contact for longer is silent.
     """
     if state != "accepted":
         return Condition(state)

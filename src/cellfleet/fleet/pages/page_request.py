@@ -1,4 +1,4 @@
-"""A request for a page: who asks, in which language, with which form; what is refused becomes a page too."""
+"""A request for a page: visitor, language, form; a refusal becomes a page too."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Form:
         """
         value = self.fields.get(name, "").strip()
         if len(value) > longest:
-            raise bad_request("too-long", f"{name}: {len(value)} characters; {longest} are allowed")
+            raise bad_request("too-long", f"{name}: {len(value)} characters; the limit is {longest}")
         return value
 
     def number(self, name: str, default: float) -> float:
         """A field as a number.
 
         Raises:
-            RequestRefused: 422, it is none.
+            RequestRefused: 422, not a number.
         """
         value = self.text(name, longest=40)
         try:
@@ -58,7 +58,7 @@ class Form:
         except ValueError:
             raise bad_request("not-a-number", f"{name}: {value!r} is not a number") from None
         if not abs(made) <= GREATEST_NUMBER:
-            raise bad_request("not-a-number", f"{name}: {value!r} is no number that can be used")
+            raise bad_request("not-a-number", f"{name}: {value!r} is not a valid number")
         return made
 
 
@@ -77,7 +77,7 @@ class PageRequest:
         """Who is signed in.
 
         Raises:
-            RequestRefused: 401, nobody.
+            RequestRefused: 401, not signed in.
         """
         if self.visitor is None:
             raise unauthorized("signed-out", "you are not signed in", hint="sign in")
@@ -110,7 +110,7 @@ class PageRequest:
         return answer(shared, template, status, **values)
 
     def go(self, address: str, done: str = "") -> Response:
-        """After a form: the page to look at now, which says what was done."""
+        """Redirect after a form to the page that shows the result."""
         joint = "&" if "?" in address else "?"
         return RedirectResponse(address + (f"{joint}done={done}" if done else ""), status_code=303)
 
@@ -145,7 +145,7 @@ def visit(request: Request) -> PageRequest:
 
 
 def viewer(asked: Annotated[PageRequest, Depends(visit)]) -> PageRequest:
-    """Dependency: a person who is signed in."""
+    """Dependency: a signed-in visitor."""
     asked.person.need("viewer")
     return asked
 

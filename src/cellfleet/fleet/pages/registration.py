@@ -25,7 +25,7 @@ from cellfleet.fleet.pages.views import (
 
 
 class KeptFiles(StaticFiles):
-    """Static files; one whose address has a digest is kept by browsers for ever."""
+    """Static files; one whose address has a digest is cached by browsers permanently."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

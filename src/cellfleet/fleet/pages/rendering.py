@@ -43,7 +43,7 @@ DONE: Mapping[str, str] = {
     "withdrawn": formatting.N_("The release is withdrawn. New deployments cannot use it."),
     "signed-out": formatting.N_("You are signed out."),
 }
-"""What a page says after a form was done; the word travels in the address."""
+"""Message after a form, by the value of ``done`` in the address."""
 
 
 class Lenient(ChainableUndefined):
@@ -72,7 +72,7 @@ def environment() -> Environment:
 
 @cache
 def static_address(name: str) -> str:
-    """The address of a static file; it changes with its content, so a browser may keep the file for ever."""
+    """The address of a static file; it changes with its content, so browsers can cache the file permanently."""
     data = (STATIC / name).read_bytes()
     return f"/static/{name}?v={hashlib.sha256(data).hexdigest()[:12]}"
 

@@ -1,6 +1,6 @@
 """Who may do what: roles, passwords (argon2), sessions, API tokens of people, access tokens of devices.
 
-Secrets are random and only their digests are stored; a leaked database lets nobody in.
+Secrets are random and only their digests are stored; a leaked database gives no access.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Person:
     """A person who is signed in.
 
     Attributes:
-        role: what they may do this way; an API token may have less than the person.
+        role: of this sign-in; an API token can have a lower role than its account.
         via: ``session`` (a browser) or ``token`` (a program).
         csrf: that forms of this session must carry; empty for a token.
         key: digest of the cookie's or token's secret; for limits and for signing out.
@@ -93,12 +93,12 @@ def hash_password(password: str) -> str:
 def password_matches(stored: str | None, password: str) -> bool:
     """The password is the one of the hash. For None (no such person) it takes as long and is False."""
     try:
-        return HASHER.verify(stored or _hash_of_nobody(), password) and stored is not None
+        return HASHER.verify(stored or _unmatchable_hash(), password) and stored is not None
     except (Argon2Error, InvalidHashError):
         return False
 
 
-def _hash_of_nobody() -> str:
+def _unmatchable_hash() -> str:
     """A hash that no password has and that takes as long to check as any other."""
     cost = f"m={HASHER.memory_cost},t={HASHER.time_cost},p={HASHER.parallelism}"
     return f"$argon2id$v=19${cost}${'A' * 22}${'A' * 43}"

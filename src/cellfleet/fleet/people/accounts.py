@@ -83,7 +83,7 @@ def add(db: Session, context: Context, actor: str, name: str, role: str, passwor
     """Make an account.
 
     Raises:
-        RequestRefused: 409 the name is taken; 422 a name, role or password that cannot be.
+        RequestRefused: 409 the name is taken; 422 an invalid name, role or password.
     """
     _check(name, role)
     row = {
@@ -111,7 +111,7 @@ def change(
     """Change an account; a new password or being disabled ends its sessions.
 
     Raises:
-        RequestRefused: 404; 409 the last admin would be gone; 422.
+        RequestRefused: 404; 409 it is the last admin; 422.
     """
     _lock_admins(db)
     user = find(db, name)
@@ -119,7 +119,9 @@ def change(
         _check(name, role)
     leaves = user.role == "admin" and not user.disabled and (role not in (None, "admin") or disabled is True)
     if leaves and _admins(db) == 1:
-        raise conflict("last-admin", because("problem.last-admin", name=name), hint="make somebody else an admin first")
+        raise conflict(
+            "last-admin", because("problem.last-admin", name=name), hint="give another account the role admin first"
+        )
     changes: dict[str, Any] = {"role": role, "disabled": disabled, "password": None if password is None else "changed"}
     user.role = role if role is not None else user.role
     user.disabled = disabled if disabled is not None else user.disabled
@@ -134,7 +136,7 @@ def change(
 
 
 def _lock_admins(db: Session) -> None:
-    """Two admins must not resign at once: the rows are held until the transaction ends."""
+    """Lock the admins until the transaction ends, so that two requests cannot remove the last two admins."""
     db.scalars(select(User.id).where(User.role == "admin").order_by(User.id).with_for_update()).all()
 
 
@@ -149,7 +151,7 @@ def _check(name: str, role: str) -> None:
             "bad-name", "a name has 1 to 64 letters, digits and . _ @ -, and begins with a letter or digit"
         )
     if role not in ROLES:
-        raise bad_request("bad-role", f"{role!r} is no role", hint=f"roles are {', '.join(ROLES)}")
+        raise bad_request("bad-role", f"{role!r} is not a role", hint=f"roles are {', '.join(ROLES)}")
 
 
 def _hashed(password: str) -> str:
@@ -170,13 +172,13 @@ def tokens(db: Session, by: Person) -> Sequence[tuple[ApiToken, str]]:
 def add_token(
     db: Session, context: Context, by: Person, name: str, role: str, valid_days: float | None
 ) -> tuple[str, ApiToken]:
-    """Make an API token of one's own: the token, which is shown this once, and its row.
+    """Create an API token of the caller: the token, which is shown only once, and its row.
 
     Raises:
-        RequestRefused: 403 a role above one's own; 422.
+        RequestRefused: 403 a role above the caller's; 422.
     """
     if role not in ROLES:
-        raise bad_request("bad-role", f"{role!r} is no role", hint=f"roles are {', '.join(ROLES)}")
+        raise bad_request("bad-role", f"{role!r} is not a role", hint=f"roles are {', '.join(ROLES)}")
     by.need(role)
     secret, digest = access.new_secret(access.API_PREFIX)
     now = context.clock.now()
@@ -195,14 +197,14 @@ def add_token(
 
 
 def revoke_token(db: Session, context: Context, by: Person, number: int) -> None:
-    """An API token counts no more, at once. One's own, or anybody's for an admin.
+    """Revoke an API token at once: the caller's own, or any token for an admin.
 
     Raises:
         RequestRefused: 404; 403.
     """
     row = db.get(ApiToken, number)
     if row is None or (row.user_id != by.id and not by.may("admin")):
-        raise not_found(f"token {number}") if row is None else forbidden("that token is somebody else's")
+        raise not_found(f"token {number}") if row is None else forbidden("that token belongs to another account")
     db.execute(
         update(ApiToken)
         .where(ApiToken.id == number, ApiToken.revoked_at.is_(None))

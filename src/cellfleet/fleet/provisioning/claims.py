@@ -41,7 +41,7 @@ class Claimed:
 
 
 def make(db: Session, context: Context, by: Person, note: str = "", valid_h: float = 24.0) -> tuple[str, ClaimToken]:
-    """Make a claim token: the token, which is shown this once, and its row. It ends in the digest of the trust anchors.
+    """Make a claim token: the token, which is shown only once, and its row. It ends in the digest of the trust anchors.
 
     Raises:
         RequestRefused: 503 ``no-trust``, the server has no trust roots yet.
@@ -69,7 +69,7 @@ def listing(db: Session, *, after: int = 0, limit: int = 100) -> Sequence[ClaimT
 
 
 def revoke(db: Session, context: Context, by: Person, number: int) -> None:
-    """An unused claim token counts no more.
+    """Revoke an unused claim token.
 
     Raises:
         RequestRefused: 404; 409 it was used.
@@ -135,7 +135,7 @@ def _refusal(context: Context, name: str, token: ClaimToken, known: Device | Non
         return conflict(
             "key-known",
             f"this key belongs to {known.name} already",
-            hint="was the disk copied? each device makes a key of its own: provision this one in an empty folder",
+            hint="was the disk copied? each device creates its own key: provision this one in an empty folder",
         )
     return None
 
@@ -153,7 +153,7 @@ def _admit(db: Session, context: Context, request: ClaimRequest, token: ClaimTok
         "created_at": now,
     }
     if not insert_or_ignore(db, Device, [row]):
-        raise conflict("changed-meanwhile", "somebody claimed the same thing at the same time", hint="repeat it")
+        raise conflict("changed-meanwhile", "another device sent the same claim at the same time", hint="retry")
     token.used_at, token.used_by = now, device_id
     audit.record(
         db, context, f"device:{device_id}", "device.claimed", f"device:{device_id}", token.note, name=request.name,
@@ -163,7 +163,7 @@ def _admit(db: Session, context: Context, request: ClaimRequest, token: ClaimTok
 
 
 def _free_name(db: Session, context: Context, name: str) -> None:
-    """A device that is no member any more gives its name to its successor."""
+    """Release the name of a device that is no longer a member."""
     holder = db.scalars(select(Device).where(Device.name == name).with_for_update()).one_or_none()
     if holder is None:
         return
@@ -185,9 +185,9 @@ def _proven(request: ClaimRequest) -> str:
     try:
         key = load_pem_public_key(request.public_key.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise bad_request("bad-key", "public_key is no PEM public key") from None
+        raise bad_request("bad-key", "public_key is not a PEM public key") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise bad_request("bad-key", "public_key is no Ed25519 key")
+        raise bad_request("bad-key", "public_key is not an Ed25519 key")
     statement = claim_statement(request.claim_token, request.name, request.public_key)
     if not _signed(key, statement, request.proof):
         raise bad_request("bad-proof", "the proof is not a signature of this claim by that key")

@@ -47,7 +47,7 @@ def listing(
         after: only those whose names come later.
 
     Raises:
-        RequestRefused: 404 there is no such group.
+        RequestRefused: 404 unknown group.
     """
     query = select(Device, DeviceGroup.name).join(DeviceGroup, DeviceGroup.id == Device.group_id, isouter=True)
     query = query.where(Device.name > after).order_by(Device.name)
@@ -69,7 +69,7 @@ def group_of(db: Session, device: Device) -> str | None:
 
 
 def is_silent(context: Context, device: Device) -> bool:
-    """A member that was not heard for longer than ``fleet.silent_after_s``."""
+    """A member without contact for longer than ``fleet.silent_after_s``."""
     if device.state != "accepted":
         return False
     heard = device.last_seen_at or device.decided_at or device.created_at
@@ -116,10 +116,10 @@ def reject(db: Session, context: Context, by: Person, ref: str, reason: str) -> 
 
 
 def revoke(db: Session, context: Context, by: Person, ref: str, reason: str) -> Device:
-    """A device is no member of the fleet any more; its key and its tokens end at once.
+    """Revoke a device: it leaves the fleet; its key and its tokens become invalid at once.
 
     Raises:
-        RequestRefused: 403 role; 404; 409 it is no member.
+        RequestRefused: 403 role; 404; 409 it is not a member.
     """
     by.need("operator")
     device = find(db, ref, lock=True)
@@ -138,7 +138,7 @@ def move(db: Session, context: Context, by: Person, ref: str, group: str | None)
     """Put a device into a group, or into none.
 
     Raises:
-        RequestRefused: 403 role; 404 device or group; 409 it is no member.
+        RequestRefused: 403 role; 404 device or group; 409 it is not a member.
     """
     by.need("operator")
     device = find(db, ref, lock=True)

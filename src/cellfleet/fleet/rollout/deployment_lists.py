@@ -52,7 +52,7 @@ class PhaseView:
         share: instruments of this phase alone, when it is complete; the shares of all phases add up to the whole group.
         counts: member state -> number, of those that were offered the release in this phase.
         state: ``done``, ``now``, ``bad`` (halted in it) or empty (still to come).
-        request: as the deployment was asked for.
+        request: the request of the deployment.
     """
 
     number: int

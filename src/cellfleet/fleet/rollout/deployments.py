@@ -1,4 +1,4 @@
-"""Deployments: made, approved, halted, resumed and cancelled by people; carried on by ``look``, which follows the rules.
+"""Deployments: created, approved, halted, resumed and cancelled by operators and approvers; ``reconcile`` applies the rules.
 
 Whoever changes a deployment holds its row first and then the rows of devices, in the order of their ids.
 """
@@ -54,7 +54,7 @@ def find(db: Session, deployment_id: int, *, lock: bool = False) -> Deployment:
 
 
 def create(db: Session, context: Context, person: Person, request: DeploymentRequest) -> Deployment:
-    """Aim a release at a group and begin, unless a person must approve it first.
+    """Create a deployment of a release to a group; start it unless an approver must approve it first.
 
     Raises:
         RequestRefused: 403; 404 release or group; 409 ``release-withdrawn``, ``empty-group``, ``group-busy``, ``downgrade``;
@@ -79,7 +79,7 @@ def create(db: Session, context: Context, person: Person, request: DeploymentReq
         db.flush()
     except IntegrityError as e:
         raise conflict(
-            "group-busy", f"another deployment of the group {group.name} has just begun", hint=_BUSY_HINT
+            "group-busy", f"another deployment of the group {group.name} has just started", hint=_BUSY_HINT
         ) from e
     db.add_all(
         DeploymentMember(deployment_id=made.id, device_id=d.id, state="waiting", reason="", update={}) for d in devices
@@ -125,7 +125,7 @@ def _check_settings(request: DeploymentRequest) -> None:
 
 
 def _check_downgrade(db: Session, request: DeploymentRequest, release: Release, devices: Sequence[Device]) -> None:
-    """Going back is asked for in words; that it is allowed, each device checks by a signed allowance."""
+    """A downgrade must be requested explicitly; each device also checks its signed allowance."""
     query = select(Release.sha256).where(
         Release.kind == release.kind, Release.name == release.name, Release.counter > release.counter
     )
@@ -140,7 +140,7 @@ def _check_downgrade(db: Session, request: DeploymentRequest, release: Release, 
 
 
 def approve(db: Session, context: Context, person: Person, deployment_id: int, reason: str = "") -> Deployment:
-    """Say yes to the phase that waits.
+    """Approve the phase that waits.
 
     Raises:
         RequestRefused: 403, 404, 409 ``not-waiting``.
@@ -158,7 +158,7 @@ def approve(db: Session, context: Context, person: Person, deployment_id: int, r
 
 
 def halt(db: Session, context: Context, person: Person, deployment_id: int, reason: str) -> Deployment:
-    """Stop: nobody else is offered the release; devices that have not activated it keep what they have.
+    """Halt: the release is not offered to more devices; devices that have not activated it keep their version.
 
     Raises:
         RequestRefused: 403, 404, 409 ``not-running``.
@@ -181,7 +181,7 @@ def _halted_by(person: Person, reason: str) -> Reason:
 
 
 def resume(db: Session, context: Context, person: Person, deployment_id: int, reason: str = "") -> Deployment:
-    """Go on; failures up to now count against no threshold any more.
+    """Resume; failures before now no longer count against a threshold.
 
     Raises:
         RequestRefused: 403, 404, 409 ``not-halted``, ``release-withdrawn``.
@@ -202,7 +202,7 @@ def resume(db: Session, context: Context, person: Person, deployment_id: int, re
 
 
 def cancel(db: Session, context: Context, person: Person, deployment_id: int, reason: str) -> Deployment:
-    """End it as it stands; devices that have not activated the release keep what they have.
+    """Cancel; devices that have not activated the release keep their version.
 
     Raises:
         RequestRefused: 403, 404, 409 ``ended``.

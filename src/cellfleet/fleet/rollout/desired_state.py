@@ -20,7 +20,7 @@ from cellfleet.wire.features import NONE, used_features
 from cellfleet.wire.states import DesiredState, ReleaseRef
 
 _TOUCH_S = 10.0
-"""A poll notes that the device was heard at most so often."""
+"""Least time between two updates of a device's last contact by polls."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def ref_of(release: Release) -> ReleaseRef:
 
 
 def content_of(deployment: Deployment, release: Release) -> dict[str, Any]:
-    """What a device of this deployment is to have, as it is stored."""
+    """The stored desired state of a device of this deployment."""
     request = deployment.request
     return {
         "deployment_id": deployment.id,
@@ -48,7 +48,7 @@ def content_of(deployment: Deployment, release: Release) -> dict[str, Any]:
 
 
 NOTHING: Mapping[str, Any] = {"deployment_id": None, "release": None, "window": None, "agent": {}}
-"""Nothing is asked for; the device keeps what it has."""
+"""No release is desired; the device keeps its version."""
 
 
 def change(db: Session, context: Context, wanted: Iterable[tuple[Device, Mapping[str, Any]]]) -> list[str]:
@@ -135,7 +135,7 @@ def ask(context: Context, device_id: str, if_none_match: str = "", features: fro
 
 
 def touch(context: Context, device_id: str) -> None:
-    """Note that the device was heard now."""
+    """Store the time of the device's last contact."""
     now = context.clock.now()
     late = (Device.last_seen_at.is_(None)) | (Device.last_seen_at < now - timedelta(seconds=_TOUCH_S / 2))
     with context.sessions() as db:

@@ -37,7 +37,7 @@ def live_ids(db: Session) -> Sequence[int]:
 
 
 def reconcile(context: Context, deployment_id: int) -> None:
-    """Do what is due in a deployment now, in a transaction of its own.
+    """Do what is due in a deployment now, in its own transaction.
 
     Args:
         context: the server.
@@ -118,7 +118,7 @@ def _note(db: Session, context: Context, d: Deployment, what: str, reason: Reaso
 
 
 def _follow(db: Session, context: Context, d: Deployment, membership: Membership, left: Sequence[Device]) -> None:
-    """Make the desired states follow: who has not activated a halted release keeps what it has."""
+    """Update the desired states: devices that have not activated a halted release keep their version."""
     release = db.get(Release, d.release_id)
     assert release is not None
     moving, stopped = desired_state.content_of(d, release), d.state in ("halted", "cancelled")

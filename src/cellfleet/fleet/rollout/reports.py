@@ -1,4 +1,4 @@
-"""What devices say they have. A report that does not hold is an alarm and an audit event, never a crash.
+"""Reports of devices. An inconsistent report raises an alarm and an audit event, never a crash.
 
 A report is taken in one short transaction; when it changed a member of a deployment, the deployment is reconciled
 in a second one, so that a failure halts at once.
@@ -35,10 +35,10 @@ _STATE_OF = {"running": "updating", "deferred": "deferred"}
 
 @dataclass(frozen=True)
 class ReportJudgement:
-    """What a report is worth.
+    """The result of checking a report.
 
     Attributes:
-        stale: not newer than the one that is stored; nothing of it is taken.
+        stale: not newer than the one that is stored; it is ignored.
         refused: it comes from a second machine with this key.
         alarms: name -> reason, of this report.
         clears: names of alarms that this report ends.
@@ -53,7 +53,7 @@ class ReportJudgement:
 def judge(
     stored: Mapping[str, Any], sequence: int, boot_id: str, report: ReportedState, now: datetime
 ) -> ReportJudgement:
-    """Compare a report with the one before. Pure.
+    """Compare a report with the previous report. Pure.
 
     Args:
         stored: the report before, as plain data; empty: there was none.
@@ -110,7 +110,7 @@ def take(context: Context, caller: Caller, report: ReportedState) -> None:
         raise conflict(
             TWO_MACHINES,
             english(judged.alarms[TWO_MACHINES]),
-            hint="provision the second machine with a key of its own",
+            hint="provision the second machine with its own key",
         )
 
 
@@ -212,7 +212,7 @@ def _already_there(
     report: ReportedState,
     members: Mapping[int, DeploymentMember],
 ) -> list[int]:
-    """Members that were silent and are heard again, and those that run what is offered without an update."""
+    """Silent members that report again, and members that already run the offered release."""
     out = []
     offered = (device.desired or {}).get("deployment_id")
     for member in members.values():

@@ -2,7 +2,7 @@
 restarted at any moment decides the same again.
 
 - A phase offers the release to devices in the order of their names until as many of *all* devices have it as its count
-  or percent says; the last phase takes whoever is left. The maintenance window is kept by the devices: they may download
+  or percent says; the last phase takes all remaining devices. The maintenance window is kept by the devices: they may download
   before it.
 - Failures are refused, failed, rolled back and silent. Up to ``max_failures`` of a phase are tolerated. Beyond that the
   deployment halts, unless ``max_failure_percent`` is given: then it halts once ``min_ended`` devices of the phase (or
@@ -35,7 +35,7 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class RolloutState:
-    """How a deployment stands, apart from its members.
+    """The state of a deployment, apart from its members.
 
     Attributes:
         phase: index of the phase that runs, or that waits for approval.
@@ -70,7 +70,7 @@ class RolloutDecision:
 
 
 def first_state(request: DeploymentRequest) -> RolloutState:
-    """How a deployment begins."""
+    """The initial state of a deployment."""
     return RolloutState("awaiting-approval" if needs_approval(request, 0) else "running")
 
 
@@ -103,7 +103,7 @@ def decide(
     """What is to be done now. The same arguments give the same decision; a decision that changes nothing has the same state.
 
     Args:
-        request: as it was asked for.
+        request: the request of the deployment.
         rollout: as the last decision left it.
         members: all devices of the deployment.
         now: the server's clock.
@@ -238,7 +238,7 @@ def _passed_at(
     if rollout.phase == len(request.phases) - 1 and any(m.state not in ENDED for m in members):
         return None
     if not own:
-        return now - timedelta(seconds=request.phases[rollout.phase].soak_s)  # nobody to watch
+        return now - timedelta(seconds=request.phases[rollout.phase].soak_s)  # no device to watch
     failures = [m.ended_at for m in members if m.state in FAILURES and m.ended_at is not None]
     begun = [m.offered_at for m in own if m.offered_at is not None]
     passed = good[needed - 1 : needed] if needed else []

@@ -82,7 +82,7 @@ class Database:
 
         try:
             if self.file is not None:
-                with contextlib.suppress(OSError):  # told below, by SQLite
+                with contextlib.suppress(OSError):  # SQLite reports it below
                     self.file.touch(mode=0o600)  # it holds secrets; SQLite gives the files beside it the same rights
             with self.engine.begin() as connection:
                 if not self.is_sqlite:
@@ -96,7 +96,7 @@ class Database:
             raise self.unreachable(e) from e
 
     def check_there(self) -> None:
-        """For whoever only reads: a database of a fleet server is there. Nothing is made.
+        """Check that the database of a fleet server exists, for read-only use. Creates nothing.
 
         Raises:
             StorageError: it is not, or cannot be reached.
@@ -107,7 +107,8 @@ class Database:
         except DBAPIError as e:
             raise self.unreachable(e) from e
         raise StorageError(
-            f"{self.shown} is no database of a fleet server", hint="name the project that the server runs in, with -p"
+            f"{self.shown} is not a database of a fleet server",
+            hint="name the project that the server runs in, with -p",
         )
 
     @property
@@ -194,7 +195,7 @@ def _parse(url: str, root: Path) -> URL:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
     except (ArgumentError, NoSuchModuleError, ValueError) as e:
-        raise ConfigError(f"fleet.database: {url!r} is no database URL", hint=hint) from e
+        raise ConfigError(f"fleet.database: {url!r} is not a database URL", hint=hint) from e
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":

@@ -72,7 +72,7 @@ class User(Base):
 
 
 class ApiToken(Base):
-    """A token of a person for programs; only its digest is stored."""
+    """An API token of an account; only its digest is stored."""
 
     __tablename__ = "api_tokens"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -443,7 +443,7 @@ class AuditEvent(Base):
 
 
 class AuditHead(Base):
-    """The end of the chain of audit events: one row, locked by whoever appends."""
+    """The end of the chain of audit events: one row, locked by each append."""
 
     __tablename__ = "audit_head"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""Deployments: the list, one with its phases and members, the form for a new one, and what people do with them."""
+"""Deployments: the list, one with its phases and members, the form for a new one, and the actions on them."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def _form(asked: PageRequest, values: Mapping[str, str], problem: RequestRefused
 
 
 def _first(found: Iterable[object]) -> str:
-    """What is chosen when nothing is asked for: never a release that was forced out, nor an empty group."""
+    """The default choice: never a release with an override, nor an empty group."""
     return str(next(iter(found), ""))
 
 
 @router.post("/deployments/new")
 def make(posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Make a deployment; what is wrong is shown beside the form, and nothing typed is lost."""
+    """Create a deployment; a problem is shown above the form, which keeps its values."""
     asked, form = posted
     try:
         request = request_of(form)
@@ -130,23 +130,23 @@ def _act(posted: Posted, number: int, what: Callable[..., Any], done: str, *, re
 
 @router.post("/deployments/{number}/approve")
 def approve(number: int, posted: Annotated[Posted, Depends(needs("approver"))]) -> Response:
-    """Say yes to the phase that waits."""
+    """Approve the phase that waits."""
     return _act(posted, number, deployments.approve, "approved", reason=False)
 
 
 @router.post("/deployments/{number}/halt")
 def halt(number: int, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Stop it."""
+    """Halt a deployment."""
     return _act(posted, number, deployments.halt, "halted")
 
 
 @router.post("/deployments/{number}/resume")
 def resume(number: int, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Let it go on."""
+    """Resume a deployment."""
     return _act(posted, number, deployments.resume, "resumed")
 
 
 @router.post("/deployments/{number}/cancel")
 def cancel(number: int, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """End it as it stands."""
+    """Cancel a deployment."""
     return _act(posted, number, deployments.cancel, "cancelled")

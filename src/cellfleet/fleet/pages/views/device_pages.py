@@ -133,7 +133,7 @@ def _address(device: Device) -> str:
 
 @router.post("/devices/{name}/group")
 def move(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Put an instrument into a group."""
+    """Set the group of an instrument."""
     asked, form = posted
     with asked.writing() as db:
         found = devices.move(db, asked.context, asked.person, name, form.text("group", longest=128) or None)
@@ -151,7 +151,7 @@ def tag(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Res
 
 @router.post("/devices/{name}/revoke")
 def revoke(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Put an instrument out of the fleet."""
+    """Revoke an instrument."""
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:
@@ -162,7 +162,7 @@ def revoke(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> 
 
 @router.post("/devices/{name}/alarms")
 def clear_alarms(name: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """End the alarms, which an operator has seen."""
+    """Clear the alarms."""
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:

@@ -19,7 +19,7 @@ MAX_HOURS = 720
 
 @router.get("/provisioning")
 def provisioning(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
-    """Who waits, tokens, groups."""
+    """Pending instruments, claim tokens, groups."""
     return _page(asked, None)
 
 
@@ -35,7 +35,7 @@ def _page(asked: PageRequest, problem: RequestRefused | None, **more: Any) -> Re
 
 @router.post("/provisioning/claims")
 def make_claim(posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Make a claim token; it is shown on this answer and nowhere again."""
+    """Create a claim token; only this answer shows it."""
     asked, form = posted
     try:
         hours = form.number("hours", 24)
@@ -65,7 +65,7 @@ def make_group(posted: Annotated[Posted, Depends(needs("operator"))]) -> Respons
 
 @router.post("/provisioning/{device}/accept")
 def accept(device: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Take an instrument into the fleet, and into a group."""
+    """Accept an instrument into the fleet and a group."""
     asked, form = posted
     try:
         with asked.writing() as db:
@@ -77,7 +77,7 @@ def accept(device: str, posted: Annotated[Posted, Depends(needs("operator"))]) -
 
 @router.post("/provisioning/{device}/reject")
 def reject(device: str, posted: Annotated[Posted, Depends(needs("operator"))]) -> Response:
-    """Turn an instrument away."""
+    """Reject an instrument."""
     asked, form = posted
     try:
         with asked.writing() as db:

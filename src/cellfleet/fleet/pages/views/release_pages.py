@@ -43,7 +43,7 @@ def release(number: int, asked: Annotated[PageRequest, Depends(viewer)]) -> Resp
 
 @router.post("/releases/{number}/withdraw")
 def withdraw(number: int, posted: Annotated[tuple[PageRequest, Form], Depends(needs("operator"))]) -> Response:
-    """No new deployment may use it."""
+    """Withdraw a release."""
     asked, form = posted
     why = form.text("reason", longest=2000)
     if not why:

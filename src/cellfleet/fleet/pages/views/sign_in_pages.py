@@ -33,12 +33,12 @@ def form(asked: Annotated[PageRequest, Depends(visit)]) -> Response:
 
 def _form(asked: PageRequest, after: str, name: str = "", problem: RequestRefused | None = None) -> Response:
     with asked.reading() as db:
-        nobody = db.scalar(select(User.id).limit(1)) is None
+        no_accounts = db.scalar(select(User.id).limit(1)) is None
     token = asked.request.cookies.get(FORM_COOKIE, "")
     token = token if 20 <= len(token) <= 80 and token.isascii() else secrets.token_urlsafe(24)
     host = asked.request.url.netloc[:200]
     response = asked.show(
-        "sign_in.html", problem.status if problem else 200, next=after, name=name, nobody=nobody, host=host,
+        "sign_in.html", problem.status if problem else 200, next=after, name=name, no_accounts=no_accounts, host=host,
         problem=problem, form_token=token,
     )  # fmt: skip
     https = asked.context.address.startswith("https:")
@@ -50,7 +50,7 @@ def _form(asked: PageRequest, after: str, name: str = "", problem: RequestRefuse
 
 @router.post("/sign-in")
 async def sign_in(request: Request, asked: Annotated[PageRequest, Depends(visit)]) -> Response:
-    """Sign in, then go where one wanted to go."""
+    """Sign in, then redirect to the requested page."""
     given = await read_form(request)
     return await run_in_threadpool(_sign_in, request, asked, given)
 
