@@ -61,7 +61,7 @@ def freeze(
         more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
         raise DataError(
             f"the data set has {len(wrong)} error(s):{lines}{more}",
-            hint="mend them and run `cellfleet data validate` again",
+            hint="correct them and run `cellfleet data validate` again",
         )
     if on_warning is not None:
         for finding in seen.findings:

@@ -92,9 +92,9 @@ def _rows(records: list[dict[str, str]], names: dict[str, str], path: Path) -> I
         if not any(values.values()):
             continue
         if None in record:
-            findings.append(error("index", path.name, f"{where} has more cells than the header", "mend that row"))
+            findings.append(error("index", path.name, f"{where} has more cells than the header", "correct that row"))
         row, wrong = _row({k.casefold(): v for k, v in values.items()}, values)
-        findings += [error("index", path.name, f"{where}: {w}", "mend that cell") for w in wrong]
+        findings += [error("index", path.name, f"{where}: {w}", "correct that cell") for w in wrong]
         key = stem_of(row.file)
         if key and key in rows:
             findings.append(error("index", path.name, f"{where}: a second row for {row.file}", "remove one of them"))
@@ -110,7 +110,7 @@ def _row(cells: Mapping[str, str], original: Mapping[str, str]) -> tuple[Row, li
         wrong.append("no file name")
     word = cells.get("split", "").casefold()
     if word and word not in _SPLIT_WORDS:
-        wrong.append(f"{file}: unknown split {word!r}; known are train, validation, test")
+        wrong.append(f"{file}: unknown split {word!r}; known splits: train, validation, test")
     size = _number(cells.get("pixel_size_um", ""))
     if size is not None and not (math.isfinite(size) and size > 0):
         wrong.append(f"{file}: pixel_size_um {cells['pixel_size_um']!r} is not a positive number")

@@ -84,12 +84,12 @@ class CocoMask:
         if r.overlap_px:
             found.append(
                 warning("overlap", name, f"{r.overlap_px} pixels are covered by more than one object",
-                        "nothing, if cells overlap: the smaller object is on top; else mend the outlines")
+                        "nothing, if cells overlap: the smaller object is on top; else correct the outlines")
             )  # fmt: skip
         if r.hidden:
             found.append(
                 warning("hidden", name, f"{len(r.hidden)} annotation(s) cover no pixel of their own "
-                        f"({', '.join(r.hidden[:5])})", "remove them, or mend their outlines")
+                        f"({', '.join(r.hidden[:5])})", "remove them, or correct their outlines")
             )  # fmt: skip
         if r.crowds:
             found.append(

@@ -120,7 +120,7 @@ def _find(folder: Path, name: str, by_name: dict[str, list[Path]], found: list[F
     if len(same) == 1:
         return same[0]
     reason = f"is there {len(same)} times below" if same else "is not below"
-    found.append(error("missing-image", name, f"{reason} {folder.name}/", "set data.images, or mend file_name"))
+    found.append(error("missing-image", name, f"{reason} {folder.name}/", "set data.images, or correct file_name"))
     return None
 
 

@@ -175,7 +175,7 @@ def make_engine(variant_engine: str, onnx: bytes, threads: int = 0) -> Engine:
         EngineError: unknown engine, engine not installed, or a file that it cannot run.
     """
     if variant_engine not in _ENGINES:
-        raise EngineError(f"unknown engine {variant_engine!r}", hint=f"known are: {', '.join(sorted(_ENGINES))}")
+        raise EngineError(f"unknown engine {variant_engine!r}", hint=f"known engines: {', '.join(sorted(_ENGINES))}")
     return _ENGINES[variant_engine](onnx, threads)
 
 

@@ -143,7 +143,7 @@ def scene_params(values: Mapping[str, Any]) -> SceneParams:
         first = e.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "scene"
         got = f" (got {first['input']!r})" if first["loc"] else ""
-        raise DataError(f"synthetic scene: {where}: {first['msg']}{got}", hint="mend that value") from e
+        raise DataError(f"synthetic scene: {where}: {first['msg']}{got}", hint="correct that value") from e
 
 
 def _value(raw: str) -> Any:

@@ -79,7 +79,7 @@ def simulate(params: SceneParams, frames: int, seed: int, *, stride: int = 1) ->
     """
     for name, value, least in (("frames", frames, 1), ("stride", stride, 1), ("seed", seed, 0)):
         if value < least:
-            raise DataError(f"synthetic scene: {name} must be at least {least}, not {value}", hint="mend that value")
+            raise DataError(f"synthetic scene: {name} must be at least {least}, not {value}", hint="correct that value")
     _check_crowd(params)
     return _frames(params, frames, seed, stride)
 

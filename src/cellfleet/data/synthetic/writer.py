@@ -112,7 +112,7 @@ def write_time_lapse(
 
 def _seed_of(seed: int, row: int, n: int) -> int:
     if seed < 0:
-        raise DataError(f"synthetic scene: seed must be at least 0, not {seed}", hint="mend that value")
+        raise DataError(f"synthetic scene: seed must be at least 0, not {seed}", hint="correct that value")
     return int(np.random.SeedSequence([seed, row, n]).generate_state(1)[0])
 
 
