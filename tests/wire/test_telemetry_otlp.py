@@ -75,7 +75,7 @@ def test_gauges_come_back_the_same_and_other_metrics_are_named() -> None:
     metric.sum.data_points.add().as_int = 1
     batch = decode_gauges(request.SerializeToString())
     assert batch.gauges == gauges
-    assert batch.bad == ("requests: only gauges are taken",)
+    assert batch.bad == ("requests: only gauges are accepted",)
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"{}", b"\x0a\x05abc"])

@@ -1,4 +1,4 @@
-"""Messages between devices, people's programs and the fleet server: typed, versioned, without unknown fields.
+"""Messages between devices, API clients and the fleet server: typed, versioned, without unknown fields.
 
 >>> from cellfleet.wire.states import MaintenanceWindow
 >>> parse(MaintenanceWindow, b'{"start": "22:00", "end": "04:00"}').start

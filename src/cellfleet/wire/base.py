@@ -1,4 +1,4 @@
-"""What all messages share: a version, no unknown fields, and names that are safe as file names."""
+"""Base of all messages: a version, no unknown fields, and names that are safe as file names."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Message(BaseModel):
         """The message as JSON.
 
         Args:
-            features: what the reader announced; fields of other features are left out. None: the whole message, for
-                this program's own files.
+            features: what the reader announced; fields of other features are omitted. None: the whole message, for
+                files of this program.
         """
         return self.model_dump_json(exclude=_too_new(self, features)).encode()
 
@@ -65,7 +65,7 @@ def parse(kind: type[M], data: bytes | str) -> M:
         The message.
 
     Raises:
-        WireError: not JSON, or not such a message; the text names the first wrong field.
+        WireError: not JSON, or not a valid message; the text names the first invalid field.
     """
     try:
         return kind.model_validate_json(data)
@@ -78,13 +78,13 @@ def parse_data(kind: type[M], data: Any) -> M:
 
     Args:
         kind: class of the message.
-        data: what a JSON parser gives.
+        data: result of a JSON parser.
 
     Returns:
         The message.
 
     Raises:
-        WireError: not such a message.
+        WireError: not a valid message.
     """
     try:
         return kind.model_validate(data)
@@ -93,12 +93,12 @@ def parse_data(kind: type[M], data: Any) -> M:
 
 
 def is_device_id(text: str) -> bool:
-    """The text can be a DeviceId; names of instruments may not look like one."""
+    """Whether the text is a valid DeviceId; a name of an instrument must not be one."""
     return re.fullmatch(r"dev-[0-9a-f]{12}", text) is not None
 
 
 def is_key(text: str) -> bool:
-    """The text can be a Key."""
+    """Whether the text is a valid Key."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", text) is not None
 
 

@@ -1,4 +1,4 @@
-"""How a device becomes a member of a fleet: claim token -> key made on the device -> accepted -> short-lived tokens."""
+"""Messages with which a device joins a fleet: claim token -> key made on the device -> accepted -> short-lived tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DeviceState = Literal["pending", "accepted", "rejected", "revoked"]
 
 
 class DeviceFacts(Message):
-    """Facts that a device reports of itself.
+    """Facts that a device reports about itself.
 
     Attributes:
         cellfleet_version: of its program.
@@ -35,9 +35,9 @@ class ClaimRequest(Message):
     """POST /api/v1/devices/claim
 
     Attributes:
-        claim_token: from ``cellfleet fleet claim``; good once.
+        claim_token: from ``cellfleet fleet claim``; valid once.
         public_key: Ed25519, PEM (SubjectPublicKeyInfo), made on the device.
-        proof: base64 Ed25519 signature over ``claim_statement``: the device has the private half.
+        proof: base64 Ed25519 signature over ``claim_statement``: proves that the device owns the private key.
     """
 
     claim_token: str = Field(min_length=16, max_length=256, examples=["cfc_....0123456789abcdef0123456789abcdef"])
@@ -72,7 +72,7 @@ class TokenRequest(Message):
 
 
 class TokenReply(Message):
-    """A bearer token for ``Authorization: Bearer ...``; ask for the next one before it expires."""
+    """A bearer token for ``Authorization: Bearer ...``; request the next one before it expires."""
 
     token: str = Field(examples=["cfd_..."])
     expires_at: Time
@@ -82,7 +82,7 @@ class TrustAnchors(Message):
     """GET /api/v1/trust/anchors: digests of the first root.json of both repositories.
 
     A claim token ends in ``.`` and the first 32 hex digits of the digest of this message's canonical JSON, so that a
-    device that was given a token trusts the right roots from the start.
+    device with a token trusts the right roots from the start.
     """
 
     image_root: Sha256

@@ -5,8 +5,8 @@ field that is newer than protocol 1 therefore names its feature:
 
     reason_data: Annotated[Reason | None, Since("reasons")] = None
 
-Instruments and people's programs announce their features with every request, the server announces its own with every
-answer, in the header ``HEADER``. Who announces nothing gets protocol 1 without any feature.
+Instruments and API clients announce their features with every request, the server announces its own with every
+answer, in the header ``HEADER``. A reader that announces nothing gets protocol 1 without any feature.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 ARTIFACTS = "artifacts"
-"""The server takes a ReleaseRequest whose artifact has no ``release_id``."""
+"""The server accepts a ReleaseRequest whose artifact has no ``release_id``."""
 NOT_FIELDS: frozenset[str] = frozenset({ARTIFACTS})
-"""Features that are no newer field of a message, but another form of one; code asks for them before it sends."""
+"""Features that change the form of a message instead of adding a field; the sender checks them before it sends."""
 FEATURES: frozenset[str] = frozenset({"reasons"}) | NOT_FIELDS
 """The features that this version understands; a test holds that the others name fields, and that no field's is missing."""
 HEADER = "Cellfleet-Features"
 """HTTP header of requests and answers: names of features, separated by commas."""
 ANNOUNCEMENT: Mapping[str, str] = types.MappingProxyType({HEADER: ",".join(sorted(FEATURES))})
-"""What this program sends with every request, and with every answer."""
+"""The header of this program for every request and every answer."""
 NONE: frozenset[str] = frozenset()
 """The features of a program that announces nothing."""
 
@@ -50,7 +50,7 @@ class Since:
 
 
 class Peer:
-    """The features that the server announced in its latest answer. Safe to be used by several threads."""
+    """The features that the server announced in its latest answer. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class Peer:
             return self._features
 
     def note(self, status: int, headers: Mapping[str, str]) -> None:
-        """Remember what an answer announces.
+        """Record the features that an answer announces.
 
         An answer without the header comes from an older server, and nothing new is sent to it. An error above 499
         without the header may come from a proxy: it says nothing about the server.
@@ -79,7 +79,7 @@ class Peer:
 
 
 def read_announcement(header: str) -> frozenset[str]:
-    """The features in a header, also those that this version does not know; what is no name is left out.
+    """The features in a header, including unknown ones; invalid names are skipped.
 
     >>> sorted(read_announcement("reasons, pins,,Not A Name"))
     ['pins', 'reasons']
@@ -90,7 +90,7 @@ def read_announcement(header: str) -> frozenset[str]:
 
 @functools.cache
 def features_of(kind: type[BaseModel]) -> frozenset[str]:
-    """All features that fields of a message name, within its parts too."""
+    """All features that fields of a message and of its parts name."""
     return _features_of(kind, set())
 
 
@@ -111,7 +111,7 @@ def too_new(message: BaseModel, features: frozenset[str]) -> dict[str, Any] | No
     """The fields of a message that a reader does not know, as pydantic's ``exclude`` takes them.
 
     Args:
-        message: what is to be sent.
+        message: the message to send.
         features: what the reader announced.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Plain JSON data within messages: whatever is in it, every reader can read it and every database can hold it."""
+"""Plain JSON data in messages: data that every reader can parse and every database can store."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 MAX_DEPTH = 32
-"""Of lists and objects within each other."""
+"""Maximum nesting of lists and objects."""
 _INT64 = 2**63
 
 
 def check_plain(value: Any) -> Any:
-    """The value itself, when it is plain JSON data.
+    """Check that a value is plain JSON data, and return it.
 
     Raises:
-        ValueError: NaN or infinity, a whole number beyond 64 bits, a text with NUL or half a character, something that is
-            no JSON, too deep. How much it may be is a matter of the request's size.
+        ValueError: NaN or infinity, an integer beyond 64 bits, a text with NUL or a lone surrogate, a type that is not
+            JSON, or too deep nesting. The size is limited by the request.
     """
     left: list[tuple[Any, int]] = [(value, 0)]
     while left:
@@ -43,11 +43,11 @@ def _check_one(value: Any) -> None:
             return
         case str() if "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value):
             return
-    raise ValueError(f"{repr(value)[:40]} cannot be kept as JSON")
+    raise ValueError(f"{repr(value)[:40]} cannot be stored as JSON")
 
 
 def words(text: str, most: int = 2000) -> str:
-    """Foreign text (a log, the answer of another program, an error) in the form that messages and databases accept.
+    """Clean text of other programs (logs, answers, errors) for messages and databases.
 
     >>> words("a\\0b\\ud800", 3)
     'a b'

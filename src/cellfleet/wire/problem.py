@@ -13,13 +13,13 @@ class Problem(Message):
     """An error.
 
     Attributes:
-        type: ``urn:cellfleet:problem:<code>``; what programs look at.
-        title: the kind of error in words.
+        type: ``urn:cellfleet:problem:<code>``; for programs.
+        title: kind of the error, as text.
         status: HTTP status.
-        detail: what went wrong here.
+        detail: what is wrong in this case.
         hint: what to do next.
         instance: path of the request.
-        errors: fields that are wrong: where and why.
+        errors: invalid fields: where and why.
     """
 
     type: str = Field(pattern=r"^urn:cellfleet:problem:[a-z0-9-]+$", examples=["urn:cellfleet:problem:gate-failed"])

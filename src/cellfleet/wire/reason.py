@@ -33,7 +33,7 @@ Value = Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Text
 
 
 class Reason(Message):
-    """Why something is as it is.
+    """Why something happened, or is in its state.
 
     Attributes:
         code: key of ``reason_texts.TEXTS``; a newer program may send codes that this one does not know.
@@ -60,7 +60,7 @@ class Reason(Message):
 
 
 class _Formatter(string.Formatter):
-    """A value that does not fit its format (a number that is none) is shown as it is."""
+    """Shows a value that does not fit its format (text for a number) unchanged."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         try:
@@ -73,11 +73,11 @@ _FORMATTER = _Formatter()
 
 
 def because(code: str, /, *parts: Reason, **values: str | float) -> Reason:
-    """A reason of this program.
+    """Create a reason.
 
     Args:
         code: key of ``TEXTS``.
-        parts: reasons within it, at most 16 (more are left out). One that is nested too deep becomes a text.
+        parts: reasons within it, at most 16; further ones are omitted. One that is nested too deep becomes a text.
         values: for the placeholders of the template. Texts of other programs become plain; numbers that are not finite
             become texts.
     """
@@ -86,12 +86,12 @@ def because(code: str, /, *parts: Reason, **values: str | float) -> Reason:
 
 
 def text_reason(text: str) -> Reason:
-    """A text that has no code: of another program, or stored by an earlier version."""
+    """A reason without a code: text of another program, or stored by an earlier version."""
     return because(TEXT_ONLY, text=text)
 
 
 def joined(reasons: Sequence[Reason]) -> Reason | None:
-    """Several reasons as one; None when there is none."""
+    """Combine several reasons into one; None: there are none."""
     if len(reasons) < 2:
         return reasons[0] if reasons else None
     return because("several", *reasons)
@@ -113,7 +113,7 @@ def render(reason: Reason, translate: Callable[[str], str] = str, join: str = JO
 
 
 def english(reason: Reason | None) -> str:
-    """The English text, short enough for every message; empty for no reason."""
+    """The English text, cut to the length of ``Text``; empty for None."""
     if reason is None:
         return ""
     try:
@@ -149,7 +149,7 @@ def read_reason(text: str, data: Reason | Mapping[str, Any] | None) -> Reason | 
 
 
 def read_reasons(texts: Sequence[str], data: Sequence[Any]) -> tuple[Reason, ...]:
-    """As ``read_reason``, for texts with their data in the same order; other lengths do not belong together."""
+    """As ``read_reason``, for texts and their data in the same order; data of another length is ignored."""
     beside = list(data) if len(data) == len(texts) else [None] * len(texts)
     found = (read_reason(text, one) for text, one in zip(texts, beside, strict=True))
     return tuple(reason for reason in found if reason is not None)

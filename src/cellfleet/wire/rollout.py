@@ -24,7 +24,7 @@ LIVE: tuple[DeploymentState, ...] = ("awaiting-approval", "running", "halted")
 
 
 class Override(Message):
-    """Releasing against a failed gate or without one: who, and why. Shown wherever the release is shown."""
+    """The reason for releasing without a gate or against a failed one. Shown wherever the release is shown."""
 
     reason: str = Field(
         min_length=10,
@@ -38,11 +38,11 @@ class ReleaseRequest(Message):
     """POST /api/v1/releases, after the artifact was uploaded.
 
     Attributes:
-        release: the artifact; programs of before the feature ``artifacts`` send a ``release_id``, which is not looked at.
+        release: the artifact; programs without the feature ``artifacts`` send a ``release_id``, which is ignored.
         metadata: new files of the image repository, ``<version>.<role>.json`` -> text: delegated targets and snapshot.
         decision: decision record (DSSE envelope); None only with an override.
         records: lineage records, kind -> list of records: ``training``, ``data-set``, ``optimization``.
-        card: plain JSON facts of the bundle for people: manifest without files, numbers.
+        card: plain JSON facts of the bundle for display: manifest without files, numbers.
     """
 
     release: ReleaseRef | ArtifactRef
@@ -62,14 +62,14 @@ class Phase(Message):
     Attributes:
         count, percent: how many devices of the group are offered the release when this phase ends up complete (of all,
             not on top of the phase before); exactly one is given.
-        max_failures: as many failures are tolerated in this phase in any case.
-        max_failure_percent: more are tolerated up to this share of those that ended, once ``min_ended`` have; None: only
-            ``max_failures`` counts.
-        min_ended: least number of ended devices before a percentage is judged.
+        max_failures: failures that are always tolerated in this phase.
+        max_failure_percent: more failures are tolerated up to this share of the ended devices, once ``min_ended`` have ended;
+            None: only ``max_failures`` counts.
+        min_ended: minimum number of ended devices before a percentage is judged.
         min_success_percent: of the phase's devices that must have succeeded before the next phase; 100: all but the
             tolerated failures.
-        soak_s: time that must pass after that, without a failure, before the next phase.
-        silent_after_s: a device that was offered the release and sent no request for so long counts as a failure.
+        soak_s: time without a failure that must then pass before the next phase.
+        silent_after_s: a device that was offered the release and sends no request for this time counts as a failure.
         approval: an approver must approve before this phase begins.
     """
 

@@ -1,11 +1,11 @@
-"""The segmenter protocol: what the agent and a segmenter program write to each other, one JSON object per line.
+"""The segmenter protocol: messages between the agent and a segmenter program, one JSON object per line.
 
 The program writes ``Ready`` or ``Refused`` first, then one ``Answer`` for each ``Request`` that it reads. A reader ignores
-fields that it does not know, so both sides may be newer than the other one. ``docs/segmenter.schema.json`` is made of this
-module; docs/fleet.md says what each request promises.
+fields that it does not know, so either side may be newer. ``docs/segmenter.schema.json`` is generated
+from this module; docs/fleet.md describes what each request does.
 
-The agent reads with patience, because programs of other makers run on instruments: texts are cleaned, a memory size that is
-no number counts as 0, and what programs left out before there was a schema may be missing.
+The agent reads leniently, because other vendors' programs run on instruments: texts are cleaned, an invalid memory size
+counts as 0, and fields that programs omitted before there was a schema may be missing.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ REFUSED_EXIT = 3
 """Exit code of a program that refuses its bundle."""
 
 FailureKind = Literal["frame", "disk", "model"]
-"""Whose fault a failure is: the frame's bytes, the disk (it may go well later), or the model (all else)."""
+"""Cause of a failure: the frame's bytes, the disk (a retry may succeed), or the model (all else)."""
 _KINDS = ("frame", "disk", "model")
 _DIGEST: dict[str, Any] = {"pattern": "^[0-9a-f]{64}$", "examples": ["2b77b9af54c8" + "0" * 52]}
 _MOST_MB = 1e9
 
 
 def _megabytes(value: Any) -> float:
-    """Memory as a program reports it; 0 for what is no size."""
+    """Memory as a program reports it; 0 for an invalid size."""
     return float(value) if isinstance(value, int | float) and 0 <= value < _MOST_MB else 0.0
 
 
@@ -267,7 +267,7 @@ def read_object(line: bytes) -> dict[str, Any]:
     """The JSON object in a line.
 
     Raises:
-        WireError: it holds none.
+        WireError: it holds no JSON object.
     """
     try:
         found = json.loads(line)
@@ -285,7 +285,7 @@ def read_request(data: dict[str, Any]) -> Request:
         WireError: no such request; the text names the first wrong field.
     """
     if "do" in data and data["do"] not in _REQUESTS:
-        raise WireError(f"there is no request {data['do']!r:.40}", hint="the agent and its segmenter must fit together")
+        raise WireError(f"unknown request {data['do']!r:.40}", hint="use an agent and a segmenter of matching versions")
     return _read(_REQUEST, data)
 
 

@@ -38,7 +38,7 @@ class ArtifactRef(Message):
 
     Attributes:
         target_path: path in both TUF repositories, ``models/<name>/<version>/<sha256, 12>.bundle.zip``.
-        counter: monotonic per ``kind`` and ``name``; a device never goes to a lower one without a signed allowance.
+        counter: monotonic per ``kind`` and ``name``; a device never installs a lower one without a signed allowance.
         length: bytes.
     """
 
@@ -64,7 +64,7 @@ class ReleaseRef(ArtifactRef):
     """A release of the fleet server.
 
     Attributes:
-        release_id: the server's number of it.
+        release_id: number on the server.
     """
 
     release_id: int = Field(ge=1, examples=[2])
@@ -91,7 +91,7 @@ class DesiredState(Message):
 
     Attributes:
         generation: grows with every change; a device ignores a lower one.
-        deployment_id, release: what should be active; None: nothing is asked for.
+        deployment_id, release: what should be active; None: no update is requested.
         agent: settings of section [agent] that hold for this update instead of the device's own.
         poll_s: when to ask next.
     """

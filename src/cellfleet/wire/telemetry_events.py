@@ -1,4 +1,4 @@
-"""Telemetry: what a device reports of frames, experiments and itself. Each event travels as an OTLP log record (``otlp``)."""
+"""Telemetry: events of frames, experiments and the device itself. Each event travels as an OTLP log record (``otlp``)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Number = Annotated[float, Field()]
 
 
 class Flag(Message):
-    """What a reader of a frame's numbers should know, and why."""
+    """A warning about the numbers of a frame, and its reason."""
 
     name: Key
     reason: Text
 
 
 class ExperimentStarted(Message):
-    """One time-lapse on one plate begins, or is pinned anew after a rollback.
+    """One time-lapse on one plate begins, ends, or gets a new pin after a rollback.
 
     Attributes:
         pinned_sha256: bundle that segments it from its first frame to its last; empty while the device has none.
         pin: 1 for the first pin, 2 after a rollback; rows of lower pins are superseded.
-        reason, reason_data: why it was pinned anew.
+        reason, reason_data: why it has a new pin.
     """
 
     event: Literal["experiment"] = "experiment"
@@ -52,7 +52,7 @@ class FrameTaken(Message):
         index: number in the experiment, from 0.
         time_s: since the experiment began.
         sha256: of the raw file.
-        problem: why it cannot be read; the raw bytes are kept all the same.
+        problem: why it cannot be read; the raw bytes are stored anyway.
     """
 
     event: Literal["taken"] = "taken"
@@ -108,7 +108,7 @@ class FrameSegmented(SegmentedRow):
 
 
 class FrameFailed(Message):
-    """A frame that has no mask, and why; it is tried again when the experiment is segmented again."""
+    """A frame without a mask, and the reason; it is retried when the experiment is segmented again."""
 
     event: Literal["failed"] = "failed"
     experiment: Key
@@ -135,7 +135,7 @@ class AgentMoved(Message):
 
 
 class Incident(Message):
-    """Something that went wrong and was handled: a crash, a hang, a full disk, a server that was away."""
+    """A failure that was handled: a crash, a hang, a full disk, an unreachable server."""
 
     event: Literal["incident"] = "incident"
     at: Time
@@ -154,7 +154,7 @@ def parse_event(data: Any) -> Event:
     """Read an event from plain JSON data.
 
     Raises:
-        WireError: no such event; the text names the first wrong field.
+        WireError: not a valid event; the text names the first invalid field.
     """
     try:
         return _ADAPTER.validate_python(data)

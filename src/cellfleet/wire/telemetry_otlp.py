@@ -1,4 +1,4 @@
-"""Telemetry as OTLP (protobuf): events are log records, measurements are gauges; any OpenTelemetry collector takes them.
+"""Telemetry as OTLP (protobuf): events are log records, measurements are gauges; any OpenTelemetry collector accepts them.
 
 Source: opentelemetry-proto, ``opentelemetry.proto.collector.{logs,metrics}.v1``. An event's kind is the record's
 ``event_name``, its fields are attributes.
@@ -36,7 +36,7 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one request carries: facts of the sender, and events or gauges. ``bad`` names what was rejected."""
+    """Content of one request: facts of the sender, and events or gauges. ``bad`` names rejected records."""
 
     resource: dict[str, Any]
     events: tuple[Event, ...] = ()
@@ -47,13 +47,13 @@ class Batch:
 def encode_events(
     resource: Mapping[str, Any], events: Sequence[Event], now: datetime, features: frozenset[str] | None = None
 ) -> bytes:
-    """An ExportLogsServiceRequest.
+    """Encode events as an ExportLogsServiceRequest.
 
     Args:
         resource: facts of the sender: ``service.name``, ``service.instance.id`` and the like.
         events: one log record each.
         now: time of the records.
-        features: what the server announced; fields of other features are left out. None: whole events.
+        features: what the server announced; fields of other features are omitted. None: whole events.
 
     Returns:
         Protobuf; equal arguments give equal bytes.
@@ -73,7 +73,15 @@ def encode_events(
 
 
 def encode_gauges(resource: Mapping[str, Any], gauges: Sequence[Gauge]) -> bytes:
-    """An ExportMetricsServiceRequest."""
+    """Encode gauges as an ExportMetricsServiceRequest.
+
+    Args:
+        resource: facts of the sender.
+        gauges: one data point each.
+
+    Returns:
+        Protobuf; equal arguments give equal bytes.
+    """
     request = ExportMetricsServiceRequest()
     group = request.resource_metrics.add()
     group.resource.attributes.extend(_pairs(resource))
@@ -89,7 +97,7 @@ def encode_gauges(resource: Mapping[str, Any], gauges: Sequence[Gauge]) -> bytes
 
 
 def decode_events(data: bytes) -> Batch:
-    """Read what ``encode_events`` wrote. Records of other senders and wrong events are named in ``bad``.
+    """Decode log records. Those that are not valid events are named in ``bad``.
 
     Raises:
         WireError: not OTLP.
@@ -111,7 +119,7 @@ def decode_events(data: bytes) -> Batch:
 
 
 def decode_gauges(data: bytes) -> Batch:
-    """Read what ``encode_gauges`` wrote; metrics of other types are named in ``bad``.
+    """Decode metrics. Those that are not gauges are named in ``bad``.
 
     Raises:
         WireError: not OTLP.
@@ -126,7 +134,7 @@ def decode_gauges(data: bytes) -> Batch:
         for scope in group.scope_metrics:
             for metric in scope.metrics:
                 if not metric.HasField("gauge"):
-                    bad.append(f"{metric.name}: only gauges are taken")
+                    bad.append(f"{metric.name}: only gauges are accepted")
                     continue
                 for point in metric.gauge.data_points:
                     value = point.as_double if point.HasField("as_double") else float(point.as_int)
@@ -188,4 +196,4 @@ def _time(nanos: int) -> datetime:
     try:
         return datetime.fromtimestamp(nanos / 1e9, UTC)
     except (OverflowError, OSError, ValueError) as e:
-        raise WireError(f"a time that is none: {nanos} ns", hint="check the clock of the device") from e
+        raise WireError(f"invalid time: {nanos} ns", hint="check the clock of the device") from e

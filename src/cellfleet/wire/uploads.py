@@ -1,4 +1,4 @@
-"""Files that come in parts: thumbnails, overlays, masks and raw frames of devices, artifacts of people."""
+"""Files that come in parts: thumbnails, overlays, masks and raw frames of devices, artifacts of API clients."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class ArtifactRequest(Message):
 
 
 class UploadPart(Message):
-    """Where a part goes, by PUT and without any other authorisation; the address expires."""
+    """The address for a part, by PUT without further authorisation; it expires."""
 
     number: int = Field(ge=1, examples=[1])
     url: str = Field(examples=["/api/v1/uploads/.../parts/1?..."])
 
 
 class UploadReply(Message):
-    """The parts that are still wanted, each of ``part_bytes`` bytes but the last; ``done``: the server has the bytes already."""
+    """The missing parts, of ``part_bytes`` bytes each except the last; ``done``: the server has all bytes already."""
 
     done: bool = False
     id: str = ""
