@@ -43,7 +43,7 @@ def _check_one(value: Any) -> None:
             return
         case str() if "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value):
             return
-    raise ValueError(f"{repr(value)[:40]} cannot be stored as JSON")
+    raise ValueError(f"{repr(value)[:40]} cannot be kept as JSON")
 
 
 def words(text: str, most: int = 2000) -> str:
