@@ -59,7 +59,7 @@ def test_all_failures_are_named_at_once() -> None:
         "min_stratum_ap50[C]",
     ]
     assert len(verdict.reasons) == 4
-    assert verdict.word == "failed"
+    assert verdict.code == "failed"
 
 
 def test_a_champion_is_compared_only_when_there_is_one() -> None:

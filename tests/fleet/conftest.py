@@ -24,6 +24,7 @@ from cellfleet.fleet.store.database import Database
 from cellfleet.ports import FixedClock
 from cellfleet.trust import TrustFolder
 from support_fleet import TestClient, World
+from support_fleet_lineage import Story, new_story
 from support_postgres import server_url
 from support_rollout import PASSPHRASE, Publisher, secrets
 
@@ -185,3 +186,9 @@ def publisher(context: Context, trust_template: Path, monkeypatch: pytest.Monkey
     """Publishes releases; the server has taken its trust folder."""
     monkeypatch.setenv("CELLFLEET_ONLINE_PASSPHRASE", PASSPHRASE)
     return Publisher.at(context, trust_template)
+
+
+@pytest.fixture
+def story(context: Context, publisher: Publisher, as_role: Callable[[str], TestClient], world: World) -> Story:
+    """A release and a device that segments with it."""
+    return new_story(context, publisher, as_role, world)

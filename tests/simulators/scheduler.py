@@ -12,7 +12,7 @@ from cellfleet.canonical import sha256_file
 from cellfleet.device.interfaces import (
     FrameOutcome,
     FrameResult,
-    GoldenResult,
+    GoldenOutcome,
     SegmenterFailure,
     SelfTested,
     Slot,
@@ -180,7 +180,7 @@ class SimulatedScheduler:
         if behaviour.selftest_problem:
             return SelfTested(slot.variant, "", 0.0, (), text_reason(behaviour.selftest_problem))
         results = [
-            GoldenResult(sha256_file(p), ap50, 1.0, 0.5, 0.9, behaviour.milliseconds)
+            GoldenOutcome(sha256_file(p), ap50, 1.0, 0.5, 0.9, behaviour.milliseconds)
             for p, ap50 in zip(golden_of, (behaviour.ap50, behaviour.other_ap50), strict=False)
         ]
         return SelfTested(slot.variant, f"run-{slot.sha256[:8]}", behaviour.memory_mb, tuple(results))

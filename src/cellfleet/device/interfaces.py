@@ -133,7 +133,7 @@ class WarmSegmenter:
 
 
 @dataclass(frozen=True)
-class GoldenResult:
+class GoldenOutcome:
     """Scores of the model under test on the golden frames of a bundle; as in the segmenter protocol."""
 
     of: str
@@ -158,7 +158,7 @@ class SelfTested:
     variant: str
     run_digest: str
     memory_mb: float
-    results: tuple[GoldenResult, ...]
+    results: tuple[GoldenOutcome, ...]
     problem: Reason | None = None
 
 

@@ -59,7 +59,7 @@ def decision_payload(assessment: Assessment, approver: str = "", decided: dateti
         "used_in_training": None if a.used_in_training is None else list(a.used_in_training),
         "champion": a.champion.as_json() if a.champion else None,
         "checks": [c.as_json() for c in a.verdict.checks],
-        "verdict": a.verdict.word,
+        "verdict": a.verdict.code,
         "reasons": list(a.verdict.reasons),
         "approver": approver,
         "decided": decided.isoformat(timespec="seconds") if decided else None,

@@ -94,7 +94,7 @@ class Verdict:
     checks: tuple[Check, ...]
 
     @property
-    def word(self) -> str:
+    def code(self) -> str:
         """``passed`` or ``failed``."""
         return "passed" if self.passed else "failed"
 

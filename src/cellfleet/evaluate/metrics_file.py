@@ -28,7 +28,7 @@ def metrics_json(assessment: Assessment) -> dict[str, Any]:
         "frames": [_frame(f) for f in a.evaluation.worst_first],
         "variants": [_variant(v) for v in a.variants],
         "champion": a.champion.as_json() if a.champion else None,
-        "verdict": a.verdict.word,
+        "verdict": a.verdict.code,
         "reasons": list(a.verdict.reasons),
         "checks": [c.as_json() for c in a.verdict.checks],
         "policy": policy_digest(a.policy),

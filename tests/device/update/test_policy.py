@@ -11,7 +11,7 @@ from cellfleet.bundle.manifest import Requires
 from cellfleet.canonical import canonical_bytes
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, read_leases, valid, write_lease
-from cellfleet.device.interfaces import FrameOutcome, GoldenResult, SegmenterFailure, SelfTested, Slot, WorkSnapshot
+from cellfleet.device.interfaces import FrameOutcome, GoldenOutcome, SegmenterFailure, SelfTested, Slot, WorkSnapshot
 from cellfleet.device.update.journal import Tally, Update
 from cellfleet.device.update.policy import (
     is_active_already,
@@ -131,9 +131,9 @@ def test_what_an_instrument_lacks() -> None:
     assert [r.code for r in found] == ["update.lacks-engine", "update.lacks-channels", "update.lacks-pixel-size"]
 
 
-def golden(**fields: object) -> GoldenResult:
+def golden(**fields: object) -> GoldenOutcome:
     base = {"of": "x", "ap50": 0.8, "agreement": 0.99, "least_ap50": 0.7, "least_agreement": 0.9, "worst_ms": 50.0}
-    return GoldenResult(**{**base, **fields})  # type: ignore[arg-type]
+    return GoldenOutcome(**{**base, **fields})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def golden(**fields: object) -> GoldenResult:
         (golden(), None, ["selftest.active-not-run"]),
     ],
 )
-def test_self_test(own: GoldenResult, other: GoldenResult | None, codes: list[str]) -> None:
+def test_self_test(own: GoldenOutcome, other: GoldenOutcome | None, codes: list[str]) -> None:
     tested = SelfTested("onnxruntime/fp32", "run", 100.0, (own,) if other is None else (own, other))
     reasons = judge_selftest(tested, LIMITS, active_ap50=0.8).reasons
     assert [r.code for r in reasons] == codes

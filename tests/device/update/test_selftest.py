@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from cellfleet.config.fleet import AgentSection
-from cellfleet.device.interfaces import GoldenResult, SelfTested
+from cellfleet.device.interfaces import GoldenOutcome, SelfTested
 from cellfleet.device.update.selftest import judge
 
 LIMITS = AgentSection(min_golden_ap50=0.5, max_golden_loss_ap50=0.125, selftest_max_ms=80, selftest_max_memory_mb=200)
 NAN = float("nan")
 
 
-def golden(**fields: Any) -> GoldenResult:
+def golden(**fields: Any) -> GoldenOutcome:
     at_limits = {"ap50": 0.75, "agreement": 0.9, "least_ap50": 0.75, "least_agreement": 0.9, "worst_ms": 80.0}
-    return GoldenResult(**{"of": "x", **at_limits, **fields})
+    return GoldenOutcome(**{"of": "x", **at_limits, **fields})
 
 
-def passes(own: GoldenResult, other: GoldenResult | None = None, memory_mb: float = 200.0) -> bool:
+def passes(own: GoldenOutcome, other: GoldenOutcome | None = None, memory_mb: float = 200.0) -> bool:
     results = (own,) if other is None else (own, other)
     tested = SelfTested("onnxruntime/fp32", "run", memory_mb, results)
     return judge(tested, LIMITS, None if other is None else 0.75).reasons == ()
@@ -42,7 +42,7 @@ def test_everything_at_its_limit_passes() -> None:
         golden(worst_ms=NAN),
     ],
 )
-def test_its_own_golden_frames_beyond_a_limit(own: GoldenResult) -> None:
+def test_its_own_golden_frames_beyond_a_limit(own: GoldenOutcome) -> None:
     assert not passes(own)
 
 
@@ -52,7 +52,7 @@ def test_the_absolute_minimum_itself_passes(own_least: float) -> None:
 
 
 @pytest.mark.parametrize("other", [golden(ap50=0.6249), golden(ap50=NAN), golden(worst_ms=NAN), golden(worst_ms=80.1)])
-def test_the_active_bundle_s_golden_frames_beyond_a_limit(other: GoldenResult) -> None:
+def test_the_active_bundle_s_golden_frames_beyond_a_limit(other: GoldenOutcome) -> None:
     assert not passes(golden(), other)
 
 

@@ -64,26 +64,26 @@ def judged(
 )
 def test_reasons(changes: dict[str, Any], word: str, reason: str) -> None:
     found = judged({**FINE, **changes})
-    assert found.word == word
+    assert found.code == word
     assert "; ".join(reason_text(r, Translator()) for r in found.reasons) == reason
     assert found.needs_eyes == (word != "well")
 
 
 def test_silence_is_judged_by_the_servers_clock() -> None:
-    assert judged(FINE, seen_s=300).word == "well"
+    assert judged(FINE, seen_s=300).code == "well"
     found = judged(FINE, seen_s=301)
-    assert found.word == "silent"
+    assert found.code == "silent"
     assert reason_text(found.reasons[0], Translator("zh-TW")) == "自 2026-03-02 08:54 UTC 起沒有回報"
-    assert judged({}, seen_s=None).word == "silent"
+    assert judged({}, seen_s=None).code == "silent"
 
 
 def test_what_is_wrong_comes_before_silence() -> None:
     found = judged(FINE, alarms={"two-machines": text_reason("two machines use one key")}, seen_s=4000)
-    assert found.word == "unwell"
+    assert found.code == "unwell"
     assert found.reasons[0] == text_reason("two machines use one key")
     assert len(found.reasons) == 2
 
 
 @pytest.mark.parametrize("state", ["pending", "rejected", "revoked"])
 def test_who_is_no_member_is_not_judged(state: str) -> None:
-    assert judged({}, seen_s=None, state=state).word == state
+    assert judged({}, seen_s=None, state=state).code == state

@@ -127,7 +127,7 @@ def show(written: Written) -> None:
         say(f"{'passed' if check.passed else 'FAILED'}: {check.text}")
     if a.used_in_training is None:
         say("note: the model's data set version is not in the records, so held-out frames could not be checked")
-    say(f"the gate {a.verdict.word}")
+    say(f"the gate {a.verdict.code}")
     if written.decision:
         say(f"decision record {written.decision}")
     else:

@@ -19,7 +19,7 @@ from cellfleet.wire.plain_json import words
 _LOG_BYTES = 4 << 20
 
 
-class Child(Protocol):
+class RunningProgram(Protocol):
     """A running program; ``subprocess.Popen`` is one."""
 
     @property
@@ -50,7 +50,7 @@ class Child(Protocol):
         ...
 
 
-StartProgram = Callable[[Sequence[str], int, Path], Child]
+StartProgram = Callable[[Sequence[str], int, Path], RunningProgram]
 """Starts a program: arguments, CPU threads (0: all), log file. Raises DeviceError."""
 
 

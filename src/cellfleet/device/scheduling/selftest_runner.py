@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cellfleet.device.interfaces import GoldenResult, SelfTested
+from cellfleet.device.interfaces import GoldenOutcome, SelfTested
 from cellfleet.device.scheduling.worker import NotUnderstood, SegmenterWorker
 from cellfleet.wire.reason import because, text_reason
 from cellfleet.wire.segmenter import Failed, SelfTestRequest, SelfTestResult
@@ -41,7 +41,7 @@ def run_selftest(process: SegmenterWorker, golden_of: Sequence[Path], timeout_s:
     memory_mb = max(process.ready.memory_mb, answer.memory_mb)
     match answer:
         case SelfTestResult():
-            results = tuple(GoldenResult(**r.model_dump(exclude={"frames"})) for r in answer.results)
+            results = tuple(GoldenOutcome(**r.model_dump(exclude={"frames"})) for r in answer.results)
             return SelfTested(variant, digest, memory_mb, results)
         case Failed():
             return SelfTested(variant, digest, memory_mb, (), text_reason(answer.message or "no message"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellfleet.config.fleet import AgentSection
-from cellfleet.device.interfaces import GoldenResult, SelfTested
+from cellfleet.device.interfaces import GoldenOutcome, SelfTested
 from cellfleet.wire.reason import Reason, because, english, joined
 
 
@@ -111,7 +111,7 @@ def choose(judged: Sequence[Judged], wanted: str = "") -> Choice:
     return Choice(best, reason, numbers)
 
 
-def _of_own(result: GoldenResult, limits: AgentSection) -> list[Reason]:
+def _of_own(result: GoldenOutcome, limits: AgentSection) -> list[Reason]:
     """Golden frames of the bundle under test."""
     if result.problem:
         return [because("selftest.frames", detail=result.problem)]
@@ -126,7 +126,7 @@ def _of_own(result: GoldenResult, limits: AgentSection) -> list[Reason]:
     return out
 
 
-def _of_active(result: GoldenResult, limits: AgentSection) -> list[Reason]:
+def _of_active(result: GoldenOutcome, limits: AgentSection) -> list[Reason]:
     """Golden frames of the active bundle, segmented by the model under test."""
     if result.problem:
         return [because("selftest.frames-active", detail=result.problem)]

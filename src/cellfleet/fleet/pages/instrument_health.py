@@ -21,15 +21,15 @@ _OUTCOMES = {
 
 @dataclass(frozen=True)
 class Condition:
-    """``word`` is one of ORDER."""
+    """``code`` is one of ORDER."""
 
-    word: str
+    code: str
     reasons: tuple[Reason, ...] = ()
 
     @property
     def needs_eyes(self) -> bool:
         """An operator should check this instrument."""
-        return self.word in ("unwell", "silent", "warning")
+        return self.code in ("unwell", "silent", "warning")
 
 
 def condition(

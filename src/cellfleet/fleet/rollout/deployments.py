@@ -20,15 +20,12 @@ from cellfleet.fleet.people.access import Person
 from cellfleet.fleet.refusals import bad_request, conflict, not_found
 from cellfleet.fleet.rollout.membership import lock_devices
 from cellfleet.fleet.rollout.reconcile import advance
-from cellfleet.fleet.rollout.rules import (
-    first_state,
-)
+from cellfleet.fleet.rollout.rules import first_state
 from cellfleet.fleet.store.models import Deployment, DeploymentMember, Device, DeviceGroup, Release
 from cellfleet.wire.reason import Reason, because, text_and_data, text_reason
 from cellfleet.wire.rollout import LIVE, DeploymentRequest
 
 SERVER = "server"
-_UNDER_WAY = ("offered", "updating", "deferred")
 _BUSY_HINT = "wait for its end, or end it with `cellfleet deploy cancel`"
 _PORTION = 400
 

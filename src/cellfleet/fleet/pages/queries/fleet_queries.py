@@ -84,7 +84,7 @@ def lines(db: Session, now: datetime, silent_after_s: float) -> list[InstrumentL
                 seen,
             )
         )
-    return sorted(made, key=lambda x: (ORDER.index(x.condition.word), x.name))
+    return sorted(made, key=lambda x: (ORDER.index(x.condition.code), x.name))
 
 
 def chosen(
@@ -102,7 +102,7 @@ def chosen(
     def fits(x: InstrumentLine) -> bool:
         runs = str((x.active or {}).get("release_id") or "")
         return (
-            (not wanted or x.condition.word in wanted)
+            (not wanted or x.condition.code in wanted)
             and (not group or x.group == group)
             and (not release or runs == release)
             and (not updating or x.updating)

@@ -38,9 +38,9 @@ def fleet(asked: Annotated[PageRequest, Depends(viewer)]) -> Response:
             "": len(everyone),
             "eyes": sum(x.condition.needs_eyes for x in everyone),
             "updating": sum(x.updating for x in everyone),
-            "well": sum(x.condition.word == "well" for x in everyone),
-            "unwell": sum(x.condition.word == "unwell" for x in everyone),
-            "silent": sum(x.condition.word == "silent" for x in everyone),
+            "well": sum(x.condition.code == "well" for x in everyone),
+            "unwell": sum(x.condition.code == "unwell" for x in everyone),
+            "silent": sum(x.condition.code == "silent" for x in everyone),
         }
         versions = fleet_queries.versions(db, everyone)
         return asked.show(
