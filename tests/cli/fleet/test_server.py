@@ -128,7 +128,7 @@ def test_tokens(fleet: Command, admin: str, server: str, monkeypatch: pytest.Mon
     monkeypatch.delenv("CELLFLEET_API_TOKEN")
     assert fleet("token", "revoke", str(made["id"])) == {"revoked": made["id"]}
     monkeypatch.setenv("CELLFLEET_API_TOKEN", made["token"])
-    assert "nobody is signed in" in fleet("devices", code=3)
+    assert "not signed in" in fleet("devices", code=3)
 
 
 def test_people_on_the_database(fleet: Command, admin: str) -> None:

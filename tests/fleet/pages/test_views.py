@@ -130,7 +130,7 @@ def test_a_release_shows_numbers_decision_and_lineage(filled: Filled, tab: Any) 
 def test_the_mask_of_a_frame_is_traced_to_its_data(filled: Filled, tab: Any) -> None:
     page = tab("viewer").text(f"/devices/{filled.devices[0]}/frames/{filled.experiment}/B2_t0005")
     assert "4f1c2a9d0be37715" in page
-    assert "The chain complete" in page
+    assert "Lineage complete" in page
 
 
 def test_what_did_not_change_is_answered_with_304(filled: Filled, tab: Any) -> None:
