@@ -162,5 +162,10 @@ def _judge(group: str, line: Any) -> None:
     event = line.get("event")
     require(event in kinds, f"the event {event!r} is none of {sorted(kinds)}: {line}")
     kind = schema["$defs"][kinds[event]] | {"$defs": schema["$defs"]}
-    found = [f"{'.'.join(map(str, e.instance_path))}: {e.message}" for e in jsonschema_rs.iter_errors(kind, line)]
-    require(not found, f"{kinds[event]} differs from its schema: {found}")
+    found = [": ".join((*_where(e), e.message)) for e in jsonschema_rs.iter_errors(kind, line)]
+    require(not found, f"{kinds[event]} differs from its schema: {'; '.join(found)}")
+
+
+def _where(error: jsonschema_rs.ValidationError) -> list[str]:
+    """The path of the wrong field; nothing for the line as a whole."""
+    return [".".join(map(str, error.instance_path))] if error.instance_path else []

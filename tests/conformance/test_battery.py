@@ -157,6 +157,24 @@ def selftest_result(**fields: Any) -> Change:
     return on("selftest", lambda answer: answer["results"][0].update(fields))
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            on("ready", lambda a: a.pop("run_digest")),
+            'Ready differs from its schema: "run_digest" is a required property',
+        ),
+        (in_row(count="six"), "Segmented differs from its schema: row.count: "),
+    ],
+)
+def test_a_line_that_differs_from_its_schema_is_named_with_the_wrong_field(
+    bench_of: Callable[..., Bench], change: Change, text: str
+) -> None:
+    with pytest.raises(PromiseBroken) as broken:
+        promises.segments_a_frame(bench_of(change))
+    assert str(broken.value).startswith(text)
+
+
 WRONG: dict[str, tuple[promises.Promise, Change]] = {
     "it chatters on standard output": (promises.segments_a_frame, chatters),
     "ready without a run digest": (promises.segments_a_frame, on("ready", lambda a: a.pop("run_digest"))),
