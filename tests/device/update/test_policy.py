@@ -1,32 +1,30 @@
-"""Decisions of the agent, pure: waits, windows, leases, self-test, probation, what a bundle needs."""
+"""Decisions of the agent, pure: what is wanted, waits, settings, leases, what a bundle needs."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from cellfleet.bundle.manifest import Requires
-from cellfleet.canonical import canonical_bytes
 from cellfleet.config.fleet import AgentSection
 from cellfleet.device.camera.inhibit_lease import Lease, drop_lease, read_leases, valid, write_lease
-from cellfleet.device.interfaces import FrameOutcome, GoldenOutcome, SegmenterFailure, SelfTested, Slot, WorkSnapshot
-from cellfleet.device.update.journal import Tally, Update
+from cellfleet.device.interfaces import Slot
+from cellfleet.device.update.journal import Update
+from cellfleet.device.update.maintenance_window import when_open
 from cellfleet.device.update.policy import (
     is_active_already,
     is_recovering,
     is_wanted,
     is_withdrawn,
     limits_of,
+    may_retry,
     missing,
+    same_update,
     waits_for,
 )
-from cellfleet.device.update.probation import add
-from cellfleet.device.update.probation import judge as judge_probation
-from cellfleet.device.update.selftest import choose
-from cellfleet.device.update.selftest import judge as judge_selftest
-from cellfleet.wire.reason import because, english, text_reason
+from cellfleet.wire.reason import Reason, because, english, text_reason
 from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
@@ -68,6 +66,50 @@ def test_what_is_wanted() -> None:
     assert is_wanted(desired(), other, update(not_before=NOW + timedelta(days=400)), NOW), "the clock was set back"
 
 
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("not_before", "so"),
+    [
+        (None, True),
+        (NOW - SECOND, True),
+        (NOW, True),
+        (NOW + SECOND, False),
+        (NOW + DAY, False),
+        (NOW + DAY + SECOND, True),
+    ],
+)
+def test_a_backoff_ends_with_its_time_or_with_a_clock_that_was_set_back(not_before: datetime | None, so: bool) -> None:
+    assert may_retry(update(not_before=not_before), NOW) is so
+    assert is_wanted(desired(), "b" * 64, update(not_before=not_before), NOW) is so
+
+
+def test_a_backoff_holds_for_its_own_update_only() -> None:
+    waiting = update(not_before=NOW + SECOND)
+    assert is_wanted(desired(deployment_id=8), "c" * 64, waiting, NOW)
+    assert is_wanted(desired("b"), "c" * 64, waiting, NOW)
+    assert not is_wanted(desired(), "c" * 64, update(settled=True, not_before=NOW - SECOND), NOW)
+
+
+def test_a_desired_state_without_a_release_asks_for_nothing() -> None:
+    """A running update is withdrawn by it."""
+    nothing = desired().model_copy(update={"release": None})
+    active = Slot(Path("a"), "a" * 64, "cells", "1.2.0", 3)
+    assert not is_wanted(nothing, "", None, NOW)
+    assert not is_active_already(nothing, active, None)
+    assert not same_update(update(), nothing)
+    assert is_withdrawn(update(), nothing)
+
+
+def test_the_same_update_has_the_same_release_and_deployment() -> None:
+    assert same_update(update(), desired(generation=9))
+    assert not same_update(update(), desired("b"))
+    assert not same_update(update(), desired(deployment_id=8))
+    assert not same_update(update(), desired(deployment_id=None))
+    assert same_update(update(deployment_id=None), desired(deployment_id=None))
+
+
 def test_what_is_there_already() -> None:
     active = Slot(Path("a"), "a" * 64, "cells", "1.2.0", 3, deployment_id=6)
     assert is_active_already(desired(), active, None)
@@ -78,14 +120,25 @@ def test_what_is_there_already() -> None:
     assert not is_active_already(desired(deployment_id=None), active, None)
     assert not is_active_already(desired("b"), active, None)
     assert not is_active_already(desired(), None, None)
+    assert not is_active_already(None, active, None)
+    assert is_active_already(desired(deployment_id=8), active, update(deployment_id=6)), (
+        "another deployment asks for it"
+    )
+    assert not is_active_already(desired(deployment_id=6), active, update(deployment_id=5))
 
 
-def test_a_rollback_is_told_with_its_times() -> None:
+def test_a_rollback_recovers_until_its_first_frame_or_the_longest_wait() -> None:
     rolled_back = update(outcome="rolled-back", settled=True, previous_sha256="b" * 64)
     assert is_recovering(rolled_back, NOW)
     assert not is_recovering(rolled_back, NOW + timedelta(seconds=121))
     assert not is_recovering(update(outcome="rolled-back", settled=True), NOW), "there is nothing to come back"
     assert not is_recovering(rolled_back.model_copy(update={"recovery_s": 3.0}), NOW)
+    assert not is_recovering(rolled_back.model_copy(update={"recovery_s": 0.0}), NOW)
+    assert not is_recovering(rolled_back.model_copy(update={"outcome": "succeeded"}), NOW)
+    assert is_recovering(rolled_back, NOW + timedelta(seconds=119.9))
+    assert not is_recovering(rolled_back, NOW + timedelta(seconds=120))
+    changed = rolled_back.model_copy(update={"changed_at": NOW + timedelta(seconds=60)})
+    assert is_recovering(changed, NOW + timedelta(seconds=179)), "counts from the rollback, not from the start"
 
 
 def test_what_is_withdrawn() -> None:
@@ -94,7 +147,7 @@ def test_what_is_withdrawn() -> None:
     assert is_withdrawn(update(), desired("b"))
     assert is_withdrawn(update(), desired(deployment_id=8))
     assert not is_withdrawn(update(), desired("b", generation=1)), "an older desired state does not count"
-    assert not is_withdrawn(update(folder="/stick"), desired("b")), "a person asked for it"
+    assert not is_withdrawn(update(folder="/stick"), desired("b")), "an operator requested it"
 
 
 def test_settings_of_a_deployment() -> None:
@@ -106,6 +159,85 @@ def test_settings_of_a_deployment() -> None:
     assert (wrong.code, wrong.values["name"]) == ("update.setting", "probation_frames")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name", "detail"),
+    [
+        ({"probation_frames": 0}, "probation_frames", "greater than or equal to 1"),
+        (
+            {"retry_s": "soon", "keep_slots": 0},
+            "retry_s",
+            "a valid number",
+        ),
+        ({"probation_frame": 3}, "probation_frame", "not permitted"),
+    ],
+)
+def test_a_wrong_setting_of_a_deployment_is_named(overrides: dict[str, object], name: str, detail: str) -> None:
+    """The first one; none of them holds then, also not those that are right."""
+    own = AgentSection(probation_frames=10, probation_s=50)
+    limits, wrong = limits_of(own, {**overrides, "probation_s": 60})
+    assert limits is own
+    assert wrong is not None
+    assert (wrong.code, wrong.values["name"]) == ("update.setting", name)
+    assert detail in str(wrong.values["detail"])
+
+
+def test_settings_that_a_deployment_does_not_name_stay_the_instrument_s_own() -> None:
+    own = AgentSection(probation_frames=10, probation_max_errors=7, selftest_max_ms=90, retry_s=3)
+    assert limits_of(own, {}) == (own, None)
+    limits, wrong = limits_of(own, {"probation_frames": 3, "selftest_max_ms": 80.0})
+    assert wrong is None
+    assert limits == AgentSection(probation_frames=3, probation_max_errors=7, selftest_max_ms=80, retry_s=3)
+    assert own.probation_frames == 10
+
+
+OPEN, CLOSED = MaintenanceWindow(start="12:00", end="13:00"), MaintenanceWindow(start="11:00", end="12:00")
+
+
+def lease(holder: str, seconds: float, reason: str = "a run", data: Reason | None = None) -> Lease:
+    expires_at = NOW + timedelta(seconds=seconds)
+    return Lease(holder=holder, reason=reason, reason_data=data, expires_at=expires_at)
+
+
+def held(holder: str, until: str, why: Reason) -> Reason:
+    return because("update.held", why, holder=holder, until=until)
+
+
+RUN = text_reason("a run")
+HELD_A, HELD_B = held("a", "2026-03-02 12:00:01", RUN), held("b", "2026-03-02 12:01:01", RUN)
+
+
+@pytest.mark.parametrize(
+    ("leases", "window", "reason"),
+    [
+        ([], None, None),
+        ([], OPEN, None),
+        ([], CLOSED, when_open(CLOSED)),
+        ([lease("a", 0)], None, None),
+        ([lease("a", 0)], CLOSED, when_open(CLOSED)),
+        ([lease("a", 1)], None, HELD_A),
+        ([lease("a", 1)], OPEN, HELD_A),
+        ([lease("a", 1)], CLOSED, HELD_A),
+        ([lease("a", 1), lease("c", -1), lease("b", 61)], None, because("several", HELD_A, HELD_B)),
+        ([lease("a", 1, "")], None, held("a", "2026-03-02 12:00:01", because("rollout.no-reason"))),
+        (
+            [lease("a", 1, "text", because("update.untested"))],
+            None,
+            held("a", "2026-03-02 12:00:01", because("update.untested")),
+        ),
+    ],
+)
+def test_what_an_activation_waits_for(
+    leases: list[Lease], window: MaintenanceWindow | None, reason: Reason | None
+) -> None:
+    assert waits_for(leases, window, NOW) == reason
+
+
+def test_the_end_of_a_lease_is_reported_in_utc() -> None:
+    end = datetime(2026, 3, 3, 1, 30, tzinfo=timezone(timedelta(hours=8)))
+    found = waits_for([Lease(holder="a", reason="a run", expires_at=end)], None, NOW)
+    assert found == held("a", "2026-03-02 17:30:00", RUN)
+
+
 def test_leases(tmp_path: Path) -> None:
     assert read_leases(tmp_path / "none") == ([], [])
     write_lease(tmp_path, "camera", Lease(holder="camera", reason="a run", expires_at=NOW + timedelta(minutes=1)))
@@ -114,8 +246,8 @@ def test_leases(tmp_path: Path) -> None:
     assert [x.holder for x in valid(leases, NOW)] == ["camera"]
     assert wrong == ["odd.json"]
     assert valid(leases, NOW + timedelta(minutes=1)) == []
-    held = waits_for(leases, None, NOW)
-    assert english(held) == "camera holds updates back until 2026-03-02 12:01:00 UTC: a run"
+    waits = waits_for(leases, None, NOW)
+    assert english(waits) == "camera holds updates back until 2026-03-02 12:01:00 UTC: a run"
     closed = waits_for([], MaintenanceWindow(start="13:00", end="14:00"), NOW)
     assert closed is not None
     assert (closed.code, closed.values["start"]) == ("update.window-daily", "13:00")
@@ -131,118 +263,47 @@ def test_what_an_instrument_lacks() -> None:
     assert [r.code for r in found] == ["update.lacks-engine", "update.lacks-channels", "update.lacks-pixel-size"]
 
 
-def golden(**fields: object) -> GoldenOutcome:
-    base = {"of": "x", "ap50": 0.8, "agreement": 0.99, "least_ap50": 0.7, "least_agreement": 0.9, "worst_ms": 50.0}
-    return GoldenOutcome(**{**base, **fields})  # type: ignore[arg-type]
+def lacks(
+    engines: tuple[str, ...] = ("here",), channels: tuple[str, ...] = ("phase",), *, pixel_size: bool = False
+) -> list[Reason]:
+    """Of an instrument with engines ``here`` and ``there``, channels ``phase`` and ``green``, and no pixel size."""
+    requires = Requires(bundle_format=1, engines=engines, channels=channels, pixel_size=pixel_size)
+    return missing(requires, {"here": "1", "there": "2"}, ("phase", "green"), None, camera_names_pixel_size=False)
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "codes"),
+    ("found", "expected"),
     [
-        (golden(), golden(), []),
-        (golden(ap50=0.69), golden(), ["selftest.ap50"]),
-        (golden(ap50=float("nan")), golden(), ["selftest.ap50"]),
-        (golden(agreement=0.89), golden(), ["selftest.agreement"]),
-        (golden(agreement=float("nan")), golden(), ["selftest.agreement"]),
-        (golden(worst_ms=float("inf")), golden(), ["selftest.time"]),
-        (golden(), golden(ap50=0.5), ["selftest.ap50-loss"]),
-        (golden(), golden(ap50=0.3, least_ap50=0.0), ["selftest.ap50-active"]),
-        (golden(), golden(agreement=0.0), []),
-        (golden(problem="unreadable"), golden(), ["selftest.frames"]),
-        (golden(), None, ["selftest.active-not-run"]),
-    ],
-)
-def test_self_test(own: GoldenOutcome, other: GoldenOutcome | None, codes: list[str]) -> None:
-    tested = SelfTested("onnxruntime/fp32", "run", 100.0, (own,) if other is None else (own, other))
-    reasons = judge_selftest(tested, LIMITS, active_ap50=0.8).reasons
-    assert [r.code for r in reasons] == codes
-
-
-def test_nonsense_is_told_once_of_each_bundle() -> None:
-    nonsense = golden(ap50=0.01, least_ap50=0.0)
-    reasons = judge_selftest(SelfTested("v", "run", 100.0, (nonsense, nonsense)), LIMITS, active_ap50=0.8).reasons
-    assert [r.code for r in reasons] == ["selftest.ap50", "selftest.ap50-active"]
-    assert [r.values["ap50"] for r in reasons] == [0.01, 0.01]
-
-
-def test_numbers_can_be_written() -> None:
-    wild = golden(ap50=float("nan"), agreement=float("-inf"), worst_ms=float("inf"))
-    numbers = judge_selftest(SelfTested("v", "run", float("inf"), (wild, wild)), LIMITS, 0.8).numbers
-    assert canonical_bytes(numbers)
-    assert numbers["ap50"] is None
-
-
-def test_the_fastest_that_passes_is_chosen() -> None:
-    def judged(variant: str, worst_ms: float, problem: str = "") -> object:
-        results = () if problem else (golden(worst_ms=worst_ms),)
-        return judge_selftest(
-            SelfTested(variant, "run", 10.0, results, text_reason(problem) if problem else None), LIMITS, None
-        )
-
-    found = [judged("a/fp32", 30), judged("b/int8", 10), judged("c/fp32", 1, "crashed")]
-    choice = choose(found)  # type: ignore[arg-type]
-    assert choice.chosen is not None
-    assert choice.chosen.variant == "b/int8"
-    fastest = "b/int8 is the fastest that passed: b/int8 10 ms, a/fp32 30 ms"
-    assert english(choice.reason) == f"{fastest}; not used: c/fp32: crashed"
-    wanted = choose(found, "a/fp32")  # type: ignore[arg-type]
-    assert wanted.chosen is not None
-    assert wanted.chosen.variant == "a/fp32"
-    assert choose(found, "c/fp32").chosen is None  # type: ignore[arg-type]
-    assert choose([]).reason == because("selftest.no-variant")
-
-
-def frame(slot: str = "s", milliseconds: float = 100.0, memory_mb: float = 10.0, *, ok: bool = True) -> FrameOutcome:
-    result, reason = ("segmented", None) if ok else ("failed", text_reason("it broke"))
-    return FrameOutcome("e", "f", slot, result, milliseconds, memory_mb, True, NOW, reason)  # type: ignore[arg-type]
-
-
-def test_a_tally_counts_its_own_slot_only() -> None:
-    seen = WorkSnapshot(
-        frames=(frame(), frame("other"), frame(ok=False), frame("")),
-        failures=(
-            SegmenterFailure("s", "hang", text_reason("no answer"), NOW),
-            SegmenterFailure("other", "crash", text_reason("x"), NOW),
+        (lacks(), []),
+        (lacks(engines=("other", "there")), []),
+        (lacks(channels=("green", "phase")), []),
+        (lacks(engines=("x", "y")), [because("update.lacks-engine", needed="x, y", here="here, there")]),
+        (
+            lacks(channels=("red", "phase", "blue")),
+            [because("update.lacks-channels", needed="red, blue", here="phase, green")],
         ),
-        memory_mb={"s": 55.0, "other": 900.0},
-    )
-    tally = add(Tally(), seen, "s")
-    assert (tally.segmented, tally.failed, tally.crashes, tally.hangs) == (1, 1, 0, 1)
-    assert (tally.memory_mb, tally.last_trouble) == (55.0, text_reason("no answer"))
-
-
-@pytest.mark.parametrize(
-    ("frames", "base_ms", "event"),
-    [
-        ([100.0] * 9, 90.0, None),
-        ([100.0] * 10, 90.0, "good"),
-        ([100.0] * 4 + [900.0], 90.0, None),
-        ([900.0] * 5, 90.0, "bad"),
-        ([900.0] * 4, 90.0, None),
-        ([900.0] * 10, None, "good"),
-        ([20_000.0] * 5, None, "bad"),
+        (lacks(pixel_size=True), [because("update.lacks-pixel-size")]),
     ],
 )
-def test_probation(frames: list[float], base_ms: float | None, event: str | None) -> None:
-    tally = Tally(base_ms=base_ms)
-    for ms in frames:
-        tally = add(tally, WorkSnapshot(frames=(frame(milliseconds=ms),)), "s")
-    assert judge_probation(tally, LIMITS, NOW, NOW).event == event
+def test_each_unmet_requirement_is_named_with_what_is_there(found: list[Reason], expected: list[Reason]) -> None:
+    assert found == expected
+
+
+def test_an_instrument_that_has_nothing() -> None:
+    requires = Requires(bundle_format=1, engines=("x",), channels=("phase",), pixel_size=False)
+    assert missing(requires, {}, (), None, camera_names_pixel_size=False) == [
+        because("update.lacks-engine", needed="x", here="none"),
+        because("update.lacks-channels", needed="phase", here="none"),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("frames", "memory_mb", "event"), [(0, 4097, None), (4, 8192, None), (5, 4097, "bad"), (0, 8193, "bad")]
+    ("pixel_size_um", "in_files", "lacking"),
+    [(None, False, True), (None, True, False), (0.65, False, False), (0.65, True, False)],
 )
-def test_memory_is_judged_with_some_frames_or_at_once_when_it_is_far_too_much(
-    frames: int, memory_mb: float, event: str | None
+def test_a_pixel_size_comes_from_the_settings_or_the_camera(
+    pixel_size_um: float | None, in_files: bool, lacking: bool
 ) -> None:
-    tally = add(Tally(), WorkSnapshot(frames=(frame(),) * frames, memory_mb={"s": memory_mb}), "s")
-    assert LIMITS.probation_max_memory_mb == 4096
-    assert judge_probation(tally, LIMITS, NOW, NOW).event == event
-
-
-def test_probation_has_patience_for_some_time() -> None:
-    verdict = judge_probation(Tally(), LIMITS, NOW, NOW + timedelta(seconds=LIMITS.probation_s))
-    assert (verdict.event, verdict.reason.code) == ("good", "probation.time-over")
-    bad = judge_probation(Tally(crashes=1, hangs=1), LIMITS, NOW, NOW + timedelta(days=9))
-    assert bad.event == "bad"
+    requires = Requires(bundle_format=1, engines=("x",), channels=("phase",), pixel_size=True)
+    found = missing(requires, {"x": "1"}, ("phase",), pixel_size_um, camera_names_pixel_size=in_files)
+    assert bool(found) is lacking

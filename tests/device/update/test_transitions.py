@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from cellfleet.device.system.retry import Backoff
 from cellfleet.device.update.journal import Entry, Update
-from cellfleet.device.update.policy import RECOVERY_WAIT_S, is_recovering, is_withdrawn, may_retry
-from cellfleet.device.update.transitions import ActionResult, advance, begin
-from cellfleet.wire.states import DesiredState, ReleaseRef, UpdateState
+from cellfleet.device.update.policy import MAX_ATTEMPTS, RECOVERY_WAIT_S, is_recovering, is_withdrawn, may_retry
+from cellfleet.device.update.state_machine import TABLE, Event
+from cellfleet.device.update.transitions import ActionResult, advance, already_active, begin, begin_request
+from cellfleet.wire.reason import because, text_reason
+from cellfleet.wire.states import DesiredState, MaintenanceWindow, ReleaseRef, UpdateState
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 RELEASE = ReleaseRef(
@@ -72,3 +77,138 @@ def test_limits_of_time_and_generation() -> None:
     rolled_back = update(outcome="rolled-back", settled=True, previous_sha256="b" * 64)
     assert not is_recovering(rolled_back, NOW + timedelta(seconds=RECOVERY_WAIT_S))
     assert is_withdrawn(update(), desired(generation=2, digit="b")), "the same generation counts"
+
+
+WINDOW = MaintenanceWindow(start="22:00", end="04:00")
+LATER = NOW + timedelta(hours=1)
+BEFORE = NOW - timedelta(hours=1)
+WHY, OLD_WHY = text_reason("because"), text_reason("as before")
+RUNNING = {
+    "outcome": "deferred",
+    "reason": OLD_WHY,
+    "numbers": {"n": 1},
+    "waits": 2,
+    "attempts": 3,
+    "changed_at": BEFORE,
+}
+"""Fields of an update before an event."""
+
+
+def asking(**fields: Any) -> DesiredState:
+    return desired(9).model_copy(update={"window": WINDOW, "agent": {"probation_frames": 3}, **fields})
+
+
+def test_a_new_update_is_as_the_desired_state_asks() -> None:
+    expected = Update(
+        generation=9, deployment_id=7, release=RELEASE, window=WINDOW, agent={"probation_frames": 3},
+        started_at=BEFORE, changed_at=NOW,
+    )  # fmt: skip
+    assert begin(asking(), None, BEFORE, NOW) == expected
+    for last in (update(settled=True, attempts=3), update(deployment_id=6, attempts=3)):
+        assert begin(asking(), last, BEFORE, NOW) == expected
+    other = RELEASE.model_copy(update={"sha256": "b" * 64})
+    assert begin(asking(), update(release=other, attempts=3), BEFORE, NOW) == expected
+
+
+def test_another_attempt_takes_what_is_asked_now_and_keeps_what_was_counted() -> None:
+    last = update(attempts=3, waits=2, not_before=BEFORE, reason=OLD_WHY, numbers={"n": 1}, started_at=BEFORE)
+    newer = RELEASE.model_copy(update={"release_id": 4})
+    assert begin(asking(release=newer), last, NOW, LATER) == Update(
+        generation=9, deployment_id=7, release=newer, window=WINDOW, agent={"probation_frames": 3}, attempts=3, waits=2,
+        reason=OLD_WHY, numbers={"n": 1}, started_at=BEFORE, changed_at=LATER,
+    )  # fmt: skip
+
+
+def test_a_desired_state_that_asks_no_longer_for_a_window_or_settings_clears_them() -> None:
+    again = begin(desired(9), update(window=WINDOW, agent={"probation_frames": 3}), NOW, NOW)
+    assert (again.window, again.agent) == (None, {})
+
+
+def test_a_requested_update_is_of_its_folder() -> None:
+    found = begin_request(RELEASE.artifact, "/stick", "install-1", NOW)
+    assert found == Update(
+        generation=0, deployment_id=None, release=RELEASE.artifact, folder="/stick", request="install-1",
+        started_at=NOW, changed_at=NOW,
+    )  # fmt: skip
+    assert found.release_id is None
+
+
+def test_an_update_to_what_is_active_ends_at_once() -> None:
+    begun = update(attempts=3, numbers={"n": 1}, started_at=BEFORE, changed_at=BEFORE)
+    assert already_active(begun, NOW) == update(
+        attempts=3, numbers={"n": 1}, started_at=BEFORE, changed_at=NOW,
+        outcome="succeeded", settled=True, update_s=0.0, reason=because("update.already-active"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "sets"),
+    [
+        ("idle", "update-wanted", {"outcome": "running"}),
+        ("checking", "trusted", {"outcome": "running", "waits": 0}),
+        ("downloading", "downloaded", {"outcome": "running"}),
+        ("installing", "installed", {"outcome": "running"}),
+        ("self-testing", "passed", {"outcome": "running"}),
+        ("self-testing", "refused", {"outcome": "refused", "settled": True}),
+        ("deferred", "may-activate", {"outcome": "running"}),
+        # these two leave the outcome as the event before them set it
+        ("activating", "activated", {"activated_at": LATER, "update_s": 3600.0}),
+        ("activating", "bad", {"activated_at": LATER, "bad_at": LATER}),
+        ("probation", "good", {"outcome": "running"}),
+        ("committing", "committed", {"outcome": "succeeded", "settled": True, "reason": OLD_WHY}),
+        ("rolling-back", "rolled-back", {"outcome": "rolled-back", "settled": True, "reason": OLD_WHY}),
+        ("checking", "failed", {"outcome": "running", "waits": 3, "not_before": LATER + timedelta(seconds=20)}),
+        ("downloading", "failed", {"outcome": "running", "attempts": 4, "not_before": LATER + timedelta(seconds=40)}),
+    ],
+)
+def test_what_each_event_sets_and_what_stays(state: UpdateState, event: Event, sets: dict[str, Any]) -> None:
+    before = update(**RUNNING)
+    result = ActionResult(event, WHY, {"m": float("nan")}, {"artifact": "cells-1.2.0"})
+    page = advance(Entry(state=state, entered_at=BEFORE), before, result, LATER, Backoff(5.0, 0.5))
+    always = {"changed_at": LATER, "reason": WHY, "numbers": {"n": 1, "m": None}, "artifact": "cells-1.2.0"}
+    kept = before.model_copy(update={**always, **sets})
+    assert page == Entry(
+        state=TABLE[state][event], entered_at=LATER, source=state, trigger=event, update=kept, number=page.number
+    )
+
+
+def test_numbers_of_the_same_name_are_the_newest_ones() -> None:
+    before = update(numbers={"n": 1, "o": 2})
+    assert after("checking", ActionResult("trusted", numbers={"n": 3}), before).numbers == {"n": 3, "o": 2}
+    assert after("checking", ActionResult("trusted"), before).numbers == {"n": 1, "o": 2}
+
+
+def test_an_action_may_change_the_reason() -> None:
+    assert after("checking", ActionResult("trusted", WHY, changes={"reason": OLD_WHY}), update()).reason == OLD_WHY
+    assert after("checking", ActionResult("trusted"), update(reason=OLD_WHY)).reason is None
+
+
+@pytest.mark.parametrize(("started_s", "update_s"), [(-0.5, 0.5), (0, 0.0), (5, 0.0)])
+def test_the_time_of_an_update_is_never_negative(started_s: float, update_s: float) -> None:
+    """It ends now, where the action does not report when it activated."""
+    found = after("activating", ActionResult("activated"), update(started_at=NOW + timedelta(seconds=started_s)))
+    assert (found.update_s, found.activated_at) == (update_s, NOW)
+
+
+@pytest.mark.parametrize("event", ["failed", "refused"])
+@pytest.mark.parametrize(
+    ("attempts", "wait_s"), [(0, 5.0), (1, 10.0), (2, 20.0), (3, 40.0), (4, 80.0), (5, 160.0), (6, 320.0), (7, None)]
+)
+def test_the_backoff_doubles_up_to_the_last_attempt(event: Event, attempts: int, wait_s: float | None) -> None:
+    assert MAX_ATTEMPTS == 8
+    before = update(attempts=attempts, waits=3, not_before=BEFORE)
+    found = after("downloading", ActionResult(event, temporary=True), before)
+    assert (found.attempts, found.waits) == (attempts + 1, 3), "waits for the server do not count"
+    if wait_s is None:
+        assert (found.outcome, found.settled, found.not_before) == ("failed", True, None)
+    else:
+        assert (found.outcome, found.settled) == ("running", False)
+        assert found.not_before == NOW + timedelta(seconds=wait_s)
+
+
+@pytest.mark.parametrize(("waits", "wait_s"), [(0, 5.0), (1, 10.0), (2, 20.0), (6, 320.0), (7, 500.0), (99, 500.0)])
+def test_the_wait_for_a_server_doubles_without_an_end(waits: int, wait_s: float) -> None:
+    found = after("checking", ActionResult("failed"), update(waits=waits, attempts=MAX_ATTEMPTS - 1))
+    assert (found.attempts, found.waits) == (MAX_ATTEMPTS - 1, waits + 1), "attempts do not count"
+    assert (found.outcome, found.settled) == ("running", False)
+    assert found.not_before == NOW + timedelta(seconds=wait_s)

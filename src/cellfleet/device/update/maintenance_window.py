@@ -25,12 +25,12 @@ def is_open(window: MaintenanceWindow, now: datetime) -> bool:
     """
     local = now.astimezone(timezone(timedelta(minutes=window.utc_offset_min)))
     minute, start, end = local.hour * 60 + local.minute, _minutes(window.start), _minutes(window.end)
-    if end == start:
-        return local.weekday() in window.days
-    if end > start:
-        return local.weekday() in window.days and start <= minute < end
-    yesterday = (local.weekday() - 1) % 7
-    return (local.weekday() in window.days and minute >= start) or (yesterday in window.days and minute < end)
+    today, yesterday = (day % 7 in window.days for day in (local.weekday(), local.weekday() - 1))
+    if start < end:
+        return today and start <= minute < end
+    if start > end:
+        return (today and start <= minute) or (yesterday and minute < end)
+    return today
 
 
 def when_open(window: MaintenanceWindow) -> Reason:

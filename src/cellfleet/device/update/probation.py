@@ -115,11 +115,11 @@ def _reasons(tally: Tally, limits: AgentSection, median: float | None) -> list[R
     failures = tally.failed + tally.crashes + tally.hangs
     if failures > limits.probation_max_errors:
         out.append(_errors(tally, limits.probation_max_errors))
-    early = median is None or len(tally.times_ms) < min(_MIN_TIMES, limits.probation_frames)
+    early = len(tally.times_ms) < min(_MIN_TIMES, limits.probation_frames)
     if not tally.memory_mb <= limits.probation_max_memory_mb * (_AT_ONCE if early else 1.0):  # NaN does not pass
         limit_mb = limits.probation_max_memory_mb
         out.append(because("probation.memory", memory_mb=tally.memory_mb, limit_mb=limit_mb))
-    if median is None or early:
+    if early or median is None:
         return out
     if not median <= limits.probation_max_ms:
         out.append(because("probation.time", ms=median, limit_ms=limits.probation_max_ms))

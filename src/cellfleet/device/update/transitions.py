@@ -106,9 +106,8 @@ def advance(entry: Entry, update: Update, result: ActionResult, now: datetime, b
         KeyError: the event is not valid in that state; a defect of the caller.
     """
     state = next_state(entry.state, result.event)
-    changes: dict[str, Any] = {"changed_at": now, "reason": result.reason, **result.changes}
-    if result.numbers:
-        changes["numbers"] = {**update.numbers, **made_plain(result.numbers)}
+    numbers = {**update.numbers, **made_plain(result.numbers)}
+    changes: dict[str, Any] = {"changed_at": now, "reason": result.reason, **result.changes, "numbers": numbers}
     changes |= _outcome(entry, update, result, now, backoff)
     kept = None if result.event == "withdrawn" else update.model_copy(update=changes)
     return Entry(state=state, entered_at=now, source=entry.state, trigger=result.event, update=kept)
