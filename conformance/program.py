@@ -148,7 +148,7 @@ class Program:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _judge(group: str, line: Any) -> None:

@@ -26,12 +26,12 @@ def ready_with_the_same_run_digest_each_time(bench: Bench) -> None:
 
 
 def refuses_what_is_no_bundle(bench: Bench) -> None:
-    """A file that is no bundle: ``refused`` with a message, no other line, exit code 3."""
+    """A file that is not a bundle: ``refused`` with a message, no other line, exit code 3."""
     wrong = bench.folder / "wrong.zip"
     wrong.write_bytes(b"PK no bundle")
     with bench.started("--bundle", str(wrong)) as program:
         line = program.first_line()
-        require(line["event"] == "refused", f"a file that is no bundle gives {line}")
+        require(line["event"] == "refused", f"a file that is not a bundle gives {line}")
         require(line.get("message"), "the refusal has no message")
         code = program.exit_code()
         require(code == REFUSED_EXIT, f"the exit code of a refusal is {code}, not {REFUSED_EXIT}")
@@ -119,7 +119,7 @@ def blames_the_frame_for_its_bytes(bench: Bench) -> None:
             broken = bench.frame(bench.out())
             Path(broken["frame"]).write_bytes(data)
             broken["facts"]["sha256"] = sha256_file(Path(broken["frame"]))
-            _failed(program, broken, "frame", "a raw file that is no image")
+            _failed(program, broken, "frame", "a raw file that is not an image")
         _segmented(program, bench.frame(bench.out()))
 
 
@@ -174,7 +174,7 @@ def tests_itself(bench: Bench) -> None:
 
 
 def names_the_bundle_that_it_cannot_test_with(bench: Bench) -> None:
-    """``selftest`` with a file that is no bundle: a ``problem`` of that result, or ``failed`` with a message."""
+    """``selftest`` with a file that is not a bundle: a ``problem`` of that result, or ``failed`` with a message."""
     with bench.shared() as program:
         wrong = bench.folder / "no-bundle.zip"
         wrong.write_bytes(b"PK no bundle")

@@ -66,7 +66,7 @@ def test_a_missing_file(files: Files, tmp_path: Path, name: str) -> None:
 
 def test_no_description(files: Files, tmp_path: Path) -> None:
     del files[MANIFEST]
-    assert "no cellfleet bundle" in refused(files, tmp_path, WrongFiles)
+    assert "not a cellfleet bundle" in refused(files, tmp_path, WrongFiles)
 
 
 def test_a_file_too_many(files: Files, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[promises.Promise, Change]] = {
         promises.ready_with_the_same_run_digest_each_time,
         on("ready", fresh_digest),
     ),
-    "ready with what is no bundle": (
+    "ready with what is not a bundle": (
         promises.refuses_what_is_no_bundle,
         on("refused", lambda a: a.update(event="ready", protocol=1, run_digest="a" * 64, variant="x/y")),
     ),
@@ -195,7 +195,7 @@ WRONG: dict[str, tuple[promises.Promise, Change]] = {
     "a row of another bundle": (promises.segments_a_frame, in_row(bundle_sha256="d" * 64)),
     "a row of another variant": (promises.segments_a_frame, in_row(variant="x/y")),
     "a count that is not that of the mask": (promises.segments_a_frame, in_row(count=7)),
-    "a count that is no number": (promises.segments_a_frame, in_row(count="six")),
+    "a count that is not a number": (promises.segments_a_frame, in_row(count="six")),
     "no total time": (promises.segments_a_frame, in_row(timings_ms={"network": 1.0})),
     "no mask file": (promises.segments_a_frame, on("segmented", lambda a: a["files"].pop("mask"))),
     "a mask file that is not there": (

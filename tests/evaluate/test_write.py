@@ -241,7 +241,7 @@ def test_nothing_is_half_written(tmp_path: Path, data: DataSetVersion, bundle: B
 def test_a_wrong_key_is_told_before_anything_is_measured(tmp_path: Path, data: DataSetVersion, bundle: Bundle) -> None:
     (tmp_path / "key.pem").write_text("no key")
     steps: list[int] = []
-    with pytest.raises(LineageError, match="no private key"):
+    with pytest.raises(LineageError, match="not a private key"):
         measure(tmp_path, bundle, data, progress=lambda done, _total, _note: steps.append(done))
     assert steps == []
 
@@ -276,7 +276,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
     (tmp_path / "file").write_text("x")
     for name in ("thesis", "file"):
-        with pytest.raises(EvaluateError, match="is no evaluation"), replaced_folder(tmp_path / name):
+        with pytest.raises(EvaluateError, match="is not an evaluation"), replaced_folder(tmp_path / name):
             pass
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
 

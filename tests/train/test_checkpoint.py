@@ -70,7 +70,7 @@ class Evil:
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     torch.save({"format": 1, "identity": "me", "progress": Evil(tmp_path / "owned")}, tmp_path / "c.pt")
-    with pytest.raises(TrainError, match="no readable checkpoint"):
+    with pytest.raises(TrainError, match="not a readable checkpoint"):
         load_checkpoint(tmp_path / "c.pt", "me")
     assert not (tmp_path / "owned").exists()
 
@@ -87,5 +87,5 @@ def test_a_damaged_one(tmp_path: Path, kind: str) -> None:
         torch.save([1, 2], path)
     if kind == "fields":
         torch.save({"format": 1, "identity": "me", "progress": {"unknown": 1}}, path)
-    with pytest.raises(TrainError, match="no readable checkpoint"):
+    with pytest.raises(TrainError, match="not a readable checkpoint"):
         load_checkpoint(path, "me")

@@ -104,7 +104,7 @@ def read_span(path: Path, span: Span) -> bytes:
 
 def _index(f: BinaryIO, path: Path, size: int, limits: ArchiveLimits) -> dict[str, Span]:
     if size < _END.size or f.read(4) != b"PK\x03\x04":
-        raise NotABundle(f"{path} is no bundle: it does not begin as a zip archive")
+        raise NotABundle(f"{path} is not a bundle: it does not begin as a zip archive")
     f.seek(size - _END.size)
     magic, disk, start_disk, here, total, length, offset, comment = _END.unpack(f.read(_END.size))
     if magic != b"PK\x05\x06":
@@ -137,7 +137,7 @@ def _infos(f: BinaryIO, path: Path, size: int) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(f) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as e:
-        raise NotABundle(f"{path} is no readable zip archive: {e}") from e
+        raise NotABundle(f"{path} is not a readable zip archive: {e}") from e
 
 
 def _entry(f: BinaryIO, info: zipfile.ZipInfo, position: int, path: Path, limits: ArchiveLimits) -> Span:
@@ -147,7 +147,7 @@ def _entry(f: BinaryIO, info: zipfile.ZipInfo, position: int, path: Path, limits
     if info.flag_bits & ~_UTF8:
         raise UnsafeEntry(f"{path}: {name} is encrypted or uses features that bundles do not use")
     if info.external_attr >> 16 not in (0o100644, 0) or info.extra or info.comment:
-        raise UnsafeEntry(f"{path}: {name} is no plain file (a link, a folder, or with extra fields)")
+        raise UnsafeEntry(f"{path}: {name} is not a plain file (a link, a folder, or with extra fields)")
     if info.file_size > limits.file_bytes:
         raise TooLarge(f"{path}: {name} has {info.file_size:,} bytes, more than the limit of {limits.file_bytes:,}")
     if info.header_offset != position:

@@ -74,7 +74,7 @@ class ModelFolder:
             model = Model.model_validate_json(file.read_bytes())
         except FileNotFoundError as e:
             raise BundleError(
-                f"{path} is no model folder (no {MODEL_FILE})", hint="make one with `cellfleet export`"
+                f"{path} is not a model folder (no {MODEL_FILE})", hint="make one with `cellfleet export`"
             ) from e
         except OSError as e:
             raise BundleError(f"cannot read {file}: {e.strerror}", hint="check its permissions") from e

@@ -104,7 +104,7 @@ def read_npy(data: bytes, name: str, *, dtypes: tuple[str, ...] = _DTYPES, ndim:
         BadFrame: anything else.
     """
     if not _HEADER.match(data) or len(data) < 10:
-        raise BadFrame(f"{name} is no NumPy file of version 1.0")
+        raise BadFrame(f"{name} is not a NumPy file of version 1.0")
     length = int.from_bytes(data[8:10], "little")
     try:
         header = ast.literal_eval(data[10 : 10 + length].decode("latin1").strip())

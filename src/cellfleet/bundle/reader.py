@@ -125,7 +125,7 @@ def open_bundle(path: str | Path, limits: ArchiveLimits | None = None) -> Bundle
 
 def _manifest(file: Path, spans: dict[str, Span]) -> Manifest:
     if MANIFEST not in spans:
-        raise WrongFiles(f"{file} holds no {MANIFEST}, so it is no cellfleet bundle")
+        raise WrongFiles(f"{file} holds no {MANIFEST}, so it is not a cellfleet bundle")
     if spans[MANIFEST].size > _MANIFEST_BYTES:
         raise BadDescription(f"{file}: {MANIFEST} has {spans[MANIFEST].size:,} bytes")
     data = read_span(file, spans[MANIFEST])

@@ -75,7 +75,7 @@ def _foreign(path: Path, name: str) -> Finding:
         return error(
             "format", name, f"{path.suffix} files are not read", "export it as TIFF or PNG, 8 or 16 bit, without loss"
         )
-    return warning("not-an-image", name, "is no image and is passed over", "move it elsewhere")
+    return warning("not-an-image", name, "is not an image; it is skipped", "move it elsewhere")
 
 
 def _compare(

@@ -207,7 +207,7 @@ def _attempt(
 ) -> EvaluatedVariant:
     try:
         evaluation, _ = _measure(model, variant, data, split, settings, count, None)
-    except EngineError as e:  # an engine that is not installed is no fault of the model
+    except EngineError as e:  # an engine that is not installed is not a fault of the model
         count.skip(len(data.split(split)))
         return _result(model, variant, None, e.message)
     return _result(model, variant, evaluation)

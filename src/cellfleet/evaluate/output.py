@@ -64,7 +64,7 @@ def _check_replaceable(target: Path) -> None:
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / METRICS).is_file()):
         raise EvaluateError(
-            f"{target} is there already and is no evaluation", hint="name another folder; nothing was changed"
+            f"{target} is there already and is not an evaluation", hint="name another folder; nothing was changed"
         )
 
 

@@ -57,7 +57,7 @@ class SigningKey:
         """Read the key, or make one when the file is absent; the public half is written where it is missing.
 
         Raises:
-            LineageError: the file is no Ed25519 private key.
+            LineageError: the file is not an Ed25519 private key.
             StorageError: the disk refuses; no half of a key is left.
         """
         if path.exists():
@@ -83,10 +83,10 @@ class SigningKey:
             raise LineageError(f"cannot read the key {path}: {e.strerror}", hint="check lineage.key") from e
         except (ValueError, TypeError, UnsupportedAlgorithm) as e:
             raise LineageError(
-                f"{path} is no private key in PEM form", hint="name an Ed25519 key in lineage.key"
+                f"{path} is not a private key in PEM form", hint="name an Ed25519 key in lineage.key"
             ) from e
         if not isinstance(private, Ed25519PrivateKey):
-            raise LineageError(f"{path} is no Ed25519 key", hint="name an Ed25519 key in lineage.key")
+            raise LineageError(f"{path} is not an Ed25519 key", hint="name an Ed25519 key in lineage.key")
         return cls(private)
 
 

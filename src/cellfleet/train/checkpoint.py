@@ -67,7 +67,7 @@ def load_checkpoint(path: Path, identity: str) -> tuple[Progress, dict[str, Any]
     except FileNotFoundError as e:
         raise TrainError(f"there is no checkpoint {path}", hint="train without --resume first") from e
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as e:
-        raise TrainError(f"{path} is no readable checkpoint: {e}", hint="train again without --resume") from e
+        raise TrainError(f"{path} is not a readable checkpoint: {e}", hint="train again without --resume") from e
     if stored.get("format") != FORMAT or found != identity:
         raise TrainError(
             f"{path} belongs to a run with other data or settings",

@@ -90,7 +90,7 @@ def train(
 
     Raises:
         ConfigError: settings that cannot work (before the first batch).
-        TrainError: data that cannot be trained with (before the first batch), or a loss that is no number.
+        TrainError: data that cannot be trained with (before the first batch), or a loss that is not a number.
         StorageError: the disk refuses.
     """
     clock = clock or SystemClock()

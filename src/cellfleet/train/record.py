@@ -170,4 +170,4 @@ def load_run(run_dir: Path) -> TrainingRun:
     except OSError as e:
         raise TrainError(f"cannot read {path}: {e.strerror}", hint="check its permissions") from e
     except ValidationError as e:
-        raise TrainError(f"{path} is no training record: {e.errors()[0]['msg']}", hint="train again") from e
+        raise TrainError(f"{path} is not a training record: {e.errors()[0]['msg']}", hint="train again") from e

@@ -61,7 +61,7 @@ class State:
         """Train on every crop once; returns the mean loss.
 
         Raises:
-            TrainError: the loss is no number.
+            TrainError: the loss is not a number.
         """
         self.network.train()
         order = crops.order(epoch)

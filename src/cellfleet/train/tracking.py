@@ -43,7 +43,7 @@ class Tracker:
             "databricks",
         ):
             raise ConfigError(
-                f"training.tracking_uri {uri!r} is no tracking URI",
+                f"training.tracking_uri {uri!r} is not a tracking URI",
                 hint="for example sqlite:////data/mlflow.db or https://mlflow.example.org",
             )
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -146,7 +146,7 @@ class TrustFolder:
         """Open a folder; complete a change that a power cut interrupted.
 
         Raises:
-            KeyTrouble: it is no trust folder, or it is damaged.
+            KeyTrouble: it is not a trust folder, or it is damaged.
             StorageError: the disk fails.
         """
         _finish(path)

@@ -148,7 +148,7 @@ def read_book(folder: Path) -> KeyBook:
     """Read the keys of a trust folder.
 
     Raises:
-        KeyTrouble: it is no trust folder, or ``keys.json`` cannot be read.
+        KeyTrouble: it is not a trust folder, or ``keys.json`` cannot be read.
     """
     path = folder / BOOK_FILE
     try:

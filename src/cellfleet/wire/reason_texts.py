@@ -214,7 +214,7 @@ _PROBLEMS = {
     "problem.no-phase": "no phase has a size",
     "problem.no-reason": "the reason is missing",
     "problem.not-found": "there is no {what}",
-    "problem.person-exists": "there is a person {name} already",
+    "problem.person-exists": "there is already an account {name}",
     "problem.rate": "more than {limit} {what} in a minute",
     "problem.role": "the role {role} is needed; {name} is {have} here",
     "problem.weak-password": "a password has at least {limit} characters",

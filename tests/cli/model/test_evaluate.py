@@ -118,12 +118,12 @@ def test_a_decision_record_is_verified(project: Path, tmp_path: Path, capsys: py
 def test_mistakes_are_told_in_plain_words(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for argv, code, message in (
         (["none.zip"], ExitCode.REFUSED, "none.zip"),
-        ([str(project / "data")], ExitCode.REFUSED, "is no model folder"),
+        ([str(project / "data")], ExitCode.REFUSED, "is not a model folder"),
         ([BUNDLE, "none.json"], ExitCode.REFUSED, "no such data set version"),
         ([BUNDLE, "--split", "tset"], ExitCode.USAGE, "unknown split"),
         ([BUNDLE, "--variant", "openvino/int8"], ExitCode.REFUSED, "no variant"),
         ([BUNDLE, "--champion", "none.json"], ExitCode.REFUSED, "cannot read none.json"),
-        ([BUNDLE, "--out", str(project)], ExitCode.REFUSED, "is no evaluation"),
+        ([BUNDLE, "--out", str(project)], ExitCode.REFUSED, "is not an evaluation"),
         ([BUNDLE, "--out", "cellfleet.toml/x"], ExitCode.STORAGE, "that name already exists"),
         ([BUNDLE, "--verify", "cellfleet.toml"], ExitCode.REFUSED, "not valid JSON"),
     ):

@@ -131,7 +131,7 @@ def test_a_moved_bundle_is_found_or_named(story: Story, tmp_path: Path) -> None:
     assert problems(story.ask(mask, "--bundle", str(away))) == {}
     wrong = tiny_bundle(tmp_path / "second", level=0.5)
     assert run(["lineage", str(mask), "--bundle", str(wrong)]) == ExitCode.REFUSED
-    assert "is not the bundle that made this" in story.capsys.readouterr().err
+    assert "is not the bundle of this run" in story.capsys.readouterr().err
 
 
 def test_a_changed_mask_is_not_trusted(story: Story) -> None:
@@ -198,7 +198,7 @@ def test_a_mask_of_a_file_that_changed_says_so(story: Story) -> None:
         ("other.csv#1", "its rows have no run digest"),
         ("absent.csv#1", "No such file"),
         ("frame.tif", "says nothing of where it comes from"),
-        ("run.json", "is no bundle"),
+        ("run.json", "is not a bundle"),
     ],
 )
 def test_mistakes(story: Story, what: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_a_model_folder_by_path_as_json(project: Path, capsys: pytest.CaptureFix
 
 def test_mistakes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["optimize"]) == ExitCode.REFUSED
-    assert "no model folder" in capsys.readouterr().err
+    assert "not a model folder" in capsys.readouterr().err
     unet_folder(project / "runs" / "latest" / "model")
     assert run(["optimize", "absent.json"]) == ExitCode.REFUSED
     assert run(["optimize", "--set", "optimize.calibration=best"]) == ExitCode.USAGE

@@ -96,9 +96,9 @@ def test_a_run_is_not_overwritten(project: Path, capsys: pytest.CaptureFixture[s
         (["train", "--resume", "--set", "training.seed=9"], ExitCode.REFUSED, "other data or settings"),
         (["export", "--run", "x"], ExitCode.REFUSED, "no finished training run"),
         (["export", "--set", "model.version=one"], ExitCode.USAGE, "model.version"),
-        (["bundle", "build", "--run", "x"], ExitCode.REFUSED, "no model folder"),
+        (["bundle", "build", "--run", "x"], ExitCode.REFUSED, "not a model folder"),
         (["bundle", "show", "absent.zip"], ExitCode.REFUSED, "no such file"),
-        (["bundle", "verify", "cellfleet.toml"], ExitCode.REFUSED, "is no bundle"),
+        (["bundle", "verify", "cellfleet.toml"], ExitCode.REFUSED, "is not a bundle"),
     ],
 )
 def test_mistakes(

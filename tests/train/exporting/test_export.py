@@ -186,7 +186,7 @@ def test_an_unfinished_or_damaged_run(run_dir: Path, data: DataSetVersion, tmp_p
     with pytest.raises(TrainError, match="holds no weights of this network"):
         export(tmp_path, tmp_path / "model", ModelSection(), data)
     (tmp_path / "training.json").write_text("{}")
-    with pytest.raises(TrainError, match="no training record"):
+    with pytest.raises(TrainError, match="not a training record"):
         export(tmp_path, tmp_path / "model", ModelSection(), data)
 
 

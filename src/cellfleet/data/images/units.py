@@ -15,7 +15,7 @@ _UM = {
 
 
 def to_um(unit: str) -> float | None:
-    """Micrometres in one ``unit``; None for a unit that is no length (pixel).
+    """Micrometres in one ``unit``; None for a unit that is not a length (pixel).
 
     >>> to_um("mm"), to_um("pixel")
     (1000.0, None)
