@@ -190,6 +190,7 @@ SLOW = (200.0,) * 5
 def test_each_reason_names_the_value_and_its_limit(tally: Tally, event: str | None, reason: Reason) -> None:
     verdict = judge(tally, LIMITS, NOW, NOW)
     assert (verdict.event, verdict.reason) == (event, reason)
+    assert (verdict.numbers["frames"], verdict.numbers["memory_mb"]) == (tally.segmented, tally.memory_mb)
 
 
 def test_the_end_of_the_time_is_reported_with_its_frames() -> None:

@@ -190,6 +190,13 @@ def test_the_time_of_an_update_is_never_negative(started_s: float, update_s: flo
     assert (found.update_s, found.activated_at) == (update_s, NOW)
 
 
+def test_an_activation_before_a_power_cut_keeps_its_time() -> None:
+    since = NOW - timedelta(seconds=10)
+    result = ActionResult("activated", changes={"activated_at": since})
+    found = after("activating", result, update(started_at=NOW - timedelta(seconds=40)))
+    assert (found.update_s, found.activated_at, found.changed_at) == (30.0, since, NOW)
+
+
 @pytest.mark.parametrize("event", ["failed", "refused"])
 @pytest.mark.parametrize(
     ("attempts", "wait_s"), [(0, 5.0), (1, 10.0), (2, 20.0), (3, 40.0), (4, 80.0), (5, 160.0), (6, 320.0), (7, None)]

@@ -138,10 +138,11 @@ def _outcome(entry: Entry, update: Update, result: ActionResult, now: datetime, 
 def _retry(entry: Entry, update: Update, now: datetime, backoff: Backoff) -> dict[str, Any]:
     """Schedule a retry. Waits for an unreachable server have no limit; other failures count towards ``MAX_ATTEMPTS``."""
     if entry.state == "checking":
-        waits, attempts, growth = update.waits + 1, update.attempts, update.waits + 1
+        count = update.waits + 1
+        changes: dict[str, Any] = {"waits": count}
     else:
-        waits, attempts, growth = update.waits, update.attempts + 1, update.attempts + 1
-    if attempts >= MAX_ATTEMPTS:
-        return {"attempts": attempts, "waits": waits, "outcome": "failed", "settled": True, "not_before": None}
-    later = now + timedelta(seconds=backoff.wait_s(growth))
-    return {"attempts": attempts, "waits": waits, "outcome": "running", "not_before": later}
+        count = update.attempts + 1
+        changes = {"attempts": count}
+        if count >= MAX_ATTEMPTS:
+            return {**changes, "outcome": "failed", "settled": True, "not_before": None}
+    return {**changes, "outcome": "running", "not_before": now + timedelta(seconds=backoff.wait_s(count))}
