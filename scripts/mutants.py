@@ -57,7 +57,9 @@ GROUPS = {
             for n in ("probation", "selftest", "maintenance_window", "policy", "transitions", "state_machine", "agent")
         ),
     ),
-    "rollout": Group(("fleet/rollout/rules.py",), ("fleet/rollout/test_rules.py",)),
+    "rollout": Group(
+        ("fleet/rollout/rules.py",), ("fleet/rollout/test_rules.py", "fleet/rollout/test_rules_boundaries.py")
+    ),
 }
 
 

@@ -94,7 +94,7 @@ def target_size(request: DeploymentRequest, phase: int, devices: int) -> int:
 def _size(phase: Phase, devices: int) -> int:
     if phase.count is not None:
         return min(phase.count, devices)
-    return min(devices, math.ceil(devices * (phase.percent or 0) / 100 - _EPSILON))
+    return math.ceil(devices * (phase.percent or 0) / 100 - _EPSILON)
 
 
 def decide(
@@ -135,7 +135,7 @@ def _go_on(
         rollout = replace(rollout, state="running")
         waiting = [m for m in in_order(members) if m.state == "waiting"]
         lacking = target_size(request, at, len(members)) - (len(members) - len(waiting))
-        if lacking > 0 and waiting:
+        if lacking > 0:
             offer = tuple(m.device_id for m in waiting[:lacking])
             then = [
                 m.model_copy(update={"state": "offered", "phase": at}) if m.device_id in offer else m for m in members
@@ -169,8 +169,8 @@ def _silent(request: DeploymentRequest, members: Sequence[Member], now: datetime
 
 
 def _counts(m: Member, rollout: RolloutState) -> bool:
-    """A member that counts for the thresholds: offered, and not a failure from before the last resume."""
-    if m.state == "waiting" or m.phase is None:
+    """A member of a phase that counts for its thresholds: not withdrawn, and not a failure from before the last resume."""
+    if m.state == "waiting":
         return False
     forgiven = rollout.resumed_at is not None and m.ended_at is not None and m.ended_at <= rollout.resumed_at
     return not (m.state in FAILURES and forgiven)
@@ -241,8 +241,7 @@ def _passed_at(
         return now - timedelta(seconds=request.phases[rollout.phase].soak_s)  # no device to watch
     failures = [m.ended_at for m in members if m.state in FAILURES and m.ended_at is not None]
     begun = [m.offered_at for m in own if m.offered_at is not None]
-    passed = good[needed - 1 : needed] if needed else []
-    return max([*passed, *failures, *begun, *([rollout.resumed_at] if rollout.resumed_at else [])])
+    return max([*good[:needed], *failures, *begun, *([rollout.resumed_at] if rollout.resumed_at else [])])
 
 
 def _progress(request: DeploymentRequest, rollout: RolloutState, members: Sequence[Member]) -> Reason:
