@@ -129,7 +129,7 @@ def test_another_seed_and_a_gate_that_fails(where: Path, told: tuple[dict[str, A
     assert facts["verdict"] == "failed"
     assert "FAILED: Dice" in text
     assert "NOT passed: cellfleet evaluate " in text
-    assert "no fleet is started" in text
+    assert "the fleet is not started" in text
     assert list((where / "third" / "segmented").glob("*/masks/*.tif")), "the demo went on"
 
 
@@ -141,7 +141,7 @@ def test_a_folder_that_is_not_the_demo_s_is_left_alone(tmp_path: Path) -> None:
     for name in ("thesis", "file"):
         done = cellfleet("demo", "--workdir", name, cwd=tmp_path, expect=ExitCode.USAGE)
         assert f"--workdir {name} already exists and was not made by the demo" in done.stderr
-        assert "hint: name a new or an empty folder" in done.stderr
+        assert "hint: use a new or an empty folder" in done.stderr
     assert tree(tmp_path) == before
     done = cellfleet("demo", "--data", "absent", "--workdir", "new", cwd=tmp_path, expect=ExitCode.USAGE)
     assert "no such folder or file" in done.stderr
