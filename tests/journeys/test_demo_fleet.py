@@ -48,7 +48,7 @@ def test_every_frame_is_stored_and_segmented_once(told: tuple[Path, dict[str, An
 @pytest.mark.timeout(1200)
 def test_the_bad_models_were_stopped_where_they_must_be(told: tuple[Path, dict[str, Any], str]) -> None:
     root, numbers, text = told
-    assert "the gate refuses it. An approver overrides the gate" in text
+    assert "the gate refuses the model. An approver overrides the gate" in text
     assert "XYZ-001 refused: self-test: " in text
     assert re.search(r"XYZ-001 rolled-back: .*the segmenter uses \d+ MB", text)
     assert text.count("never offered to XYZ-002, XYZ-003") == 2

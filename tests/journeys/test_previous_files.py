@@ -40,7 +40,17 @@ def site(tmp_path: Path) -> Path:
     with sqlite3.connect(tmp_path / "home" / "spool" / "spool.db") as spool:
         spool.execute("UPDATE pictures SET path = replace(path, ?, ?)", (recorded["root"], str(tmp_path)))
     spool.close()
+    _reported_a_minute_ago(tmp_path / "fleet.db")
     return tmp_path
+
+
+def _reported_a_minute_ago(database: Path) -> None:
+    """An instrument that was silent since the recording would halt its deployment."""
+    minute_ago = (datetime.now(UTC) - timedelta(minutes=1)).strftime("%Y-%m-%d %H:%M:%S.%f")
+    with sqlite3.connect(database) as fleet:
+        fleet.execute("UPDATE devices SET last_seen_at = ?", (minute_ago,))
+        fleet.execute("UPDATE deployment_members SET offered_at = ? WHERE ended_at IS NULL", (minute_ago,))
+    fleet.close()
 
 
 def facts(capsys: Capture, *argv: str | Path, code: ExitCode = ExitCode.OK) -> Any:

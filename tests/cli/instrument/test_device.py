@@ -175,7 +175,7 @@ def test_a_bundle_within_its_folder(home: Home, site: Site, tmp_path: Path, caps
     other = stick / "other.zip"
     other.write_bytes(b"x")
     assert run(["device", "install", str(other), str(home.root)]) == ExitCode.REFUSED
-    assert "the folder names tiny 1.0.0" in capsys.readouterr().err
+    assert "the folder holds tiny 1.0.0" in capsys.readouterr().err
 
 
 def test_a_folder_for_another_instrument(home: Home, site: Site, tmp_path: Path, capsys: Capture) -> None:

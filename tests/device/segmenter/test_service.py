@@ -119,7 +119,7 @@ def test_what_is_not_understood_is_answered(start: StartFn, bundle: Path, tmp_pa
     program = start(bundle)
     for line in (b"no json", b"[]", b"{}", b'"x"'):
         assert program.ask(line)["event"] == "failed"
-    assert "no request" in program.ask({"id": 4, "do": "dance"})["message"]
+    assert "unknown request" in program.ask({"id": 4, "do": "dance"})["message"]
     assert program.ask({"id": 5, "do": "segment"})["event"] == "failed"
     assert program.ask({"id": 6, "do": "ping"}) | {"memory_mb": 0} == {"id": 6, "event": "pong", "memory_mb": 0}
     other = program.ask(request(tmp_path, id=7, channels=["green"]))
